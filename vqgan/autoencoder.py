@@ -1,0 +1,68 @@
+"""The tokenizer: encoder, quantizer and decoder in one module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vqgan.blocks import Backbone
+from vqgan.decoder import Decoder
+from vqgan.encoder import Encoder
+from vqgan.quantizers import Quantized, Quantizer
+
+
+@dataclass
+class AutoencoderOutput:
+    """What one forward pass gives."""
+
+    reconstruction: Float[Tensor, "frames rgb height width"]  # nominally in [-1, 1]
+    quantization_loss: Float[Tensor, ""]  # commitment and codebook terms, already weighted against each other
+    perplexity: Float[Tensor, ""]  # exp(entropy of code use) of this batch: in [1, codebook_size]
+    indices: Int[Tensor, "frames rows columns"]  # in [0, codebook_size)
+
+
+class Autoencoder(nn.Module):
+    """VQGAN's autoencoder: encoder → 1×1 convolution → quantizer → 1×1 convolution → decoder.
+
+    Reference: `VQModel` of taming-transformers' `models/vqgan.py` (Esser et al. 2021, arXiv:2012.09841).
+    """
+
+    def __init__(self, backbone: Backbone, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.encoder = Encoder(backbone)
+        self.quant_conv = nn.Conv2d(backbone.latent_channels, backbone.latent_dim, 1)
+        self.quantizer = quantizer
+        self.post_quant_conv = nn.Conv2d(backbone.latent_dim, backbone.latent_channels, 1)
+        self.decoder = Decoder(backbone)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight at which the gradients of the loss terms are balanced."""
+        return self.decoder.conv_out.weight
+
+    def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> AutoencoderOutput:
+        """Reconstruct frames in [-1, 1]; their sides must be multiples of the backbone's downsampling."""
+        quantized = self.quantize(frames)
+        reconstruction = self.decoder(self.post_quant_conv(quantized.latents))
+        return AutoencoderOutput(
+            reconstruction.float(), quantized.loss, quantized.perplexity, quantized.indices
+        )
+
+    def quantize(self, frames: Float[Tensor, "frames rgb height width"]) -> Quantized:
+        """Frames to codes, with everything that the quantizer measures; float32 from the latents on."""
+        latents = self.quant_conv(self.encoder(frames))
+        with torch.autocast(latents.device.type, enabled=False):
+            quantized: Quantized = self.quantizer(latents.float())
+        return quantized
+
+    def encode(self, frames: Float[Tensor, "frames rgb height width"]) -> Int[Tensor, "frames rows columns"]:
+        """Frames in [-1, 1] to code indices in [0, codebook_size)."""
+        return self.quantize(frames).indices
+
+    def decode(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
+        """Code indices to frames, nominally in [-1, 1]."""
+        frames: Tensor = self.decoder(self.post_quant_conv(self.quantizer.lookup(indices)))
+        return frames.float()

@@ -1,0 +1,181 @@
+"""What encoder and decoder are made of: residual, attention and resampling blocks.
+
+Architecture and parameter names follow taming-transformers (`taming/modules/diffusionmodules/model.py`), so
+that its weights fit without a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqgan.errors import check
+
+GROUPS = 32  # of every group normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The sizes that encoder and decoder share.
+
+    Args:
+        resolution: nominal side of a frame in pixels; decides at which levels attention stands. Other sizes that
+            are multiples of `downsampling` run as well.
+        image_channels: 3 for rgb.
+        channels: width of the first level, a multiple of 32.
+        channel_multipliers: width of each level as a multiple of `channels`; each level but the last halves the side.
+        residual_blocks: per level in the encoder; the decoder has one more.
+        attention_resolutions: the sides, in nominal pixels, at which each residual block is followed by attention.
+        dropout: in [0, 1), inside residual blocks.
+        latent_channels: channels between encoder and the 1×1 convolution to the code dimension (`z_channels`).
+        latent_dim: dimension of a code (`embed_dim`).
+    """
+
+    resolution: int
+    image_channels: int
+    channels: int
+    channel_multipliers: Sequence[int]
+    residual_blocks: int
+    attention_resolutions: Sequence[int]
+    dropout: float
+    latent_channels: int
+    latent_dim: int
+
+    def __post_init__(self) -> None:
+        check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
+        check(self.channels > 0 and self.channels % GROUPS == 0, "channels", self.channels, f"a multiple of {GROUPS}")
+        check(
+            len(self.channel_multipliers) > 0 and all(m > 0 for m in self.channel_multipliers),
+            "channel_multipliers", self.channel_multipliers, "a list of positive whole numbers",
+        )  # fmt: skip
+        check(self.residual_blocks > 0, "residual_blocks", self.residual_blocks, "positive")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
+        check(self.latent_dim > 0, "latent_dim", self.latent_dim, "positive")
+        check(
+            self.resolution > 0 and self.resolution % self.downsampling == 0,
+            "resolution", self.resolution, f"a positive multiple of {self.downsampling}",
+        )  # fmt: skip
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per code along each side: the f of f8 and f16."""
+        return int(2 ** (len(self.channel_multipliers) - 1))
+
+    def resolution_at(self, level: int) -> int:
+        """Nominal side of level `level`, 0 being the full resolution."""
+        return int(self.resolution // 2**level)
+
+    def channels_at(self, level: int) -> int:
+        """Width of level `level`."""
+        return self.channels * self.channel_multipliers[level]
+
+
+def normalization(channels: int) -> nn.GroupNorm:
+    """Group normalisation as every block uses it."""
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """norm → swish → conv, twice, plus the input (through a 1×1 convolution where the width changes)."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = normalization(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = normalization(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        if in_channels != out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
+        """Add the block's correction to `x`."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        shortcut: Tensor = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
+        return shortcut + h
+
+
+class AttentionBlock(nn.Module):
+    """One head of self-attention over all positions of a frame, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = normalization(channels)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Add to each position what it attends to."""
+        h = self.norm(x)
+        q, k, v = (rearrange(project(h), "n c h w -> n 1 (h w) c") for project in (self.q, self.k, self.v))
+        attended = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = x + self.proj_out(rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[2]))
+        return out
+
+
+class Downsample(nn.Module):
+    """Halve both sides with a strided convolution; the padding is on the right and below only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        """Return `x` at half its sides."""
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    """Double both sides by repetition, then convolve."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        """Return `x` at twice its sides."""
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Level(nn.Module):
+    """All residual blocks of one resolution, each followed by attention where the backbone asks for it."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, attention: bool, dropout: float) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * blocks
+        self.block = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in zip(widths, widths[1:]))
+        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks) if attention)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
+        """Run the blocks in order."""
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[i](x)
+        return x
+
+
+class Middle(nn.Module):
+    """The lowest resolution: a residual block, attention (always) and another residual block."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels, dropout)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResidualBlock(channels, channels, dropout)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Run the three blocks."""
+        out: Tensor = self.block_2(self.attn_1(self.block_1(x)))
+        return out

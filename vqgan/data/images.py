@@ -1,0 +1,66 @@
+"""Pictures from a folder tree, as clips of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vqgan.data.folder import ClipDataset, Folder, UnusableError
+from vqgan.data.transforms import augment
+
+SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"
+MAX_PIXELS = 2**26
+
+
+@dataclass(kw_only=True)
+class Images(Folder[Path]):
+    """A folder of pictures, in any format that Pillow reads; of animations the first frame."""
+
+    suffixes = frozenset(SUFFIXES.split())
+
+    def scan(self, path: Path) -> tuple[Path, str | None]:
+        """Read a picture's header."""
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnusableError(f"too large: {image.width}×{image.height}")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UnusableError(f"unreadable: {type(error).__name__}") from None
+        return path, None
+
+    def dataset(self, files: Sequence[Path]) -> ClipDataset:
+        """All pictures."""
+        return ImageFolder(files, self.resolution, self.crop == "random", self.flip)
+
+
+class ImageFolder(ClipDataset):
+    """Pictures, upright, the shorter side scaled to `resolution`, then cropped; transparency is dropped."""
+
+    def __init__(self, files: Sequence[Path], resolution: int, random_crop: bool, flip: bool) -> None:
+        self.files, self.resolution, self.random_crop, self.flip = files, resolution, random_crop, flip
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> Path:
+        """The file of picture `index`."""
+        return self.files[index]
+
+    def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
+        """Picture `index` as a clip of one frame; see `ClipDataset.read`."""
+        try:
+            with Image.open(self.files[index]) as stored:
+                image = ImageOps.exif_transpose(stored).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UnusableError(f"decoding failed: {error}") from None
+        scale = self.resolution / min(image.size)
+        width, height = (max(self.resolution, round(side * scale)) for side in image.size)
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        return torch.from_numpy(augment(pixels[None], self.resolution, rng, self.random_crop, self.flip))

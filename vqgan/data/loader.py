@@ -1,0 +1,102 @@
+"""Batches without end, each a function of (seed, number)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vqgan.data.folder import BadFiles, ClipDataset, UnusableError
+from vqgan.errors import DataError
+
+Failures = list[tuple[str, str]]  # path, reason
+MAX_REPLACEMENTS = 100  # clips tried in place of a bad one before the data are called unusable
+
+
+class Loader:
+    """Draws training batches.
+
+    Batch n holds the clips n·batch_size … of one endless sequence that passes over all clips in a new order each
+    epoch. Order and augmentation are functions of (seed, position in the sequence), so neither the number of workers
+    nor an interruption changes a batch. A clip that cannot be read is replaced by others drawn by the same rule.
+
+    Args:
+        dataset: the clips.
+        batch_size: clips per batch.
+        workers: reading processes; 0 reads in this one.
+        seed: of order and augmentation.
+        bad_files: where clips that cannot be read are written down.
+    """
+
+    def __init__(self, dataset: ClipDataset, batch_size: int, workers: int, seed: int, bad_files: BadFiles) -> None:
+        self.dataset, self.batch_size, self.workers, self.bad_files = dataset, batch_size, workers, bad_files
+        self.sequence = _Sequence(dataset, seed)
+
+    def batches(self, first: int) -> Iterator[UInt8[Tensor, "batch time height width rgb"]]:
+        """Batches `first`, `first` + 1, … without end.
+
+        Raises:
+            DataError: too many clips cannot be read.
+        """
+        numbers = (range(n * self.batch_size, (n + 1) * self.batch_size) for n in count(first))
+        loader = DataLoader(
+            self.sequence,
+            batch_sampler=_Endless(numbers),
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+        )
+        for clips, failures in loader:
+            for path, reason in failures:
+                self.bad_files.add(path, reason)
+            yield clips
+
+
+class _Endless(torch.utils.data.Sampler[list[int]]):
+    def __init__(self, numbers: Iterator[range]) -> None:
+        self.numbers = numbers
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(list, self.numbers)
+
+
+class _Sequence(Dataset[tuple[Tensor, Failures]]):
+    """The endless sequence of clips, by position."""
+
+    def __init__(self, dataset: ClipDataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.order = functools.lru_cache(maxsize=2)(functools.partial(_order, len(dataset), seed))
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Failures]:
+        epoch, position = divmod(number, len(self.dataset))
+        rng = np.random.default_rng([self.seed, number])
+        index = int(self.order(epoch)[position])
+        failures: Failures = []
+        for _ in range(MAX_REPLACEMENTS):
+            try:
+                return self.dataset.read(index, rng), failures
+            except UnusableError as error:
+                failures.append((str(self.dataset.path(index)), str(error)))
+                index = int(rng.integers(len(self.dataset)))
+        raise DataError(
+            f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {failures[-1][0]} ({failures[-1][1]})."
+        )
+
+
+def _order(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.random.default_rng([seed, epoch, clips]).permutation(clips)
+
+
+def _collate(samples: list[tuple[Tensor, Failures]]) -> tuple[Tensor, Failures]:
+    return torch.stack([clip for clip, _ in samples]), [failure for _, failures in samples for failure in failures]
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)

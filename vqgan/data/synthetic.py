@@ -1,0 +1,112 @@
+"""Small videos with motion, texture and colour, made once: the demo's data, without a download."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vqgan.data.videos import Videos
+from vqgan.errors import StorageError, check
+
+VERSION = 1  # of what is drawn: another picture goes to another folder
+FPS = 24
+SHAPES = 3
+
+
+@dataclass(kw_only=True)
+class SyntheticVideos(Videos):
+    """Videos of shapes that drift and turn before a moving pattern, written as real mp4 files.
+
+    Args:
+        root: a folder for them, `~` allowed; made at first use, kept, and shared by all runs with the same numbers.
+        videos: how many.
+        video_frames: frames of each.
+    """
+
+    videos: int
+    video_frames: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.videos > 1, "videos", self.videos, "at least 2")
+        check(self.video_frames >= self.clip_frames, "video_frames", self.video_frames, "at least clip_frames")
+        name = f"v{VERSION}-{self.videos}x{self.video_frames}-{self.resolution}px"
+        folder = Path(self.root).expanduser() / name
+        self.root = str(folder)
+        if not folder.is_dir():
+            self._make(folder)
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                for number in range(self.videos):
+                    write_mp4(Path(unfinished) / f"{number:03d}.mp4", draw_video(number, self.video_frames, self.resolution))
+                made = Path(unfinished) / "made"
+                made.mkdir()
+                for file in Path(unfinished).glob("*.mp4"):
+                    file.rename(made / file.name)
+                try:
+                    made.rename(folder)
+                except OSError:
+                    if not folder.is_dir():  # else another run was quicker, with the same videos
+                        raise
+        except OSError as error:
+            raise StorageError(f"The synthetic videos cannot be written to data.root={folder}: {error.strerror}.") from None
+
+
+def draw_video(seed: int, frames: int, side: int) -> UInt8[np.ndarray, "time h w 3"]:
+    """One video as a function of its seed: a drifting two-colour wave, and shapes with stripes that move and turn."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:side, 0:side] / side
+    time = np.arange(frames)[:, None, None] / FPS
+    direction, phase, waves = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi), rng.uniform(1, 3)
+    across = np.cos(direction) * x + np.sin(direction) * y
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (waves * across - rng.uniform(0.2, 0.8) * time) + phase)
+    video = _mix(wave, rng.uniform(0.1, 0.9, 3), rng.uniform(0.1, 0.9, 3))
+    for _ in range(SHAPES):
+        video = _with_shape(video, rng, x, y, time)
+    return (255 * video.clip(0, 1)).round().astype(np.uint8)
+
+
+def _with_shape(
+    video: Float[np.ndarray, "time h w 3"], rng: np.random.Generator,
+    x: Float[np.ndarray, "h w"], y: Float[np.ndarray, "h w"], time: Float[np.ndarray, "time 1 1"],
+) -> Float[np.ndarray, "time h w 3"]:  # fmt: skip
+    centre = [0.5 + 0.4 * np.sin(2 * np.pi * rng.uniform(0.1, 0.6) * time + rng.uniform(0, 2 * np.pi)) for _ in "xy"]
+    angle = rng.uniform(-3, 3) * time + rng.uniform(0, 2 * np.pi)
+    dx, dy = x - centre[0], y - centre[1]
+    u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
+    radius = rng.uniform(0.12, 0.25)
+    distance = np.hypot(u, v) if rng.random() < 0.5 else np.maximum(abs(u), abs(v))  # a disc or a square
+    inside = 1 / (1 + np.exp((distance - radius) * 4 * len(x)))  # an edge about a pixel wide
+    stripes = 0.5 + 0.5 * np.sin(2 * np.pi * u / radius * rng.integers(1, 3))
+    colours = _mix(stripes, rng.uniform(0, 1, 3), rng.uniform(0, 1, 3))
+    return video + inside[..., None] * (colours - video)
+
+
+def _mix(
+    share: Float[np.ndarray, "time h w"], a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "time h w 3"]:
+    return a + share[..., None] * (b - a)
+
+
+def write_mp4(path: Path | str, frames: UInt8[np.ndarray, "time h w 3"], fps: int = FPS) -> None:
+    """Write frames as h264 in mp4, which every browser plays; sides must be even.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with av.open(os.fspath(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "12", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,121 @@
+"""Clips from a folder tree of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from vqgan.data.folder import ClipDataset, Folder
+from vqgan.data.transforms import augment
+from vqgan.data.video_file import VideoFile, read_frames, scan_video
+from vqgan.errors import check
+
+SUFFIXES = (
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
+    ".nut .obu .ogg .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m"
+)
+
+
+@dataclass(kw_only=True)
+class Videos(Folder[VideoFile]):
+    """A folder of videos, in any container and codec that PyAV decodes.
+
+    Args:
+        clip_frames: frames of a clip.
+        stride: take every stride-th frame; null with `fps`.
+        fps: take the frame on screen at each 1/fps seconds, whatever the file's frame rate; null with `stride`.
+    """
+
+    clip_frames: int
+    stride: int | None
+    fps: float | None
+
+    suffixes = frozenset(SUFFIXES.split())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
+        check(self.stride is None or self.stride > 0, "stride", self.stride, "positive")
+        check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
+        check((self.stride is None) != (self.fps is None), "stride", self.stride, "null when fps is given, else a number")
+
+    def scan(self, path: Path) -> tuple[VideoFile, str | None]:
+        """Index a video; too few frames for one clip make it unusable."""
+        video, complaint = scan_video(path)
+        clip_starts(video, self.clip_frames, self.stride, self.fps)
+        return video, complaint
+
+    def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
+        """All clips of the videos."""
+        return VideoFolder(files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip)
+
+
+class VideoFolder(ClipDataset):
+    """Clips of videos: each video is cut into as many clips as it holds without overlap.
+
+    A training clip starts anywhere within its part of the video, a validation clip in the middle of it.
+    """
+
+    def __init__(
+        self, videos: Sequence[VideoFile], resolution: int, clip_frames: int, stride: int | None, fps: float | None,
+        random_crop: bool, flip: bool,
+    ) -> None:  # fmt: skip
+        self.videos, self.resolution, self.clip_frames, self.stride, self.fps = videos, resolution, clip_frames, stride, fps
+        self.random_crop, self.flip = random_crop, flip
+        counts = [len(clip_starts(v, clip_frames, stride, fps)) for v in videos]
+        self.ends = np.cumsum(counts)  # position after the last clip of each video
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def path(self, index: int) -> Path:
+        """The file that clip `index` is from."""
+        return self.videos[self._locate(index)[0]].path
+
+    def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
+        """Clip `index`; see `ClipDataset.read`."""
+        number, part = self._locate(index)
+        video = self.videos[number]
+        first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
+        start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
+        frames = read_frames(video, self._positions(video, start), self.resolution)
+        return torch.from_numpy(augment(frames, self.resolution, rng, self.random_crop, self.flip))
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        return number, index - int(self.ends[number - 1] if number else 0)
+
+    def _positions(self, video: VideoFile, start: int) -> Int[np.ndarray, "time"]:
+        steps = np.arange(self.clip_frames)
+        if self.fps is None:
+            return np.minimum(start + steps * (self.stride or 1), len(video.pts) - 1)
+        times = video.seconds[start] + steps / self.fps
+        on_screen = np.searchsorted(video.seconds, times + 1e-6, side="right") - 1
+        return np.clip(on_screen, 0, len(video.pts) - 1)
+
+
+def clip_starts(video: VideoFile, clip_frames: int, stride: int | None, fps: float | None) -> Int[np.ndarray, "clips 2"]:
+    """For each clip of a video the first and the last position at which it may start.
+
+    Raises:
+        UnusableError: the video is shorter than one clip.
+    """
+    if fps is None:
+        span = (clip_frames - 1) * (stride or 1) + 1  # positions from a clip's first frame to its last
+        latest = len(video.pts) - span
+        bounds = np.arange(len(video.pts) // span + 1) * span
+    else:
+        seconds = video.seconds
+        latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + 1e-6, side="right")) - 1
+        bounds = np.searchsorted(seconds, np.arange(0, seconds[-1] + clip_frames / fps, clip_frames / fps) - 1e-6)
+    starts = np.stack([bounds[:-1], np.minimum(bounds[1:] - 1, latest)], axis=1)
+    starts = starts[starts[:, 0] <= starts[:, 1]]
+    if len(starts) == 0:
+        raise UnusableError(f"too short: {len(video.pts)} frames are less than one clip")
+    return starts

@@ -1,0 +1,72 @@
+"""What can go wrong for a user, each with its promised exit code. A traceback is for our own bugs.
+
+Every message is one paragraph: what is wrong, where (the yaml key or the file), what to do.
+"""
+
+from __future__ import annotations
+
+
+class VQGANError(Exception):
+    """An error that a user can mend; `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(VQGANError):
+    """The configuration asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class InvalidValueError(ConfigError):
+    """A value out of its range or of the wrong type. `key` is the yaml key, as far as the one who checks knows it."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        super().__init__(f"{key} must be {expected}, but is {value!r}.")
+        self.key, self.value, self.expected = key, value, expected
+
+    def under(self, path: str) -> InvalidValueError:
+        """The same error seen from further out: `decay` becomes `model.quantizer.decay`."""
+        return InvalidValueError(f"{path}.{self.key}", self.value, self.expected)
+
+
+class DataError(VQGANError):
+    """The folder holds nothing usable, or too much that is not."""
+
+    exit_code = 3
+
+
+class DivergedError(VQGANError):
+    """A loss is no longer a finite number."""
+
+    exit_code = 4
+
+
+class StorageError(VQGANError):
+    """The disk is full, read-only or gone, or memory ran out."""
+
+    exit_code = 5
+
+
+class RunFolderInUseError(VQGANError):
+    """Another process trains in this run folder."""
+
+    exit_code = 6
+
+
+class CheckpointError(VQGANError):
+    """A checkpoint is damaged, unsafe or does not fit the model."""
+
+    exit_code = 7
+
+
+class StoppedError(VQGANError):
+    """A signal asked the run to stop; everything is saved."""
+
+    exit_code = 143
+
+
+def check(holds: bool, key: str, value: object, expected: str) -> None:
+    """Raise `InvalidValueError` unless `holds`: the one-line range check of every constructor."""
+    if not holds:
+        raise InvalidValueError(key, value, expected)

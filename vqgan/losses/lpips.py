@@ -1,0 +1,123 @@
+"""Perceptual distance, without torchvision."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqgan.errors import ConfigError
+
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # the name ends in the start of its SHA-256
+# VGG16 up to relu5_3: the width of each convolution, "pool" between stages (Simonyan & Zisserman 2015).
+VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 as positions in `features`
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual image patch similarity (Zhang et al. 2018, arXiv:1801.03924), VGG16, version 0.1.
+
+    The calibrated heads come with the `lpips` package; only its file is read, since importing it needs a working
+    torchvision. Always in evaluation mode: in training mode the reference's heads would drop half their inputs.
+
+    Args:
+        weights: file with VGG16's ImageNet weights, with torchvision's names (`features.0.weight` …); null
+            downloads it once (528 MB) and checks its SHA-256.
+
+    Raises:
+        ConfigError: the file is missing or is not VGG16, or the download failed.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, weights: str | None) -> None:
+        super().__init__()
+        self.features = vgg16_features()
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in WIDTHS)
+        # ImageNet's mean and deviation, for inputs in [-1, 1]
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
+        self._load_trunk(_local_weights(weights) if weights is not None else _downloaded_weights())
+        self._load_heads()
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> LPIPS:  # noqa: ARG002
+        """Stay in evaluation mode whatever is asked for."""
+        return super().train(False)
+
+    def forward(
+        self, a: Float[Tensor, "frames rgb height width"], b: Float[Tensor, "frames rgb height width"]
+    ) -> Float[Tensor, "frames"]:
+        """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels. Gradients reach what asks for them."""
+        distances = [
+            head((x - y).square()).mean(dim=(1, 2, 3))
+            for head, x, y in zip(self.heads, self._taps(a), self._taps(b))
+        ]
+        return torch.stack(distances).sum(0)
+
+    def _taps(self, frames: Tensor) -> list[Tensor]:
+        h = (frames - self.shift) / self.scale
+        taps = []
+        for i, layer in enumerate(self.features):
+            h = layer(h)
+            if i in TAPS:
+                x = h.float()
+                # The eps stands inside the root as well: where all channels are 0, sqrt alone has no finite gradient.
+                norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
+                taps.append(x / (norm + 1e-10))
+        return taps
+
+    def _load_trunk(self, state: dict[str, Tensor]) -> None:
+        prefix = "features."
+        own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        try:
+            self.features.load_state_dict(own)
+        except RuntimeError as error:
+            raise ConfigError(f"loss.perceptual.weights does not hold VGG16's weights: {error}") from None
+
+    def _load_heads(self) -> None:
+        spec = importlib.util.find_spec("lpips")
+        if spec is None or spec.origin is None:
+            raise ConfigError("The package lpips, which brings the perceptual heads, is missing: pip install lpips.")
+        state = torch.load(Path(spec.origin).parent / "weights" / "v0.1" / "vgg.pth", weights_only=True)
+        self.heads.load_state_dict({k.replace("lin", "").replace("model.1.", ""): v for k, v in state.items()})
+
+
+def vgg16_features() -> nn.Sequential:
+    """VGG16's convolutions up to relu5_3, untrained, numbered as in torchvision."""
+    layers: list[nn.Module] = []
+    width = 3
+    for stage in VGG16:
+        if isinstance(stage, int):
+            layers += [nn.Conv2d(width, stage, 3, padding=1), nn.ReLU()]
+            width = stage
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def _local_weights(file: str) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"loss.perceptual.weights cannot be read as weights: {file} ({error}).") from None
+    return state
+
+
+def _downloaded_weights() -> dict[str, Tensor]:
+    try:
+        return torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"The perceptual loss needs VGG16's weights, and {VGG16_URL} could not be downloaded ({error}). "
+            "Give a local copy with loss.perceptual.weights=FILE, or train without it: loss.perceptual_weight=0."
+        ) from None

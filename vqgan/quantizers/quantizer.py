@@ -1,0 +1,96 @@
+"""What every quantizer is: latents in, codes out, with how well the codebook is used."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vqgan.errors import check
+
+# Entries of the distance matrix held at once (float32: 64 MiB), whatever the numbers of latents and codes.
+DISTANCES_AT_ONCE = 2**24
+
+
+@dataclass
+class Quantized:
+    """Quantized latents."""
+
+    latents: Float[Tensor, "frames latent rows columns"]  # codes; gradients pass straight through to the encoder
+    indices: Int[Tensor, "frames rows columns"]  # in [0, codebook_size)
+    loss: Float[Tensor, ""]
+    perplexity: Float[Tensor, ""]  # exp(entropy of code use): 1 = one code, codebook_size = all alike
+
+
+class Quantizer(nn.Module, ABC):
+    """A codebook of `codebook_size` vectors of `latent_dim` numbers.
+
+    `forward` in training mode counts which codes are chosen; `update` is called once per optimizer step. Between
+    them `idle` knows for each code how many steps ago it was last chosen.
+    """
+
+    codebook: Tensor  # (codebook_size, latent_dim): a Parameter where gradients move it, else a buffer
+    idle: Int[Tensor, "codes"]
+    chosen: Int[Tensor, "codes"]
+
+    def __init__(self, codebook_size: int, latent_dim: int) -> None:
+        check(codebook_size > 0, "codebook_size", codebook_size, "positive")
+        check(latent_dim > 0, "latent_dim", latent_dim, "positive")
+        super().__init__()
+        self.codebook_size, self.latent_dim = codebook_size, latent_dim
+        self.register_buffer("idle", torch.zeros(codebook_size, dtype=torch.int64))
+        # Always zero between steps, so a checkpoint need not hold it.
+        self.register_buffer("chosen", torch.zeros(codebook_size, dtype=torch.int64), persistent=False)
+
+    @abstractmethod
+    def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Quantized:
+        """Replace each latent by a code."""
+
+    def lookup(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames latent rows columns"]:
+        """The codes that `indices` name."""
+        return rearrange(self.codebook[indices], "n h w c -> n c h w")
+
+    def update(self) -> None:
+        """Take note that an optimizer step is over; codebooks that learn without gradients move here."""
+        self.idle.copy_(torch.where(self.chosen > 0, 0, self.idle + 1))
+        self.chosen.zero_()
+
+    def usage(self, steps: int) -> Float[Tensor, ""]:
+        """Share of the codes that were chosen within the last `steps` training steps, in [0, 1]."""
+        return (self.idle < steps).float().mean()
+
+    def count(self, indices: Int[Tensor, "..."]) -> Float[Tensor, ""]:
+        """Measure the perplexity of a batch, and in training remember which codes it chose."""
+        counts = torch.bincount(indices.flatten(), minlength=self.codebook_size)
+        if self.training:
+            self.chosen += counts
+        return perplexity(counts)
+
+
+def perplexity(counts: Int[Tensor, "codes"]) -> Float[Tensor, ""]:
+    """exp of the entropy of code use: between 1 and the number of codes."""
+    shares = counts.float() / counts.sum()
+    return torch.exp(torch.special.entr(shares).sum())
+
+
+def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes latent"]) -> Int[Tensor, "n"]:
+    """Index of the nearest code of each latent (squared Euclidean distance; the lowest index wins a tie).
+
+    The matrix of all distances never exists: latents are taken in groups.
+    """
+    code_norms = codebook.square().sum(1)
+    group = max(1, DISTANCES_AT_ONCE // len(codebook))
+    return torch.cat([
+        # |z - e|² = |z|² + |e|² - 2 z·e, in the reference's order of summation
+        (z.square().sum(1, keepdim=True) + code_norms - 2 * z @ codebook.T).argmin(1)
+        for z in latents.split(group)
+    ])  # fmt: skip
+
+
+def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
+    """`codes` going forward, the gradient of `latents` going back."""
+    return latents + (codes - latents).detach()
