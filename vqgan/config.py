@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import typing
@@ -10,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vqgan.errors import ConfigError, InvalidValueError
+from vqgan.errors import ConfigError, InvalidValueError, check
 
-# What a config may build: this package's own classes, and networks, optimizers and data sets of the user's.
-BUILDABLE = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.Dataset)
+TOP_LEVEL = (
+    "name", "seed", "run_dir", "resume",
+    "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule",
+    "data", "logger", "trainer",
+)  # fmt: skip
 
 
 def conf_dir() -> Path:
@@ -53,6 +57,34 @@ def values_of(node: DictConfig, path: str) -> dict[str, Any]:
         ) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path} cannot be resolved: {str(error).splitlines()[0]}.") from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Check that a config has all groups and settings, and nothing else.
+
+    Raises:
+        ConfigError: a key is unknown (a typo in an experiment, say) or missing, or a setting is out of range.
+    """
+    for key in config:
+        if key not in TOP_LEVEL:
+            raise unknown_key(str(key), TOP_LEVEL)
+    for key in TOP_LEVEL:
+        if key not in config:
+            raise ConfigError(f"The configuration has no '{key}'; compose it from conf/train.yaml.")
+    check(isinstance(config.seed, int) and 0 <= config.seed < 2**31, "seed", config.seed, "a whole number in [0, 2^31)")
+    check(isinstance(config.name, str) and bool(config.name), "name", config.name, "text")
+
+
+def public_values(config: DictConfig) -> dict[str, Any]:
+    """The values of a config as plain data; what comes from the environment is named, never shown."""
+    masked = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    OmegaConf.register_new_resolver("oc.env", lambda name, default=None: f"<environment: {name}>", replace=True)
+    try:
+        values = OmegaConf.to_container(masked, resolve=True)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -91,12 +123,16 @@ def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
 
 
 def _find_class(name: object, path: str) -> type:
+    """The class of that name, if it is one that a config may build: ours, or a network, optimizer or data set."""
+    import torch  # not at the top: composing a config must not wait for it
+
+    buildable = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.Dataset)
     try:
         target = hydra.utils.get_object(str(name))
     except Exception as error:
         raise ConfigError(f"{path}._target_ must be the full name of a class, but is {name!r} ({error}).") from None
     own = getattr(target, "__module__", "").startswith("vqgan.")
-    if not inspect.isclass(target) or not (own or issubclass(target, BUILDABLE)):
+    if not inspect.isclass(target) or not (own or issubclass(target, buildable)):
         raise ConfigError(
             f"{path}._target_ is {name!r}, which a config may not build: only this package's classes and "
             "subclasses of torch.nn.Module, torch.optim.Optimizer and torch.utils.data.Dataset."
@@ -105,7 +141,7 @@ def _find_class(name: object, path: str) -> type:
 
 
 def _check_types(target: type, values: dict[str, Any], path: str) -> None:
-    hints = typing.get_type_hints(target.__init__)
+    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)
     for key, value in values.items():
         hint = hints.get(key, Any)
         if not any(_fits(candidate, hint) for candidate in (value, _as_tuple(value))):

@@ -111,6 +111,7 @@ class Folder(ABC, Generic[Scanned]):
         val_root: another folder for validation; null splits `root`.
         val_fraction: share of the files of `root` for validation, in (0, 1). A file's side depends on its path below
             `root` alone, so added files move no other; in small folders the file with the lowest hash validates.
+        validation_clips: at most so many clips are validated on, evenly spread over all of them.
         resolution: side of the square frames in pixels.
         crop: training crops, `random` or `center`; validation crops the centre.
         flip: mirror half of the training clips.
@@ -123,6 +124,7 @@ class Folder(ABC, Generic[Scanned]):
     root: str
     val_root: str | None
     val_fraction: float
+    validation_clips: int
     resolution: int
     crop: Literal["random", "center"]
     flip: bool
@@ -135,6 +137,7 @@ class Folder(ABC, Generic[Scanned]):
 
     def __post_init__(self) -> None:
         check(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "in (0, 1)")
+        check(self.validation_clips > 0, "validation_clips", self.validation_clips, "positive")
         check(self.resolution >= 16, "resolution", self.resolution, "at least 16")
         check(self.batch_size > 0, "batch_size", self.batch_size, "positive")
         check(self.workers >= 0, "workers", self.workers, "at least 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import numpy as np
@@ -16,6 +17,7 @@ from vqgan.data.folder import BadFiles, ClipDataset, UnusableError
 from vqgan.errors import DataError
 
 Failures = list[tuple[str, str]]  # path, reason
+READERS = 4
 MAX_REPLACEMENTS = 100  # clips tried in place of a bad one before the data are called unusable
 
 
@@ -88,6 +90,28 @@ class _Sequence(Dataset[tuple[Tensor, Failures]]):
         raise DataError(
             f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {failures[-1][0]} ({failures[-1][1]})."
         )
+
+
+def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles) -> UInt8[Tensor, "batch time height width rgb"]:
+    """At most `most` clips, evenly spread over the data set; those that cannot be read are written down and left out.
+
+    Raises:
+        DataError: none can be read.
+    """
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
+
+    def read(index: int) -> Tensor | None:
+        try:
+            return dataset[index]
+        except UnusableError as error:
+            bad_files.add(dataset.path(index), str(error))
+            return None
+
+    with ThreadPoolExecutor(READERS) as threads:  # decoding releases the interpreter lock
+        clips = [clip for clip in threads.map(read, indices) if clip is not None]
+    if not clips:
+        raise DataError(f"None of the {len(indices)} validation clips can be read ({bad_files.summary()}).")
+    return torch.stack(clips)
 
 
 def _order(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vqgan.data.video_file import write_video
 from vqgan.data.videos import Videos
 from vqgan.errors import StorageError, check
 
@@ -47,7 +46,7 @@ class SyntheticVideos(Videos):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
                 for number in range(self.videos):
-                    write_mp4(Path(unfinished) / f"{number:03d}.mp4", draw_video(number, self.video_frames, self.resolution))
+                    write_video(Path(unfinished) / f"{number:03d}.mp4", draw_video(number, self.video_frames, self.resolution), FPS)
                 made = Path(unfinished) / "made"
                 made.mkdir()
                 for file in Path(unfinished).glob("*.mp4"):
@@ -95,18 +94,3 @@ def _mix(
     share: Float[np.ndarray, "time h w"], a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]
 ) -> Float[np.ndarray, "time h w 3"]:
     return a + share[..., None] * (b - a)
-
-
-def write_mp4(path: Path | str, frames: UInt8[np.ndarray, "time h w 3"], fps: int = FPS) -> None:
-    """Write frames as h264 in mp4, which every browser plays; sides must be even.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with av.open(os.fspath(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "12", "threads": "1"})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())

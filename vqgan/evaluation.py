@@ -1,0 +1,97 @@
+"""How good reconstructions are: PSNR, SSIM, perceptual distance and codebook use on validation clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.frames import to_frames
+from vqgan.quantizers.quantizer import perplexity
+
+Frames = Float[Tensor, "frames rgb height width"]
+Clips = UInt8[Tensor, "batch time height width rgb"]
+
+
+def psnr(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
+    """Peak signal-to-noise ratio of each pair of frames in [-1, 1], in dB; equal frames give 100 dB."""
+    error = ((a - b) / 2).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error.clamp(min=1e-10))
+
+
+def ssim(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
+    """Structural similarity of each pair of frames in [-1, 1] (Wang et al. 2004), in [-1, 1].
+
+    Gaussian window of 11 pixels with deviation 1.5, K1 0.01, K2 0.03, per channel, averaged over the positions where
+    the window fits; sides of at least 11 pixels.
+    """
+    a, b = (a.float() + 1) / 2, (b.float() + 1) / 2
+    offsets = torch.arange(11, device=a.device) - 5
+    line = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+
+    def blur(x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        return F.conv2d(x, window.expand(channels, 1, 11, 11), groups=channels)
+
+    mean_a, mean_b = blur(a), blur(b)
+    variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+@torch.no_grad()
+def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> dict[str, float]:
+    """Measure reconstructions of clips; changes no state.
+
+    Returns:
+        `validation/psnr` (dB), `validation/psnr_mean_colour` (the same for predicting each frame's mean colour: what
+        a tokenizer must beat), `validation/ssim`, `validation/lpips` (with a perceptual network), all means over
+        frames; `validation/perplexity` and `validation/usage` of the codebook over all clips together.
+    """
+    was_training = autoencoder.training
+    autoencoder.eval()
+    device = autoencoder.last_layer.device
+    per_frame: dict[str, list[Tensor]] = {}
+    counts = torch.zeros(autoencoder.quantizer.codebook_size, dtype=torch.int64, device=device)
+    for frames in _frame_batches(clips, batch_size, device):
+        output = autoencoder(frames)
+        reconstruction = output.reconstruction.clamp(-1, 1)
+        mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
+        measured = {
+            "psnr": psnr(frames, reconstruction),
+            "psnr_mean_colour": psnr(frames, mean_colour),
+            "ssim": ssim(frames, reconstruction),
+        }
+        if perceptual is not None:
+            measured["lpips"] = perceptual(reconstruction, frames)
+        for name, values in measured.items():
+            per_frame.setdefault(name, []).append(values)
+        counts += torch.bincount(output.indices.flatten(), minlength=len(counts))
+    autoencoder.train(was_training)
+    result = {f"validation/{name}": float(torch.cat(values).mean()) for name, values in per_frame.items()}
+    result["validation/perplexity"] = float(perplexity(counts))
+    result["validation/usage"] = float((counts > 0).float().mean())
+    return result
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Frames:
+    """Reconstructions of clips, on the CPU, in [-1, 1]; changes no state."""
+    was_training = autoencoder.training
+    autoencoder.eval()
+    device = autoencoder.last_layer.device
+    parts = [autoencoder(frames).reconstruction.clamp(-1, 1).cpu() for frames in _frame_batches(clips, batch_size, device)]
+    autoencoder.train(was_training)
+    return torch.cat(parts)
+
+
+def _frame_batches(clips: Clips, batch_size: int, device: torch.device) -> Iterator[Frames]:
+    return (to_frames(group.to(device)) for group in clips.split(batch_size))

@@ -1,0 +1,34 @@
+"""`metrics.jsonl`: one row per logged step, always written."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vqgan.loggers.logger import Logger
+
+
+class JsonLines(Logger):
+    """Appends a row `{"step", "time", every scalar}` per logged step; time in seconds since 1970."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "metrics.jsonl"
+
+    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
+        """Append one row."""
+        row = {"step": step, "time": round(time.time(), 3), **scalars}
+        with self.file.open("a") as rows:
+            rows.write(json.dumps(row) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the file is."""
+        return {"bytes": self.file.stat().st_size if self.file.exists() else 0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop rows that were written after the checkpoint: those steps come again."""
+        if self.file.exists() and self.file.stat().st_size > state["bytes"]:
+            os.truncate(self.file, state["bytes"])

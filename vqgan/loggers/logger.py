@@ -1,0 +1,57 @@
+"""What every logger is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Logger(ABC):
+    """Takes what a run measures.
+
+    A constructor takes `folder`, the run folder, and `config`, the run's values without secrets, beside its own values.
+    Nothing is opened before the first `log`, so that a resumed run can first be told its state.
+    """
+
+    @abstractmethod
+    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
+        """Take scalars, named `panel/name`, and pictures (png) and clips (mp4) as files, of one finished step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on in the same place."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # nothing to do unless there is state
+        """Go on where the state was saved."""
+
+    def close(self) -> None:  # noqa: B027  # nothing to do unless something was opened
+        """Finish; called once, also after an error."""
+
+
+class Loggers(Logger):
+    """Several loggers as one."""
+
+    def __init__(self, loggers: Mapping[str, Logger]) -> None:
+        self.loggers = loggers
+
+    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
+        """Tell all of them."""
+        for logger in self.loggers.values():
+            logger.log(step, scalars, files)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Each one's state, by name."""
+        return {name: logger.state_dict() for name, logger in self.loggers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give each its state; a logger that was not there before starts afresh."""
+        for name, logger in self.loggers.items():
+            if name in state:
+                logger.load_state_dict(state[name])
+
+    def close(self) -> None:
+        """Close all of them."""
+        for logger in self.loggers.values():
+            logger.close()

@@ -1,0 +1,44 @@
+"""What a person looks at: originals above, reconstructions below, as a picture and as a clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from vqgan.data.video_file import write_video
+
+CLIP_FPS = 12
+SCALE_UP_TO = 128  # pixels: smaller frames are enlarged by a whole factor, so that a person can see them
+
+
+def write_pictures(
+    folder: Path,
+    step: int,
+    originals: UInt8[Tensor, "batch time height width rgb"],
+    reconstructions: UInt8[Tensor, "batch time height width rgb"],
+) -> dict[str, Path]:
+    """Write `step-….png` (the middle frame of each clip), and `step-….mp4` where clips have several frames.
+
+    Returns:
+        The files, under the names by which they are logged.
+    """
+    folder.mkdir(exist_ok=True)
+    rows = rearrange([originals, reconstructions], "row b t h w c -> t (row h) (b w) c").numpy()
+    factor = max(1, SCALE_UP_TO // originals.shape[2])
+    rows = rows.repeat(factor, axis=1).repeat(factor, axis=2)
+    files = {"reconstructions/frames": folder / f"step-{step:08d}.png"}
+    Image.fromarray(rows[len(rows) // 2]).save(files["reconstructions/frames"])
+    if len(rows) > 1:
+        files["reconstructions/clips"] = folder / f"step-{step:08d}.mp4"
+        there_and_back = np.concatenate([rows, rows[-2:0:-1]])  # a few frames are over too soon
+        write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (3, 1, 1, 1))), CLIP_FPS)
+    return files
+
+
+def _even(frames: UInt8[np.ndarray, "time h w 3"]) -> UInt8[np.ndarray, "time h2 w2 3"]:
+    return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
