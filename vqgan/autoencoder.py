@@ -47,9 +47,7 @@ class Autoencoder(nn.Module):
         """Reconstruct frames in [-1, 1]; their sides must be multiples of the backbone's downsampling."""
         quantized = self.quantize(frames)
         reconstruction = self.decoder(self.post_quant_conv(quantized.latents))
-        return AutoencoderOutput(
-            reconstruction.float(), quantized.loss, quantized.perplexity, quantized.indices
-        )
+        return AutoencoderOutput(reconstruction.float(), quantized.loss, quantized.perplexity, quantized.indices)
 
     def quantize(self, frames: Float[Tensor, "frames rgb height width"]) -> Quantized:
         """Frames to codes, with everything that the quantizer measures; float32 from the latents on."""

@@ -51,7 +51,9 @@ class Checkpoints:
                 "step": step,
                 "score": score,
                 "torch": torch.__version__,
-                "files": {"state.pt": {"sha256": _sha256(aside / "state.pt"), "bytes": (aside / "state.pt").stat().st_size}},
+                "files": {
+                    "state.pt": {"sha256": _sha256(aside / "state.pt"), "bytes": (aside / "state.pt").stat().st_size}
+                },
             }
             (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
             for part in (*aside.iterdir(), aside):
@@ -86,7 +88,9 @@ class Checkpoints:
                 warnings.warn(f"{error} The one before it is tried.", stacklevel=2)
                 continue
             if state.keys() != stateful.keys():
-                raise ConfigError(f"{path} is of another kind of run: it holds {', '.join(state)}, not {', '.join(stateful)}.")
+                raise ConfigError(
+                    f"{path} is of another kind of run: it holds {', '.join(state)}, not {', '.join(stateful)}."
+                )
             for name, part in stateful.items():
                 try:
                     part.load_state_dict(state[name])
@@ -94,7 +98,9 @@ class Checkpoints:
                     raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
             return step
         if found:
-            raise CheckpointError(f"None of the {len(found)} checkpoints in {self.folder} is intact, so nothing was loaded.")
+            raise CheckpointError(
+                f"None of the {len(found)} checkpoints in {self.folder} is intact, so nothing was loaded."
+            )
         return 0
 
     def best_score(self) -> float:
@@ -120,7 +126,9 @@ class Checkpoints:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
         if found != expected:
-            raise CheckpointError(f"The checkpoint {path} is damaged: state.pt is not what was saved (SHA-256 differs).")
+            raise CheckpointError(
+                f"The checkpoint {path} is damaged: state.pt is not what was saved (SHA-256 differs)."
+            )
         state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         return step, state
 
@@ -131,7 +139,9 @@ class Checkpoints:
         aside.replace(self.folder / name)
 
     def _prune(self) -> None:
-        kept = {(self.folder / "best").resolve()} | set(p.resolve() for p in sorted(self.folder.glob("step-*"))[-self.keep :])
+        kept = {(self.folder / "best").resolve()} | set(
+            p.resolve() for p in sorted(self.folder.glob("step-*"))[-self.keep :]
+        )
         for path in self.folder.glob("step-*"):
             if path.resolve() not in kept:
                 shutil.rmtree(path)

@@ -38,9 +38,7 @@ def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
     names = sorted(str(c) for c in choices)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{f'{parent}.' if parent else ''}{near[0]}'?" if near else ""
-    return ConfigError(
-        f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}."
-    )
+    return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
 
 
 def values_of(node: DictConfig, path: str) -> dict[str, Any]:

@@ -88,7 +88,9 @@ def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Fram
     was_training = autoencoder.training
     autoencoder.eval()
     device = autoencoder.last_layer.device
-    parts = [autoencoder(frames).reconstruction.clamp(-1, 1).cpu() for frames in _frame_batches(clips, batch_size, device)]
+    parts = [
+        autoencoder(frames).reconstruction.clamp(-1, 1).cpu() for frames in _frame_batches(clips, batch_size, device)
+    ]
     autoencoder.train(was_training)
     return torch.cat(parts)
 

@@ -13,7 +13,9 @@ def to_frames(clips: UInt8[Tensor, "batch time height width rgb"]) -> Float[Tens
     return rearrange(clips, "b t h w c -> (b t) c h w").float() / 127.5 - 1.0
 
 
-def to_clips(frames: Float[Tensor, "frames rgb height width"], time: int) -> UInt8[Tensor, "batch time height width rgb"]:
+def to_clips(
+    frames: Float[Tensor, "frames rgb height width"], time: int
+) -> UInt8[Tensor, "batch time height width rgb"]:
     """Map frames back to clips of `time` frames; values outside [-1, 1] are clamped."""
     levels = ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
     return rearrange(levels, "(b t) c h w -> b t h w c", t=time)

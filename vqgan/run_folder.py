@@ -36,7 +36,9 @@ class RunFolder:
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout:
             who = owner.read_text() if owner.exists() else "another process"
-            raise RunFolderInUseError(f"The run folder {self.path} is in use by {who}. Wait for it, or choose another run_dir.") from None
+            raise RunFolderInUseError(
+                f"The run folder {self.path} is in use by {who}. Wait for it, or choose another run_dir."
+            ) from None
         except OSError as error:
             raise StorageError(f"The run folder {self.path} cannot be written to: {error.strerror}.") from None
         try:

@@ -54,7 +54,9 @@ def make_trainer(
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
     backbone: Backbone = build(config.backbone, "backbone")
     fits = data.resolution % backbone.downsampling == 0
-    check(fits, "data.resolution", data.resolution, f"a multiple of {backbone.downsampling}, the backbone's downsampling")
+    check(
+        fits, "data.resolution", data.resolution, f"a multiple of {backbone.downsampling}, the backbone's downsampling"
+    )
     autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
     loss = make_loss(config)
     discriminator: nn.Module | None = None
@@ -110,7 +112,10 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
     values = trainer.last_validation
     checkpoints = trainer.folder / "checkpoints"
     return [
-        ("validation PSNR", f"{values['validation/psnr']:.2f} dB ({values['validation/psnr_mean_colour']:.2f} dB: mean colour)"),
+        (
+            "validation PSNR",
+            f"{values['validation/psnr']:.2f} dB ({values['validation/psnr_mean_colour']:.2f} dB: mean colour)",
+        ),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
         ("report", str(trainer.folder / "report.html")),

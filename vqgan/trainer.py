@@ -91,7 +91,12 @@ class Trainer:
         for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
                     "pictures", "usage_steps", "keep"):  # fmt: skip
             check(getattr(self, key) > 0, key, getattr(self, key), "positive")
-        check(self.clip_gradients is None or self.clip_gradients > 0, "clip_gradients", self.clip_gradients, "positive or null")
+        check(
+            self.clip_gradients is None or self.clip_gradients > 0,
+            "clip_gradients",
+            self.clip_gradients,
+            "positive or null",
+        )
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.keep)
         self.hardware = find_device(self.device)
         for network in (self.autoencoder, self.discriminator, self.loss):
@@ -250,7 +255,9 @@ class Trainer:
             shown = self.validation[: self.pictures]
             with self.autocast():
                 reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
-            files = write_pictures(self.folder / "reconstructions", self.done, shown, to_clips(reconstructions, shown.shape[1]))
+            files = write_pictures(
+                self.folder / "reconstructions", self.done, shown, to_clips(reconstructions, shown.shape[1])
+            )
         progress.show(self.done, row)
         self.loggers.log(self.done, row, files)
 

@@ -178,7 +178,9 @@ class Folder(ABC, Generic[Scanned]):
             )
         bad_files.total = len(everything)
         bad_files.check_budget()
-        sides = [[found for file in side if (found := scanned[file]) is not None] for side in (training, sorted(validation))]
+        sides = [
+            [found for file in side if (found := scanned[file]) is not None] for side in (training, sorted(validation))
+        ]
         # A side may have lost all its files; then both use what there is.
         everything_usable = [found for found in scanned.values() if found is not None]
         train, val = (self.dataset(side or everything_usable) for side in sides)
@@ -214,7 +216,9 @@ class Folder(ABC, Generic[Scanned]):
                 return None, f"unreadable: {error.strerror or error}"
 
         with ThreadPoolExecutor(SCANNERS) as threads:
-            progress = tqdm(threads.map(scan, files), "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
+            progress = tqdm(
+                threads.map(scan, files), "scanning", len(files), leave=False, delay=2, disable=None, unit="file"
+            )
             results = list(progress)
         for file, (_, reason) in zip(files, results):
             if reason is not None:
@@ -226,7 +230,9 @@ def _keep_visible(folder: Path, subfolders: list[str]) -> bool:
     """Tell `os.walk` in place not to enter hidden folders, nor links back to a folder above."""
     above = {p.resolve() for p in (folder, *folder.parents)}
     subfolders[:] = [
-        s for s in subfolders if not s.startswith(".") and not ((folder / s).is_symlink() and (folder / s).resolve() in above)
+        s
+        for s in subfolders
+        if not s.startswith(".") and not ((folder / s).is_symlink() and (folder / s).resolve() in above)
     ]
     return True
 

@@ -46,7 +46,11 @@ class SyntheticVideos(Videos):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
                 for number in range(self.videos):
-                    write_video(Path(unfinished) / f"{number:03d}.mp4", draw_video(number, self.video_frames, self.resolution), FPS)
+                    write_video(
+                        Path(unfinished) / f"{number:03d}.mp4",
+                        draw_video(number, self.video_frames, self.resolution),
+                        FPS,
+                    )
                 made = Path(unfinished) / "made"
                 made.mkdir()
                 for file in Path(unfinished).glob("*.mp4"):
@@ -57,7 +61,9 @@ class SyntheticVideos(Videos):
                     if not folder.is_dir():  # else another run was quicker, with the same videos
                         raise
         except OSError as error:
-            raise StorageError(f"The synthetic videos cannot be written to data.root={folder}: {error.strerror}.") from None
+            raise StorageError(
+                f"The synthetic videos cannot be written to data.root={folder}: {error.strerror}."
+            ) from None
 
 
 def draw_video(seed: int, frames: int, side: int) -> UInt8[np.ndarray, "time h w 3"]:

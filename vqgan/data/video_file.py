@@ -94,7 +94,9 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
     return video, complaint
 
 
-def read_frames(video: VideoFile, positions: Int[np.ndarray, "time"], resolution: int) -> UInt8[np.ndarray, "time h w 3"]:
+def read_frames(
+    video: VideoFile, positions: Int[np.ndarray, "time"], resolution: int
+) -> UInt8[np.ndarray, "time h w 3"]:
     """Frames at `positions` (rising, repeats allowed) as rgb, upright, the shorter side scaled to `resolution`.
 
     Raises:

@@ -43,7 +43,9 @@ class Videos(Folder[VideoFile]):
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check(self.stride is None or self.stride > 0, "stride", self.stride, "positive")
         check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check((self.stride is None) != (self.fps is None), "stride", self.stride, "null when fps is given, else a number")
+        check(
+            (self.stride is None) != (self.fps is None), "stride", self.stride, "null when fps is given, else a number"
+        )
 
     def scan(self, path: Path) -> tuple[VideoFile, str | None]:
         """Index a video; too few frames for one clip make it unusable."""
@@ -53,7 +55,9 @@ class Videos(Folder[VideoFile]):
 
     def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
         """All clips of the videos."""
-        return VideoFolder(files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip)
+        return VideoFolder(
+            files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip
+        )
 
 
 class VideoFolder(ClipDataset):
@@ -66,7 +70,13 @@ class VideoFolder(ClipDataset):
         self, videos: Sequence[VideoFile], resolution: int, clip_frames: int, stride: int | None, fps: float | None,
         random_crop: bool, flip: bool,
     ) -> None:  # fmt: skip
-        self.videos, self.resolution, self.clip_frames, self.stride, self.fps = videos, resolution, clip_frames, stride, fps
+        self.videos, self.resolution, self.clip_frames, self.stride, self.fps = (
+            videos,
+            resolution,
+            clip_frames,
+            stride,
+            fps,
+        )
         self.random_crop, self.flip = random_crop, flip
         counts = [len(clip_starts(v, clip_frames, stride, fps)) for v in videos]
         self.ends = np.cumsum(counts)  # position after the last clip of each video
@@ -100,7 +110,9 @@ class VideoFolder(ClipDataset):
         return np.clip(on_screen, 0, len(video.pts) - 1)
 
 
-def clip_starts(video: VideoFile, clip_frames: int, stride: int | None, fps: float | None) -> Int[np.ndarray, "clips 2"]:
+def clip_starts(
+    video: VideoFile, clip_frames: int, stride: int | None, fps: float | None
+) -> Int[np.ndarray, "clips 2"]:
     """For each clip of a video the first and the last position at which it may start.
 
     Raises:

@@ -57,8 +57,7 @@ class LPIPS(nn.Module):
     ) -> Float[Tensor, "frames"]:
         """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels. Gradients reach what asks for them."""
         distances = [
-            head((x - y).square()).mean(dim=(1, 2, 3))
-            for head, x, y in zip(self.heads, self._taps(a), self._taps(b))
+            head((x - y).square()).mean(dim=(1, 2, 3)) for head, x, y in zip(self.heads, self._taps(a), self._taps(b))
         ]
         return torch.stack(distances).sum(0)
 
