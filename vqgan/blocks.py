@@ -16,9 +16,6 @@ from torch import Tensor, nn
 
 from vqgan.errors import check
 
-GROUPS = 32  # of every group normalisation
-
-
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """The sizes that encoder and decoder share.
@@ -27,10 +24,12 @@ class Backbone:
         resolution: nominal side of a frame in pixels; decides at which levels attention stands. Other sizes that
             are multiples of `downsampling` run as well.
         image_channels: 3 for rgb.
-        channels: width of the first level, a multiple of 32.
+        channels: width of the first level, a multiple of `norm_groups`.
         channel_multipliers: width of each level as a multiple of `channels`; each level but the last halves the side.
         residual_blocks: per level in the encoder; the decoder has one more.
         attention_resolutions: the sides, in nominal pixels, at which each residual block is followed by attention.
+        norm_groups: of every group normalisation; 32 in the reference. As many groups as channels would erase each
+            frame's colours, so narrow networks need fewer.
         dropout: in [0, 1), inside residual blocks.
         latent_channels: channels between encoder and the 1×1 convolution to the code dimension (`z_channels`).
         latent_dim: dimension of a code (`embed_dim`).
@@ -42,13 +41,16 @@ class Backbone:
     channel_multipliers: Sequence[int]
     residual_blocks: int
     attention_resolutions: Sequence[int]
+    norm_groups: int
     dropout: float
     latent_channels: int
     latent_dim: int
 
     def __post_init__(self) -> None:
         check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
-        check(self.channels > 0 and self.channels % GROUPS == 0, "channels", self.channels, f"a multiple of {GROUPS}")
+        check(self.norm_groups > 0, "norm_groups", self.norm_groups, "positive")
+        fits = self.channels > 0 and self.channels % self.norm_groups == 0
+        check(fits, "channels", self.channels, f"a multiple of norm_groups={self.norm_groups}")
         check(
             len(self.channel_multipliers) > 0 and all(m > 0 for m in self.channel_multipliers),
             "channel_multipliers", self.channel_multipliers, "a list of positive whole numbers",
@@ -76,20 +78,20 @@ class Backbone:
         return self.channels * self.channel_multipliers[level]
 
 
-def normalization(channels: int) -> nn.GroupNorm:
+def normalization(channels: int, groups: int) -> nn.GroupNorm:
     """Group normalisation as every block uses it."""
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
     """norm → swish → conv, twice, plus the input (through a 1×1 convolution where the width changes)."""
 
-    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, backbone: Backbone) -> None:
         super().__init__()
-        self.norm1 = normalization(in_channels)
+        self.norm1 = normalization(in_channels, backbone.norm_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = normalization(out_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.norm2 = normalization(out_channels, backbone.norm_groups)
+        self.dropout = nn.Dropout(backbone.dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
             self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
@@ -105,9 +107,9 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """One head of self-attention over all positions of a frame, plus the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, backbone: Backbone) -> None:
         super().__init__()
-        self.norm = normalization(channels)
+        self.norm = normalization(channels, backbone.norm_groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -151,11 +153,11 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """All residual blocks of one resolution, each followed by attention where the backbone asks for it."""
 
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, attention: bool, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, attention: bool, backbone: Backbone) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.block = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in zip(widths, widths[1:]))
-        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks) if attention)
+        self.block = nn.ModuleList(ResidualBlock(a, b, backbone) for a, b in zip(widths, widths[1:]))
+        self.attn = nn.ModuleList(AttentionBlock(out_channels, backbone) for _ in range(blocks) if attention)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
         """Run the blocks in order."""
@@ -169,11 +171,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """The lowest resolution: a residual block, attention (always) and another residual block."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
+    def __init__(self, channels: int, backbone: Backbone) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, dropout)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResidualBlock(channels, channels, dropout)
+        self.block_1 = ResidualBlock(channels, channels, backbone)
+        self.attn_1 = AttentionBlock(channels, backbone)
+        self.block_2 = ResidualBlock(channels, channels, backbone)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Run the three blocks."""

@@ -21,17 +21,17 @@ class Decoder(nn.Module):
         levels = len(backbone.channel_multipliers)
         width = backbone.channels_at(levels - 1)
         self.conv_in = nn.Conv2d(backbone.latent_channels, width, 3, padding=1)
-        self.mid = Middle(width, backbone.dropout)
+        self.mid = Middle(width, backbone)
         rising: list[Level] = []
         for i in reversed(range(levels)):
             attention = backbone.resolution_at(i) in backbone.attention_resolutions
-            level = Level(width, backbone.channels_at(i), backbone.residual_blocks + 1, attention, backbone.dropout)
+            level = Level(width, backbone.channels_at(i), backbone.residual_blocks + 1, attention, backbone)
             width = backbone.channels_at(i)
             if i > 0:
                 level.upsample = Upsample(width)
             rising.append(level)
         self.up = nn.ModuleList(reversed(rising))
-        self.norm_out = normalization(width)
+        self.norm_out = normalization(width, backbone.norm_groups)
         self.conv_out = nn.Conv2d(width, backbone.image_channels, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames rgb height width"]:

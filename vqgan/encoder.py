@@ -19,13 +19,13 @@ class Encoder(nn.Module):
         width, levels = backbone.channels, len(backbone.channel_multipliers)
         for i in range(levels):
             attention = backbone.resolution_at(i) in backbone.attention_resolutions
-            level = Level(width, backbone.channels_at(i), backbone.residual_blocks, attention, backbone.dropout)
+            level = Level(width, backbone.channels_at(i), backbone.residual_blocks, attention, backbone)
             width = backbone.channels_at(i)
             if i < levels - 1:
                 level.downsample = Downsample(width)
             self.down.append(level)
-        self.mid = Middle(width, backbone.dropout)
-        self.norm_out = normalization(width)
+        self.mid = Middle(width, backbone)
+        self.norm_out = normalization(width, backbone.norm_groups)
         self.conv_out = nn.Conv2d(width, backbone.latent_channels, 3, padding=1)
 
     def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> Float[Tensor, "frames latent rows columns"]:

@@ -103,6 +103,7 @@ class Golden:
             channel_multipliers=sizes["ch_mult"],
             residual_blocks=sizes["num_res_blocks"],
             attention_resolutions=sizes["attn_resolutions"],
+            norm_groups=32,
             dropout=sizes.get("dropout", 0.0),
             latent_channels=sizes["z_channels"],
             latent_dim=self.config["embed_dim"],

@@ -16,6 +16,10 @@ from vqgan.errors import StorageError, check
 VERSION = 1  # of what is drawn: another picture goes to another folder
 FPS = 24
 SHAPES = 3
+PALETTE = np.array([  # few enough colours to be learned in minutes, spread over the cube
+    [0.90, 0.22, 0.21], [0.98, 0.75, 0.18], [0.26, 0.63, 0.28], [0.12, 0.53, 0.90],
+    [0.56, 0.14, 0.67], [0.96, 0.96, 0.94], [0.13, 0.15, 0.19], [0.10, 0.74, 0.71],
+])  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -74,7 +78,7 @@ def draw_video(seed: int, frames: int, side: int) -> UInt8[np.ndarray, "time h w
     direction, phase, waves = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi), rng.uniform(1, 3)
     across = np.cos(direction) * x + np.sin(direction) * y
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * (waves * across - rng.uniform(0.2, 0.8) * time) + phase)
-    video = _mix(wave, rng.uniform(0.1, 0.9, 3), rng.uniform(0.1, 0.9, 3))
+    video = _mix(wave, *_two_colours(rng))
     for _ in range(SHAPES):
         video = _with_shape(video, rng, x, y, time)
     return (255 * video.clip(0, 1)).round().astype(np.uint8)
@@ -88,12 +92,16 @@ def _with_shape(
     angle = rng.uniform(-3, 3) * time + rng.uniform(0, 2 * np.pi)
     dx, dy = x - centre[0], y - centre[1]
     u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
-    radius = rng.uniform(0.12, 0.25)
+    radius = rng.uniform(0.15, 0.3)
     distance = np.hypot(u, v) if rng.random() < 0.5 else np.maximum(abs(u), abs(v))  # a disc or a square
     inside = 1 / (1 + np.exp((distance - radius) * 4 * len(x)))  # an edge about a pixel wide
     stripes = 0.5 + 0.5 * np.sin(2 * np.pi * u / radius * rng.integers(1, 3))
-    colours = _mix(stripes, rng.uniform(0, 1, 3), rng.uniform(0, 1, 3))
+    colours = _mix(stripes, *_two_colours(rng))
     return video + inside[..., None] * (colours - video)
+
+
+def _two_colours(rng: np.random.Generator) -> Float[np.ndarray, "2 3"]:
+    return PALETTE[rng.choice(len(PALETTE), 2, replace=False)]
 
 
 def _mix(
