@@ -39,7 +39,7 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(backbone)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The weight at which the gradients of the loss terms are balanced."""
         return self.decoder.conv_out.weight
 
@@ -53,8 +53,7 @@ class Autoencoder(nn.Module):
         """Frames to codes, with everything that the quantizer measures; float32 from the latents on."""
         latents = self.quant_conv(self.encoder(frames))
         with torch.autocast(latents.device.type, enabled=False):
-            quantized: Quantized = self.quantizer(latents.float())
-        return quantized
+            return self.quantizer(latents.float())
 
     def encode(self, frames: Float[Tensor, "frames rgb height width"]) -> Int[Tensor, "frames rows columns"]:
         """Frames in [-1, 1] to code indices in [0, codebook_size)."""
@@ -62,5 +61,4 @@ class Autoencoder(nn.Module):
 
     def decode(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
         """Code indices to frames, nominally in [-1, 1]."""
-        frames: Tensor = self.decoder(self.post_quant_conv(self.quantizer.lookup(indices)))
-        return frames.float()
+        return self.decoder(self.post_quant_conv(self.quantizer.lookup(indices))).float()

@@ -6,6 +6,7 @@ that its weights fit without a map.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import check
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
@@ -93,15 +95,14 @@ class ResidualBlock(nn.Module):
         self.norm2 = normalization(out_channels, backbone.norm_groups)
         self.dropout = nn.Dropout(backbone.dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        if in_channels != out_channels:
-            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        same = in_channels == out_channels
+        self.nin_shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
         """Add the block's correction to `x`."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        shortcut: Tensor = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
-        return shortcut + h
+        return self.nin_shortcut(x) + h
 
 
 class AttentionBlock(nn.Module):
@@ -120,8 +121,7 @@ class AttentionBlock(nn.Module):
         h = self.norm(x)
         q, k, v = (rearrange(project(h), "n c h w -> n 1 (h w) c") for project in (self.q, self.k, self.v))
         attended = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = x + self.proj_out(rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[2]))
-        return out
+        return x + self.proj_out(rearrange(attended, "n 1 (h w) c -> n c h w", h=x.shape[2]))
 
 
 class Downsample(nn.Module):
@@ -133,8 +133,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         """Return `x` at half its sides."""
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -146,17 +145,18 @@ class Upsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         """Return `x` at twice its sides."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Level(nn.Module):
     """All residual blocks of one resolution, each followed by attention where the backbone asks for it."""
 
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, attention: bool, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, level: int, in_channels: int, blocks: int) -> None:
         super().__init__()
+        out_channels = backbone.channels_at(level)
+        attention = backbone.resolution_at(level) in backbone.attention_resolutions
         widths = [in_channels] + [out_channels] * blocks
-        self.block = nn.ModuleList(ResidualBlock(a, b, backbone) for a, b in zip(widths, widths[1:]))
+        self.block = nn.ModuleList(ResidualBlock(a, b, backbone) for a, b in itertools.pairwise(widths))
         self.attn = nn.ModuleList(AttentionBlock(out_channels, backbone) for _ in range(blocks) if attention)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
@@ -179,5 +179,4 @@ class Middle(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Run the three blocks."""
-        out: Tensor = self.block_2(self.attn_1(self.block_1(x)))
-        return out
+        return self.block_2(self.attn_1(self.block_1(x)))

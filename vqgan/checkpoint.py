@@ -139,9 +139,9 @@ class Checkpoints:
         aside.replace(self.folder / name)
 
     def _prune(self) -> None:
-        kept = {(self.folder / "best").resolve()} | set(
+        kept = {(self.folder / "best").resolve()} | {
             p.resolve() for p in sorted(self.folder.glob("step-*"))[-self.keep :]
-        )
+        }
         for path in self.folder.glob("step-*"):
             if path.resolve() not in kept:
                 shutil.rmtree(path)

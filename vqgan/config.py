@@ -14,8 +14,8 @@ import hydra
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.resolvers import oc
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from vqgan.errors import ConfigError, InvalidValueError, check
 
@@ -78,7 +78,7 @@ def check_top_level(config: DictConfig) -> None:
 def public_values(config: DictConfig) -> dict[str, Any]:
     """The values of a config as plain data; what comes from the environment is named, never shown."""
     masked = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
-    OmegaConf.register_new_resolver("oc.env", lambda name, default=None: f"<environment: {name}>", replace=True)
+    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"<environment: {name}>", replace=True)
     try:
         values = OmegaConf.to_container(masked, resolve=True)
     finally:
@@ -139,7 +139,7 @@ def _find_class(name: object, path: str) -> type:
 
 
 def _check_types(target: type, values: dict[str, Any], path: str) -> None:
-    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)
+    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)  # type: ignore[misc]
     for key, value in values.items():
         hint = hints.get(key, Any)
         if not any(_fits(candidate, hint) for candidate in (value, _as_tuple(value))):

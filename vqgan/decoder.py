@@ -18,32 +18,37 @@ class Decoder(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        levels = len(backbone.channel_multipliers)
-        width = backbone.channels_at(levels - 1)
+        last = len(backbone.channel_multipliers) - 1
+        width = backbone.channels_at(last)
         self.conv_in = nn.Conv2d(backbone.latent_channels, width, 3, padding=1)
         self.mid = Middle(width, backbone)
-        rising: list[Level] = []
-        for i in reversed(range(levels)):
-            attention = backbone.resolution_at(i) in backbone.attention_resolutions
-            level = Level(width, backbone.channels_at(i), backbone.residual_blocks + 1, attention, backbone)
+        rising = []
+        for i in reversed(range(last + 1)):
+            rising.append(UpLevel(backbone, i, width))
             width = backbone.channels_at(i)
-            if i > 0:
-                level.upsample = Upsample(width)
-            rising.append(level)
         self.up = nn.ModuleList(reversed(rising))
         self.norm_out = normalization(width, backbone.norm_groups)
         self.conv_out = nn.Conv2d(width, backbone.image_channels, 3, padding=1)
 
     def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames rgb height width"]:
         """Map latents to frames, nominally in [-1, 1]."""
-        frames: Tensor = self.conv_out(self.features(latents))
-        return frames
+        return self.conv_out(self.features(latents))
 
     def features(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames c height width"]:
         """All but the last layer, at which the adaptive adversarial weight is measured."""
         h = self.mid(self.conv_in(latents))
         for level in reversed(self.up):
             h = level(h)
-            if hasattr(level, "upsample"):
-                h = level.upsample(h)
         return F.silu(self.norm_out(h))
+
+
+class UpLevel(Level):
+    """The blocks of one resolution, then twice that, except at the full resolution."""
+
+    def __init__(self, backbone: Backbone, level: int, in_channels: int) -> None:
+        super().__init__(backbone, level, in_channels, backbone.residual_blocks + 1)
+        self.upsample = Upsample(backbone.channels_at(level)) if level > 0 else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h2 w2"]:
+        """Run the blocks, then raise the resolution."""
+        return self.upsample(super().forward(x))

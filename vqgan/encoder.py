@@ -15,15 +15,11 @@ class Encoder(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(backbone.image_channels, backbone.channels, 3, padding=1)
+        width, last = backbone.channels, len(backbone.channel_multipliers) - 1
         self.down = nn.ModuleList()
-        width, levels = backbone.channels, len(backbone.channel_multipliers)
-        for i in range(levels):
-            attention = backbone.resolution_at(i) in backbone.attention_resolutions
-            level = Level(width, backbone.channels_at(i), backbone.residual_blocks, attention, backbone)
+        for i in range(last + 1):
+            self.down.append(DownLevel(backbone, i, width, last=i == last))
             width = backbone.channels_at(i)
-            if i < levels - 1:
-                level.downsample = Downsample(width)
-            self.down.append(level)
         self.mid = Middle(width, backbone)
         self.norm_out = normalization(width, backbone.norm_groups)
         self.conv_out = nn.Conv2d(width, backbone.latent_channels, 3, padding=1)
@@ -33,7 +29,16 @@ class Encoder(nn.Module):
         h = self.conv_in(frames)
         for level in self.down:
             h = level(h)
-            if hasattr(level, "downsample"):
-                h = level.downsample(h)
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(h))))
-        return latents
+        return self.conv_out(F.silu(self.norm_out(self.mid(h))))
+
+
+class DownLevel(Level):
+    """The blocks of one resolution, then half of it, except at the last level."""
+
+    def __init__(self, backbone: Backbone, level: int, in_channels: int, last: bool) -> None:
+        super().__init__(backbone, level, in_channels, backbone.residual_blocks)
+        self.downsample = nn.Identity() if last else Downsample(backbone.channels_at(level))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h2 w2"]:
+        """Run the blocks, then lower the resolution."""
+        return self.downsample(super().forward(x))

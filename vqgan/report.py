@@ -38,7 +38,8 @@ def write_report(folder: Path) -> Path | None:
 <h2>Curves</h2><div class="charts">{_charts(rows)}</div>
 {_bad_files(folder)}
 <h2>Config</h2><pre>{_text(folder / "config.yaml")}</pre>
-<h2>Environment</h2><p>Python {platform.python_version()}, torch {torch.__version__}, {html.escape(platform.platform())}</p>
+<h2>Environment</h2>
+<p>Python {platform.python_version()}, torch {torch.__version__}, {html.escape(platform.platform())}</p>
 </body></html>
 """
     target = folder / "report.html"
@@ -63,7 +64,8 @@ def _pictures(folder: Path) -> str:
     data = base64.b64encode(pictures[-1].read_bytes()).decode()
     return (
         "<h2>Reconstructions</h2><figure><figcaption>originals above, reconstructions below, "
-        f'{pictures[-1].stem}</figcaption><img alt="originals and reconstructions" src="data:image/png;base64,{data}"></figure>'
+        f"{pictures[-1].stem}</figcaption>"
+        f'<img alt="originals and reconstructions" src="data:image/png;base64,{data}"></figure>'
     )
 
 
@@ -93,7 +95,8 @@ def _chart(name: str, points: list[tuple[float, float]]) -> str:
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 14}" text-anchor="end">step {last:.0f}</text>'
     )
     return (
-        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{edges}{steps}'
+        f"<figure><figcaption>{name}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{edges}{steps}'
         f'<polyline points="{line}" fill="none" stroke="var(--line)" stroke-width="1.8"/></svg></figure>'
     )
 

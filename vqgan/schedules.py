@@ -12,7 +12,8 @@ class Schedule(ABC):
     """Maps a step, counted from 0, to the factor that both optimizers' learning rates are multiplied by."""
 
     @abstractmethod
-    def __call__(self, step: int) -> float: ...
+    def __call__(self, step: int) -> float:
+        """The factor of step `step`."""
 
 
 class Constant(Schedule):
@@ -23,6 +24,7 @@ class Constant(Schedule):
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: int) -> float:
+        """In (0, 1]."""
         return min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
 
 
@@ -36,6 +38,7 @@ class WarmupCosine(Schedule):
         self.warmup_steps, self.total_steps, self.final_factor = warmup_steps, total_steps, final_factor
 
     def __call__(self, step: int) -> float:
+        """In [0, 1]."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))

@@ -67,9 +67,10 @@ class Progress:
         short = [f"{name} {form.format(self.values[key])}" for key, (name, form) in SHOWN.items() if key in self.values]
         self.bar.set_postfix_str(", ".join(short))
         if "validation/psnr" in row:
+            v = {name.removeprefix("validation/"): value for name, value in row.items()}
             tqdm.write(
-                f"step {step:>7}   validation PSNR {row['validation/psnr']:5.2f} dB   SSIM {row['validation/ssim']:.3f}   "
-                f"codes in use {row['validation/usage']:4.0%}   perplexity {row['validation/perplexity']:.0f}"
+                f"step {step:>7}   validation PSNR {v['psnr']:5.2f} dB   SSIM {v['ssim']:.3f}   "
+                f"codes in use {v['usage']:4.0%}   perplexity {v['perplexity']:.0f}"
             )
 
 

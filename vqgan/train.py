@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -33,7 +34,7 @@ def run(config: DictConfig) -> Trainer:
     """
     check_top_level(config)
     with RunFolder(Path(config.run_dir), config) as folder:
-        data: Folder = build(config.data, "data")
+        data: Folder[Any] = build(config.data, "data")
         bad_files = BadFiles(folder.path / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
         training, validation = data.datasets(bad_files)
         trainer = make_trainer(config, folder.path, data, bad_files, training, validation)
@@ -48,7 +49,12 @@ def run(config: DictConfig) -> Trainer:
 
 
 def make_trainer(
-    config: DictConfig, folder: Path, data: Folder, bad_files: BadFiles, training: ClipDataset, validation: ClipDataset
+    config: DictConfig,
+    folder: Path,
+    data: Folder[Any],
+    bad_files: BadFiles,
+    training: ClipDataset,
+    validation: ClipDataset,
 ) -> Trainer:
     """Build networks, losses, optimizers and loggers, and wire them."""
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
@@ -94,7 +100,7 @@ def make_loss(config: DictConfig) -> VQGANLoss:
 
 
 def _summary(
-    trainer: Trainer, data: Folder, bad_files: BadFiles, training: ClipDataset, validation: ClipDataset
+    trainer: Trainer, data: Folder[Any], bad_files: BadFiles, training: ClipDataset, validation: ClipDataset
 ) -> list[tuple[str, str]]:
     quantizer = trainer.autoencoder.quantizer
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6

@@ -232,9 +232,9 @@ class Trainer:
         broken = [name for name, value in row.items() if not math.isfinite(value)]
         if broken:
             raise DivergedError(
-                f"Training diverged: at step {self.done} {', '.join(broken)} is not a finite number. The newest checkpoint in "
-                f"{self.checkpoints.folder} is from before. Try a lower optimizer.lr, trainer.clip_gradients=1, or "
-                "trainer.precision=fp32."
+                f"Training diverged: at step {self.done} {', '.join(broken)} is not a finite number. The newest "
+                f"checkpoint in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, "
+                "trainer.clip_gradients=1, or trainer.precision=fp32."
             )
         row["codebook/usage"] = float(self.autoencoder.quantizer.usage(self.usage_steps))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
@@ -252,7 +252,7 @@ class Trainer:
     def _log(self, progress: Progress, row: dict[str, float]) -> None:
         files = {}
         if "validation/psnr" in row:
-            shown = self.validation[: self.pictures]
+            shown = self.validation[:: -(-len(self.validation) // self.pictures)]  # from all of the data
             with self.autocast():
                 reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
             files = write_pictures(

@@ -75,9 +75,9 @@ class Golden:
             autoencoder_optimizer=torch.optim.Adam(self.autoencoder.parameters(), **adam),
             discriminator_optimizer=torch.optim.Adam(self.discriminator.parameters(), **adam),
             schedule=Constant(0), loader=None, validation=torch.empty(0), loggers=None, folder=folder, seed=0,
-            steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1, clip_gradients=None,
-            precision="fp32", compile=False, device="cpu", log_every=1, evaluate_every=1, pictures=1, checkpoint_every=1,
-            usage_steps=1, keep=1,
+            steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
+            clip_gradients=None, precision="fp32", compile=False, device="cpu", log_every=1, evaluate_every=1,
+            pictures=1, checkpoint_every=1, usage_steps=1, keep=1,
         )  # fmt: skip
 
     def loss(self) -> VQGANLoss:

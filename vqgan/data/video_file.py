@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -23,6 +24,8 @@ OPEN_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(2**26)}
 MIN_SIDE, MAX_ASPECT = 16, 16
 # Containers whose packets carry decoding, not presentation times: frames are counted from the start.
 TIMELESS = {"avi"}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def _frames_from(
     for packet in _packets(container, stream):
         before = len(keyframes) > 0 and packet.pts is not None and packet.pts < first
         stream.codec_context.skip_frame = "NONREF" if before else "DEFAULT"
-        yield from packet.decode()  # type: ignore[misc]  # the packets of a video stream hold video frames
+        yield from packet.decode()
 
 
 def _to_rgb(scaler: VideoReformatter, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -164,18 +167,17 @@ def _to_rgb(scaler: VideoReformatter, frame: VideoFrame, width: int, height: int
         frame, width, height, "rgb24", interpolation="BILINEAR",
         src_color_range=frame.color_range, dst_color_range="JPEG", threads=1,
     )  # fmt: skip
-    array: UInt8[np.ndarray, "h w 3"] = rgb.to_ndarray()
-    return array
+    return rgb.to_ndarray()
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
     """Packets up to the end or to where the file is cut off."""
     return _until_error(container.demux(stream))
 
 
-def _until_error(items: Iterator[av.Packet] | Iterator[VideoFrame]) -> Iterator[av.Packet]:
+def _until_error(items: Iterator[T]) -> Iterator[T]:
     try:
-        yield from items  # type: ignore[misc]
+        yield from items
     except av.FFmpegError:
         return
 

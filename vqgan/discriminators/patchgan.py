@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ class PatchGAN(nn.Module):
         super().__init__()
         widths = [channels * min(2**i, 8) for i in range(layers + 1)]
         parts: list[nn.Module] = [nn.Conv2d(image_channels, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for i, (a, b) in enumerate(zip(widths, widths[1:]), start=1):
+        for i, (a, b) in enumerate(itertools.pairwise(widths), start=1):
             stride = 2 if i < layers else 1
             parts += [
                 nn.Conv2d(a, b, 4, stride=stride, padding=1, bias=norm == "actnorm"),
@@ -43,8 +44,7 @@ class PatchGAN(nn.Module):
 
     def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> Float[Tensor, "frames 1 rows columns"]:
         """A logit per patch of frames in [-1, 1]."""
-        logits: Tensor = self.main(frames)
-        return logits
+        return self.main(frames)
 
 
 class ActNorm(nn.Module):

@@ -55,7 +55,7 @@ class LPIPS(nn.Module):
     def forward(
         self, a: Float[Tensor, "frames rgb height width"], b: Float[Tensor, "frames rgb height width"]
     ) -> Float[Tensor, "frames"]:
-        """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels. Gradients reach what asks for them."""
+        """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels."""
         distances = [
             head((x - y).square()).mean(dim=(1, 2, 3)) for head, x, y in zip(self.heads, self._taps(a), self._taps(b))
         ]
