@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,7 +17,9 @@ FIXED = ("model", "backbone", "discriminator")
 
 
 class RunFolder:
-    """Holds a run folder for this process, and keeps the config there as `config.yaml` (unresolved: no secrets).
+    """Holds a run folder for this process, and keeps there what was asked for.
+
+    `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed.
 
     Raises:
         RunFolderInUseError: another process trains there.
@@ -24,8 +27,8 @@ class RunFolder:
         StorageError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, config: DictConfig) -> None:
-        self.path, self.config = path, config
+    def __init__(self, path: Path, config: DictConfig, overrides: Sequence[str]) -> None:
+        self.path, self.config, self.overrides = path, config, overrides
         self.lock = FileLock(path / ".lock")
 
     def __enter__(self) -> RunFolder:
@@ -44,6 +47,7 @@ class RunFolder:
         try:
             self._refuse_another_model()
             (self.path / "config.yaml").write_text(OmegaConf.to_yaml(self.config, resolve=False))
+            (self.path / "overrides.yaml").write_text(OmegaConf.to_yaml(list(self.overrides)))
         except BaseException:
             self.lock.release()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from vqgan.terminal import table
 from vqgan.trainer import Trainer
 
 
-def run(config: DictConfig) -> Trainer:
+def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     """Train what the config describes, in the folder `config.run_dir`; a run that is there already goes on.
+
+    Args:
+        config: composed from `conf/train.yaml`.
+        overrides: what was typed to compose it; kept in the run folder.
 
     Returns:
         The trainer, after its last step.
@@ -33,7 +38,7 @@ def run(config: DictConfig) -> Trainer:
         VQGANError: see `vqgan.errors`; nothing that was saved is lost.
     """
     check_top_level(config)
-    with RunFolder(Path(config.run_dir), config) as folder:
+    with RunFolder(Path(config.run_dir), config, overrides) as folder:
         data: Folder[Any] = build(config.data, "data")
         bad_files = BadFiles(folder.path / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
         training, validation = data.datasets(bad_files)

@@ -31,9 +31,9 @@ def compose_and_run(config: DictConfig) -> None:
     folder, typed = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     try:
         if config.resume is not None:
-            config = resumed_config(Path(config.resume), typed)
+            config, typed = resumed_config(Path(config.resume), typed)
         config.run_dir = str(folder)
-        train.run(config)
+        train.run(config, typed)
     except VQGANError as error:
         if hydra_config.mode == RunMode.MULTIRUN:
             raise  # the other jobs of a multirun go on, and Hydra ends with this error after them
@@ -43,8 +43,8 @@ def compose_and_run(config: DictConfig) -> None:
             folder.rmdir()  # nothing came of it
 
 
-def resumed_config(folder: Path, typed: list[str]) -> DictConfig:
-    """The config of the run in `folder`, with the values that were typed this time.
+def resumed_config(folder: Path, typed: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of the run in `folder` with the values that were typed this time, and all that was typed for it.
 
     Raises:
         ConfigError: there is no run, or something other than a value is to change.
@@ -64,7 +64,9 @@ def resumed_config(folder: Path, typed: list[str]) -> DictConfig:
             OmegaConf.update(config, key, override.value(), force_add=override.is_add())
         except (ConfigAttributeError, ConfigKeyError) as error:
             raise _unknown(error) from None
-    return config
+    before = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"))
+    assert isinstance(before, list)
+    return config, [*before, *(override for override in typed if not override.startswith("resume="))]
 
 
 def main() -> None:

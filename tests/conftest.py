@@ -1,0 +1,57 @@
+"""What all tests share: shapes and types are checked at run time, and nothing leaves the test's own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from jaxtyping import install_import_hook
+from omegaconf import DictConfig
+
+SHAPED = (  # the modules whose annotations speak of shapes
+    "autoencoder", "blocks", "data", "decoder", "discriminators", "encoder", "evaluation", "frames", "losses", "pictures",
+    "quantizers",
+)  # fmt: skip
+with install_import_hook([f"vqgan.{name}" for name in SHAPED], "beartype.beartype"):
+    import vqgan.train
+
+from vqgan.config import conf_dir
+
+Compose = Callable[..., DictConfig]
+REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No key of the user's, no network, and one cache of synthetic videos for the whole session."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", "/nonexistent")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    return
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Compose:
+    """Compose a config as the command line would, for a small run of a few steps in `tmp_path`."""
+
+    def compose_small(*overrides: str) -> DictConfig:
+        small = [
+            f"run_dir={tmp_path / 'run'}", "logger=none", "trainer.steps=3", "trainer.device=cpu", "data.workers=0",
+            "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8", "backbone.resolution=16",
+            "model.quantizer.codebook_size=16", "discriminator.channels=4",
+        ]  # fmt: skip
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("train", [*small, *overrides])
+
+    return compose_small
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """Nine real videos; tests that need them are skipped where they are not."""
+    if not REAL_VIDEOS.is_dir():
+        pytest.skip("no folder of real videos")
+    return REAL_VIDEOS
