@@ -10,14 +10,16 @@ from hydra import compose, initialize_config_dir
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
-SHAPED = (  # the modules whose annotations speak of shapes
-    "autoencoder", "blocks", "data", "decoder", "discriminators", "encoder", "evaluation", "frames", "losses", "pictures",
-    "quantizers",
-)  # fmt: skip
-with install_import_hook([f"vqgan.{name}" for name in SHAPED], "beartype.beartype"):
-    import vqgan.train
+import tests.typechecker  # noqa: F401  # the hook looks it up by name
 
-from vqgan.config import conf_dir
+SHAPED = (  # the modules whose annotations speak of shapes
+    "autoencoder", "blocks", "data", "decoder", "discriminators", "encoder", "evaluation", "frames", "losses",
+    "pictures", "quantizers",
+)  # fmt: skip
+with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
+    import vqgan.train  # noqa: F401
+
+from vqgan.config import conf_dir  # noqa: E402
 
 Compose = Callable[..., DictConfig]
 REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"

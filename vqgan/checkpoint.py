@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import warnings
 from pathlib import Path
@@ -129,7 +130,10 @@ class Checkpoints:
             raise CheckpointError(
                 f"The checkpoint {path} is damaged: state.pt is not what was saved (SHA-256 differs)."
             )
-        state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            raise CheckpointError(f"The checkpoint {path} is not plain data, so it was not loaded ({error}).") from None
         return step, state
 
     def _link(self, name: str, target: Path) -> None:

@@ -85,7 +85,8 @@ class LPIPS(nn.Module):
         spec = importlib.util.find_spec("lpips")
         if spec is None or spec.origin is None:
             raise ConfigError("The package lpips, which brings the perceptual heads, is missing: pip install lpips.")
-        state = torch.load(Path(spec.origin).parent / "weights" / "v0.1" / "vgg.pth", weights_only=True)
+        file = Path(spec.origin).parent / "weights" / "v0.1" / "vgg.pth"
+        state = torch.load(file, map_location="cpu", weights_only=True)
         self.heads.load_state_dict({k.replace("lin", "").replace("model.1.", ""): v for k, v in state.items()})
 
 

@@ -92,5 +92,5 @@ def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes l
 
 
 def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
-    """`codes` going forward, the gradient of `latents` going back."""
-    return latents + (codes - latents).detach()
+    """`codes` going forward, to the last bit, and the gradient of `latents` going back."""
+    return codes.detach() + (latents - latents.detach())

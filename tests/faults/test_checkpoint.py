@@ -1,0 +1,143 @@
+"""Checkpoints: whole or not there, verified before they are used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vqgan.checkpoint import Checkpoints
+from vqgan.errors import CheckpointError, ConfigError, StorageError
+
+
+def network(value: float) -> nn.Module:
+    module = nn.Linear(30, 30)
+    nn.init.constant_(module.weight, value)
+    return module
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Checkpoints:
+    """Checkpoints of steps 10, 20 and 30, whose weights are the step."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    for step in (10, 20, 30):
+        checkpoints.save(step, score=float(-step), network=network(step))
+    return checkpoints
+
+
+def loaded(checkpoints: Checkpoints) -> tuple[int, float]:
+    module = network(0.0)
+    step = checkpoints.load_latest(network=module)
+    return step, float(module.weight.detach().mean())
+
+
+def test_the_newest_is_loaded_and_the_links_are_right(saved: Checkpoints) -> None:
+    assert loaded(saved) == (30, 30.0)
+    assert (saved.folder / "latest").resolve().name == "step-00000030"
+    assert (saved.folder / "best").resolve().name == "step-00000010"
+    manifest = json.loads((saved.folder / "latest" / "manifest.json").read_text())
+    assert manifest["step"] == 30
+    assert set(manifest["files"]) == {"state.pt"}
+
+
+def test_no_checkpoint_is_step_zero(tmp_path: Path) -> None:
+    assert loaded(Checkpoints(tmp_path / "none", keep=1)) == (0, 0.0)
+
+
+def test_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, score in ((1, 5.0), (2, 9.0), (3, 1.0), (4, 2.0), (5, None)):
+        checkpoints.save(step, score=score, network=network(step))
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert checkpoints.best_score() == 9.0
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip_one_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def zero_a_page(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[1024:2048] = bytes(1024)
+    file.write_bytes(content)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+DAMAGES = [
+    (damage, file)
+    for file in ("state.pt", "manifest.json")
+    for damage in (cut, flip_one_bit, zero_a_page, remove)
+    if not (file == "manifest.json" and damage in (flip_one_bit, zero_a_page))
+]
+
+
+@pytest.mark.parametrize(("damage", "file"), DAMAGES)
+def test_damage_is_noticed_and_the_one_before_is_loaded(saved: Checkpoints, damage: Any, file: str) -> None:
+    damage(saved.folder / "step-00000030" / file)
+    with pytest.warns(UserWarning, match="step-00000030 is damaged"):
+        assert loaded(saved) == (20, 20.0)
+
+
+def test_with_none_intact_nothing_is_loaded(saved: Checkpoints) -> None:
+    for folder in saved.folder.glob("step-*"):
+        flip_one_bit(folder / "state.pt")
+    module = network(0.0)
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError, match="None of the 3"):
+        saved.load_latest(network=module)
+    assert float(module.weight.detach().abs().max()) == 0.0
+
+
+def test_an_unfinished_save_is_not_a_checkpoint(saved: Checkpoints) -> None:
+    (saved.folder / ".unfinished-40").mkdir()
+    (saved.folder / ".unfinished-40" / "state.pt").write_bytes(b"half")
+    assert loaded(saved) == (30, 30.0)
+
+
+def test_a_failed_save_leaves_the_others_and_names_the_path(
+    saved: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos 576 vs 534")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StorageError, match="step-00000040"):
+        saved.save(40, network=network(40))
+    assert not list(saved.folder.glob(".unfinished*"))
+    assert loaded(saved) == (30, 30.0)
+
+
+def test_another_model_is_refused(saved: Checkpoints) -> None:
+    with pytest.raises(ConfigError, match="network"):
+        saved.load_latest(network=nn.Linear(30, 7))
+    with pytest.raises(ConfigError, match="another kind of run"):
+        saved.load_latest(other=network(0.0))
+
+
+def test_a_checkpoint_that_would_run_code_is_not_loaded(tmp_path: Path, saved: Checkpoints) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    folder = saved.folder / "step-00000040"
+    folder.mkdir()
+    torch.save({"network": Payload()}, folder / "state.pt")
+    from vqgan.checkpoint import _sha256
+
+    manifest = {"step": 40, "score": None, "files": {"state.pt": {"sha256": _sha256(folder / "state.pt")}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="step-00000040"):
+        assert loaded(saved) == (30, 30.0)
+    assert not (tmp_path / "ran").exists()

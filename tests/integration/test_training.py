@@ -1,0 +1,204 @@
+"""Training, from the composed config to a trained step and on after a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import Compose
+from vqgan.frames import to_frames
+from vqgan.quantizers import EMAQuantizer, VectorQuantizer
+from vqgan.train import run
+from vqgan.trainer import Trainer
+
+VARIANTS = pytest.mark.parametrize("model", ["vqmodel", "emavq"])
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The rows of `metrics.jsonl`, without what the clock says."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "time" and not k.startswith("speed/")} for row in found]
+
+
+def fingerprint(trainer: Trainer) -> str:
+    """SHA-256 over every tensor of networks and optimizers."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, dict):
+            for key in sorted(value, key=str):
+                digest.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, list | tuple):
+            for part in value:
+                add(part)
+
+    for name in ("autoencoder", "discriminator", "autoencoder_optimizer", "discriminator_optimizer"):
+        add(getattr(trainer, name).state_dict())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize(("model", "kind"), [("vqmodel", VectorQuantizer), ("emavq", EMAQuantizer)])
+def test_both_variants_build_from_config(composed: Compose, model: str, kind: type) -> None:
+    trainer = run(composed(f"model={model}", "trainer.steps=1"))
+    assert isinstance(trainer.autoencoder.quantizer, kind)
+
+
+@VARIANTS
+def test_each_optimizer_holds_exactly_its_parameters(composed: Compose, model: str) -> None:
+    trainer = run(composed(f"model={model}", "trainer.steps=1", "optimizer.lr=3e-4", "discriminator_optimizer.lr=7e-4"))
+
+    def held(optimizer: torch.optim.Optimizer) -> set[int]:
+        return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+    assert trainer.discriminator is not None
+    assert trainer.discriminator_optimizer is not None
+    assert held(trainer.autoencoder_optimizer) == {id(p) for p in trainer.autoencoder.parameters()}
+    assert held(trainer.discriminator_optimizer) == {id(p) for p in trainer.discriminator.parameters()}
+    codebook = id(trainer.autoencoder.quantizer.codebook)
+    assert (codebook in held(trainer.autoencoder_optimizer)) == (model == "vqmodel")
+    assert trainer.autoencoder_optimizer.param_groups[0]["lr"] == 3e-4
+    assert trainer.discriminator_optimizer.param_groups[0]["lr"] == 7e-4
+
+
+def test_one_learning_rate_serves_both_unless_told_otherwise(composed: Compose, tmp_path: Path) -> None:
+    run(composed("optimizer.lr=3e-4", "trainer.steps=1"))
+    last = rows(tmp_path / "run")[-1]
+    assert last["learning_rate/autoencoder"] == last["learning_rate/discriminator"] == 3e-4
+
+
+@VARIANTS
+def test_forward_backward_and_step_of_both_players(composed: Compose, model: str) -> None:
+    trainer = run(composed(f"model={model}", "trainer.steps=1", "loss.discriminator_start=0"))
+    assert trainer.discriminator is not None
+    clips = next(trainer.loader.batches(0))
+    assert clips.dtype == torch.uint8
+    assert clips.shape == (2, 1, 16, 16, 3)
+    frames = to_frames(clips)
+    assert frames.shape == (2, 3, 16, 16)
+    assert float(frames.abs().max()) <= 1
+    assert trainer.autoencoder(frames).indices.shape == (2, 4, 4)
+    networks: list[nn.Module] = [trainer.autoencoder, trainer.discriminator]
+    before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+    metrics = trainer.step(0, [clips])
+    for network, old in zip(networks, before):
+        assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), old))
+    assert {"train/pixel", "train/quantization", "train/adversarial", "train/total", "adversarial/weight"} <= set(
+        metrics
+    )
+    assert {"train/discriminator", "adversarial/logits_real", "adversarial/logits_fake"} <= set(metrics)
+    assert all(torch.isfinite(value) for value in metrics.values())
+
+
+def test_the_discriminator_steps_on_every_third_step_from_its_start(composed: Compose) -> None:
+    trainer = run(composed("trainer.steps=1", "loss.discriminator_start=4"))
+    assert trainer.discriminator is not None
+    clips = next(trainer.loader.batches(0))
+    moved = []
+    for step in range(11):
+        before = [p.detach().clone() for p in trainer.discriminator.parameters()]
+        metrics = trainer.step(step, [clips])
+        assert ("train/adversarial" in metrics) == (step >= 4)
+        if any(not torch.equal(a, b) for a, b in zip(trainer.discriminator.parameters(), before)):
+            moved.append(step)
+    assert moved == [6, 9]
+
+
+@VARIANTS
+def test_accumulation_equals_one_large_batch(composed: Compose, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """In networks without batch statistics, before the adversary, whose weight is each micro-batch's own."""
+    trainer = run(composed(f"model={model}", "trainer.steps=1"))
+    clips = torch.randint(0, 256, (4, 1, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    state = {name: value.clone() for name, value in trainer.autoencoder.state_dict().items()}
+    gradients: list[torch.Tensor] = []
+
+    def record() -> None:
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.autoencoder.parameters() if p.grad is not None]))
+
+    monkeypatch.setattr(trainer.autoencoder_optimizer, "step", record)
+    codebooks = []
+    for parts in (1, 4):
+        trainer.autoencoder.load_state_dict(state)
+        trainer.step(0, clips.chunk(parts))
+        codebooks.append(trainer.autoencoder.quantizer.codebook.detach().clone())
+    assert float((gradients[0] - gradients[1]).norm()) <= 1e-5 * float(gradients[0].norm())
+    torch.testing.assert_close(codebooks[0], codebooks[1])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_adversary_starts_at_the_same_step_whatever_the_accumulation(composed: Compose, parts: int) -> None:
+    trainer = run(composed("trainer.steps=1", "loss.discriminator_start=2"))
+    clips = next(trainer.loader.batches(0)).chunk(parts)
+    assert ["train/adversarial" in trainer.step(step, clips) for step in range(4)] == [False, False, True, True]
+
+
+@VARIANTS
+def test_a_stopped_run_goes_on_with_the_same_numbers(composed: Compose, tmp_path: Path, model: str) -> None:
+    values = [f"model={model}", "loss.discriminator_start=2", "trainer.log_every=1", "trainer.checkpoint_every=4"]
+    whole = run(composed(*values, "trainer.steps=9", f"run_dir={tmp_path / 'whole'}"))
+    run(composed(*values, "trainer.steps=4", f"run_dir={tmp_path / 'parts'}"))
+    resumed = run(composed(*values, "trainer.steps=9", f"run_dir={tmp_path / 'parts'}"))
+    assert fingerprint(resumed) == fingerprint(whole)
+    without_evaluation = [
+        {
+            row["step"]: {k: v for k, v in row.items() if not k.startswith("validation/")}
+            for row in rows(tmp_path / name)
+        }
+        for name in ("whole", "parts")
+    ]
+    assert without_evaluation[0] == without_evaluation[1]
+    state = torch.load(tmp_path / "parts" / "checkpoints" / "latest" / "state.pt", weights_only=True)
+    assert {"autoencoder_optimizer", "discriminator_optimizer", "autoencoder", "discriminator"} <= set(state)
+    assert all(len(state[name]["state"]) > 0 for name in ("autoencoder_optimizer", "discriminator_optimizer"))
+
+
+def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(composed: Compose, tmp_path: Path) -> None:
+    values = ["loss.discriminator_start=1", "trainer.log_every=1"]
+    for workers in (0, 2):
+        run(composed(*values, f"data.workers={workers}", f"run_dir={tmp_path / str(workers)}"))
+    run(composed(*values, "seed=1", f"run_dir={tmp_path / 'other'}"))
+    assert rows(tmp_path / "0") == rows(tmp_path / "2")
+    assert rows(tmp_path / "0") != rows(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["trainer.precision=bf16"],
+        ["trainer.accumulate=2"],
+        ["trainer.clip_gradients=0.1"],
+        ["schedule=cosine", "schedule.warmup_steps=1"],
+        ["optimizer=adamw"],
+        ["loss.adversarial=vanilla"],
+        ["loss.pixel=l2"],
+        ["discriminator.norm=actnorm"],
+        ["data.clip_frames=3"],
+        ["loss.discriminator_weight=0"],
+        ["backbone.dropout=0.1"],
+        ["backbone.attention_resolutions=[8]"],
+    ],
+    ids=lambda values: values[0],
+)
+def test_choices_train(composed: Compose, tmp_path: Path, values: list[str]) -> None:
+    run(composed("loss.discriminator_start=1", "data.clip_frames=1", *values))
+    last = rows(tmp_path / "run")[-1]
+    assert last["step"] == 3
+    assert all(isinstance(value, float | int) for value in last.values())
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_to_the_same_numbers(composed: Compose, tmp_path: Path) -> None:
+    values = ["loss.discriminator_start=1", "trainer.log_every=1"]
+    plain = run(composed(*values, f"run_dir={tmp_path / 'plain'}"))
+    compiled = run(composed(*values, "trainer.compile=true", f"run_dir={tmp_path / 'compiled'}"))
+    assert plain.autoencoder.state_dict().keys() == compiled.autoencoder.state_dict().keys()
+    for a, b in zip(rows(tmp_path / "plain"), rows(tmp_path / "compiled")):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)

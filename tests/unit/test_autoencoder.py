@@ -1,0 +1,74 @@
+"""From frames to codes and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.unit.networks import autoencoder, ema_quantizer, frames, vector_quantizer
+from vqgan.errors import InvalidValueError
+from vqgan.quantizers import Quantizer
+
+
+@pytest.mark.parametrize("make", [vector_quantizer, ema_quantizer])
+def test_shapes_and_ranges(make: Callable[[], Quantizer]) -> None:
+    network = autoencoder(make())
+    x = frames()
+    output = network(x)
+    assert output.reconstruction.shape == x.shape
+    assert output.indices.shape == (2, 8, 8)
+    assert 0 <= int(output.indices.min()) <= int(output.indices.max()) < 16
+    assert output.quantization_loss.shape == ()
+    assert 1 <= float(output.perplexity) <= 16
+    assert network.encoder(x).shape == (2, 8, 8, 8)
+
+
+def test_encode_and_decode_are_the_forward_pass() -> None:
+    network = autoencoder().eval()
+    x = frames()
+    output = network(x)
+    indices = network.encode(x)
+    assert torch.equal(indices, output.indices)
+    torch.testing.assert_close(network.decode(indices), output.reconstruction, rtol=1e-5, atol=1e-6)
+
+
+def test_other_sizes_run_too() -> None:
+    network = autoencoder()
+    assert network(frames(side=32)).indices.shape == (2, 16, 16)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    network = autoencoder()
+    output = network(frames())
+    (output.reconstruction.square().mean() + output.quantization_loss).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_the_ema_codebook_is_no_parameter_and_is_saved() -> None:
+    network = autoencoder(ema_quantizer())
+    assert not any("codebook" in name for name, _ in network.named_parameters())
+    assert "quantizer.codebook" in network.state_dict()
+
+
+def test_half_precision_networks_keep_the_quantizer_exact() -> None:
+    network = autoencoder()
+    with torch.autocast("cpu", torch.bfloat16):
+        quantized = network.quantize(frames())
+        output = network(frames())
+    assert quantized.latents.dtype == torch.float32
+    assert output.reconstruction.dtype == torch.float32
+    codes = network.quantizer.lookup(quantized.indices)
+    torch.testing.assert_close(quantized.latents, codes, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("channels", 6), ("channels", 0), ("channel_multipliers", []), ("channel_multipliers", [1, 0]), ("dropout", 1.0),
+     ("residual_blocks", 0), ("latent_dim", 0), ("latent_channels", 0), ("resolution", 15), ("image_channels", 0),
+     ("norm_groups", 0)],
+)  # fmt: skip
+def test_sizes_out_of_range_are_named(key: str, value: object) -> None:
+    with pytest.raises(InvalidValueError, match=key):
+        autoencoder(**{key: value})

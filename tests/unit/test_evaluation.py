@@ -1,0 +1,56 @@
+"""PSNR and SSIM against independent implementations, and evaluation without a trace."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from tests.unit.networks import autoencoder, ema_quantizer, frames
+from vqgan.evaluation import evaluate, psnr, reconstruct, ssim
+
+
+def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+    a = frames(3, 32)
+    noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(5))
+    return a, (a + noise * torch.tensor([0.02, 0.2, 0.6]).view(3, 1, 1, 1)).clamp(-1, 1)
+
+
+def test_psnr_and_ssim_equal_scikit_image() -> None:
+    a, b = pairs()
+    for i in range(3):
+        x, y = (((t[i].permute(1, 2, 0).double() + 1) / 2).numpy() for t in (a, b))
+        assert float(psnr(a, b)[i]) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1), abs=1e-3)
+        expected = structural_similarity(
+            x, y, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        assert float(ssim(a, b)[i]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_equal_frames_are_perfect() -> None:
+    a, _ = pairs()
+    assert psnr(a, a).tolist() == [100.0] * 3
+    torch.testing.assert_close(ssim(a, a), torch.ones(3))
+
+
+def test_evaluation_changes_nothing() -> None:
+    network = autoencoder(ema_quantizer(start_from_data=True)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    clips = torch.randint(0, 256, (5, 2, 16, 16, 3), dtype=torch.uint8)
+    random_state = torch.get_rng_state()
+    measured = evaluate(network, clips, batch_size=2, perceptual=None)
+    reconstruct(network, clips, 2)
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+    assert evaluate(network, clips, batch_size=5, perceptual=None) == pytest.approx(measured, rel=1e-5)
+
+
+def test_mean_colour_is_what_a_tokenizer_must_beat() -> None:
+    clips = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
+    clips[:, :, :8] = 255
+    measured = evaluate(autoencoder(), clips, 1, None)
+    assert measured["validation/psnr_mean_colour"] == pytest.approx(-20 * np.log10(0.5), abs=1e-3)
+    assert measured["validation/usage"] * 16 == pytest.approx(round(measured["validation/usage"] * 16))
