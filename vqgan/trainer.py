@@ -236,7 +236,7 @@ class Trainer:
                 f"checkpoint in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, "
                 "trainer.clip_gradients=1, or trainer.precision=fp32."
             )
-        row["codebook/usage"] = float(self.autoencoder.quantizer.usage(self.usage_steps))
+        row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
             if optimizer is not None:

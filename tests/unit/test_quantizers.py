@@ -152,6 +152,7 @@ def test_idle_codes_are_revived_after_so_many_steps() -> None:
         q(latents(seed=step))
         q.update()
     assert float(q.codebook.abs().max()) < 1e5
+    assert float(q.usage(3)) == 1 / 16, "a revived code is not in use before it is chosen"
     assert len(q(latents(seed=9)).indices.unique()) > 1
 
 

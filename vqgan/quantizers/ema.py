@@ -33,7 +33,7 @@ class EMAQuantizer(Quantizer):
         decay: in [0, 1).
         eps: positive; smooths the cluster sizes.
         start_from_data: begin with codes drawn from the first batch's latents instead of N(0, 1).
-        revive_after: put a code that was not chosen for so many steps onto a random latent; null for never.
+        revive_after: put a code onto a random latent whenever it was not chosen for so many steps; null for never.
     """
 
     cluster_sizes: Float[Tensor, "codes"]
@@ -90,7 +90,8 @@ class EMAQuantizer(Quantizer):
         self.step_sums.zero_()
         super().update()
         if self.revive_after is not None and self.recent is not None:
-            self._place(self.idle >= self.revive_after, self.recent)
+            # `idle` goes on counting: a code that was placed anew is not thereby in use.
+            self._place((self.idle > 0) & (self.idle % self.revive_after == 0), self.recent)
         self.recent = None
 
     @torch.no_grad()
@@ -104,4 +105,3 @@ class EMAQuantizer(Quantizer):
         self.codebook.copy_(torch.where(codes[:, None], latents[draws], self.codebook))
         self.cluster_sums.copy_(torch.where(codes[:, None], self.codebook, self.cluster_sums))
         self.cluster_sizes.masked_fill_(codes, 1.0)
-        self.idle.masked_fill_(codes, 0)
