@@ -104,6 +104,21 @@ class Checkpoints:
             )
         return 0
 
+    def read_best(self) -> tuple[int, dict[str, Any]]:
+        """Step and state of `best`, or of the newest good checkpoint if that is damaged.
+
+        Raises:
+            CheckpointError: none is intact, or there is none.
+        """
+        best = [self.folder / "best"] if (self.folder / "best").exists() else []
+        found = [*best, *sorted(self.folder.glob("step-*"), reverse=True)]
+        for path in found:
+            try:
+                return self._read(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error} Another one is tried.", stacklevel=2)
+        raise CheckpointError(f"None of the {len(found)} checkpoints in {self.folder} is intact.")
+
     def best_score(self) -> float:
         """The score of `best`; minus infinity if there is none."""
         try:

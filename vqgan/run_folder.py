@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan.errors import ConfigError, RunFolderInUseError, StorageError
+from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
 
 # What a run cannot change and still be the same run.
-FIXED = ("model", "backbone", "discriminator")
+FIXED = ("backbone", "model", "discriminator")
 
 
 class RunFolder:
     """Holds a run folder for this process, and keeps there what was asked for.
 
-    `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed.
+    `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed. A config or
+    data that turn out to be wrong leave the folder as it was before.
 
     Raises:
         RunFolderInUseError: another process trains there.
@@ -30,6 +33,7 @@ class RunFolder:
     def __init__(self, path: Path, config: DictConfig, overrides: Sequence[str]) -> None:
         self.path, self.config, self.overrides = path, config, overrides
         self.lock = FileLock(path / ".lock")
+        self.before: dict[Path, str | None] = {}
 
     def __enter__(self) -> RunFolder:
         owner = self.path / ".owner"
@@ -46,16 +50,37 @@ class RunFolder:
             raise StorageError(f"The run folder {self.path} cannot be written to: {error.strerror}.") from None
         try:
             self._refuse_another_model()
-            (self.path / "config.yaml").write_text(OmegaConf.to_yaml(self.config, resolve=False))
-            (self.path / "overrides.yaml").write_text(OmegaConf.to_yaml(list(self.overrides)))
-        except BaseException:
-            self.lock.release()
+            texts = {
+                "config.yaml": OmegaConf.to_yaml(self.config, resolve=False),
+                "overrides.yaml": OmegaConf.to_yaml(list(self.overrides)),
+            }
+            for name, text in texts.items():
+                file = self.path / name
+                self.before[file] = file.read_text() if file.exists() else None
+                _replace(file, text)
+        except BaseException as error:
+            self.__exit__(type(error))
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is not None and issubclass(error, ConfigError | DataError):
+            self._undo(error)
         (self.path / ".owner").unlink(missing_ok=True)
         self.lock.release()
+        with contextlib.suppress(OSError):
+            if {path.name for path in self.path.iterdir()} <= {".lock"}:
+                (self.path / ".lock").unlink(missing_ok=True)
+                self.path.rmdir()
+
+    def _undo(self, error: type[BaseException]) -> None:
+        for file, text in self.before.items():
+            if text is None:
+                file.unlink(missing_ok=True)
+            else:
+                _replace(file, text)
+        if None in self.before.values() and issubclass(error, ConfigError):
+            (self.path / "bad_files.jsonl").unlink(missing_ok=True)  # a data error's message refers to it
 
     def _refuse_another_model(self) -> None:
         before = load_config(self.path)
@@ -64,24 +89,48 @@ class RunFolder:
         for key in FIXED:
             old, new = (OmegaConf.to_container(c[key], resolve=True) for c in (before, self.config))
             if old != new:
+                difference = _difference(old, new, key)
                 raise ConfigError(
-                    f"The run in {self.path} has another {key} ({_difference(old, new)}); a run keeps its own. "
-                    f"Go on with resume={self.path}, or choose another run_dir."
+                    f"The run in {self.path} has another {key} ({difference}), and a run keeps its own. "
+                    f"Continue it as it is with resume={self.path}, or choose another run_dir."
                 )
 
 
 def load_config(folder: Path) -> DictConfig | None:
-    """The config of the run in a folder; None if there is none."""
+    """The config of the run in a folder; None if there is none.
+
+    Raises:
+        ConfigError: the file is not a run's config.
+    """
     file = folder / "config.yaml"
     if not file.exists():
         return None
-    config = OmegaConf.load(file)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())}.") from None
+    if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
+        raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
     return config
 
 
-def _difference(old: object, new: object, path: str = "") -> str:
+def typed_for(folder: Path) -> list[str]:
+    """What was typed for the run in a folder."""
+    file = folder / "overrides.yaml"
+    typed = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else []
+    assert isinstance(typed, list)
+    return typed
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that it is never there in part."""
+    aside = file.with_name(f".{file.name}")
+    aside.write_text(text)
+    aside.replace(file)
+
+
+def _difference(old: object, new: object, path: str) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         key = next(k for k in {**old, **new} if old.get(k) != new.get(k))
-        return _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return _difference(old.get(key), new.get(key), f"{path}.{key}")
     return f"{path}: {old} there, {new} here"

@@ -21,6 +21,7 @@ from vqgan.losses import VQGANLoss
 from vqgan.report import write_report
 from vqgan.run_folder import RunFolder
 from vqgan.terminal import table
+from vqgan.tokenizer import load_weights
 from vqgan.trainer import Trainer
 
 
@@ -77,6 +78,8 @@ def make_trainer(
         discriminator = build(config.discriminator, "discriminator")
         settings = DictConfig({**config.optimizer, **config.discriminator_optimizer})
         discriminator_optimizer = build(settings, "discriminator_optimizer", params=discriminator.parameters())
+    if config.init_from is not None:
+        load_weights(str(config.init_from), autoencoder, discriminator)
     parts = {"folder": folder, "config": public_values(config)}
     loggers = {name: build(node, f"logger.{name}", **parts) for name, node in config.logger.items()}
     trainer: Trainer = build(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
+
+from vqgan.errors import ConfigError, VQGANError
 
 
 def main() -> None:
@@ -13,11 +17,19 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in names:
         command = importlib.import_module(f"{__name__}.{names[sys.argv[1]]}")
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
-        command.main()
+        try:
+            command.main()
+        except VQGANError as error:
+            print(error, file=sys.stderr)
+            sys.exit(error.exit_code)
         return
     wants_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
-    print("usage: vqgan COMMAND ...\n\ncommands:", file=sys.stdout if wants_help else sys.stderr)
+    output = sys.stdout if wants_help else sys.stderr
+    if len(sys.argv) > 1 and not wants_help:
+        print(f"Unknown command '{sys.argv[1]}'.\n", file=output)
+    print("usage: vqgan COMMAND ...\n\ncommands:", file=output)
     for name, module in names.items():
-        summary = (importlib.import_module(f"{__name__}.{module}").__doc__ or "").splitlines()[0]
-        print(f"  {name:<14} {summary}", file=sys.stdout if wants_help else sys.stderr)
-    sys.exit(0 if wants_help else 2)
+        source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]  # importing it could load torch
+        print(f"  {name:<14} {summary}", file=output)
+    sys.exit(0 if wants_help else ConfigError.exit_code)

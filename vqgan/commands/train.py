@@ -2,100 +2,152 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from vqgan.config import conf_dir, unknown_key
-from vqgan.errors import ConfigError, VQGANError
+from vqgan.config import TOP_LEVEL, conf_dir, unknown_choice, unknown_key, unresolvable
+from vqgan.errors import ConfigError, StorageError, VQGANError
+from vqgan.run_folder import load_config, typed_for
 
-# `resume=DIR` takes the place of a new run folder already where Hydra makes it.
-OmegaConf.register_new_resolver("first_of", lambda *values: next(v for v in values if v), replace=True)
+MULTIRUN = ("-m", "--multirun")
+USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
 def compose_and_run(config: DictConfig) -> None:
     """Hydra's entry: one call per job."""
-    from vqgan import train  # here, so that --help and completion need not wait for torch
-
     hydra_config = HydraConfig.get()
-    folder, typed = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    folder = Path(hydra_config.runtime.output_dir)
+    typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     try:
+        from vqgan import train  # here, so that --help and completion need not wait for torch
+
         if config.resume is not None:
-            config, typed = resumed_config(Path(config.resume), typed)
+            typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]
         config.run_dir = str(folder)
         train.run(config, typed)
-    except VQGANError as error:
+    except USER_ERRORS as error:
         if hydra_config.mode == RunMode.MULTIRUN:
             raise  # the other jobs of a multirun go on, and Hydra ends with this error after them
-        _end(str(error), error.exit_code)
+        _end(error)
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # nothing came of it
-
-
-def resumed_config(folder: Path, typed: list[str]) -> tuple[DictConfig, list[str]]:
-    """The config of the run in `folder` with the values that were typed this time, and all that was typed for it.
-
-    Raises:
-        ConfigError: there is no run, or something other than a value is to change.
-    """
-    if not (folder / "config.yaml").exists():
-        raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml).")
-    config = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(config, DictConfig)
-    OmegaConf.set_struct(config, True)
-    for override in OverridesParser.create().parse_overrides(typed):
-        key = override.key_or_group
-        if key == "resume":
-            continue
-        if override.is_delete() or isinstance(OmegaConf.select(config, key), DictConfig):
-            raise ConfigError(f"With resume=, single values can be changed, but not '{override.input_line}'.")
-        try:
-            OmegaConf.update(config, key, override.value(), force_add=override.is_add())
-        except (ConfigAttributeError, ConfigKeyError) as error:
-            raise _unknown(error) from None
-    before = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"))
-    assert isinstance(before, list)
-    return config, [*before, *(override for override in typed if not override.startswith("resume="))]
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only an empty folder goes: nothing came of it
 
 
 def main() -> None:
     """Run, and end with the promised exit code and one paragraph if that fails."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     try:
+        sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
         compose_and_run()
-    except VQGANError as error:
-        _end(str(error), error.exit_code)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, ValueError) and "override" not in str(error).lower():
+    except USER_ERRORS as error:
+        _end(error)
+    except ValueError as error:
+        if not _is_from_hydra(error):
             raise
-        _end(_explain(error), ConfigError.exit_code)
+        _end(error)
 
 
-def _end(message: str, exit_code: int) -> None:
-    print(f"\n{message}", file=sys.stderr)
-    sys.exit(exit_code)
+def resuming(arguments: list[str]) -> list[str]:
+    """With `resume=DIR` among them, the arguments by which Hydra composes from that run's own config.
+
+    Raises:
+        ConfigError: there is no run, or something other than single values is to change.
+    """
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    folder = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
+    if folder is None:
+        return arguments
+    saved = load_config(Path(str(folder)))
+    if saved is None:
+        raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml).")
+    if any(flag in arguments for flag in MULTIRUN):
+        raise ConfigError("resume= continues one run: leave --multirun out.")
+    for override in parsed:
+        key = override.key_or_group
+        section = isinstance(OmegaConf.select(saved, key, throw_on_resolution_failure=False), DictConfig)
+        if override.is_delete() or section or key == "experiment":
+            raise ConfigError(
+                f"With resume=, single values can be changed (key.name=value), but not '{override.input_line}': "
+                "the run keeps its own choices."
+            )
+    path = str(Path(str(folder)).resolve())
+    quoted = path.replace("\\", "\\\\").replace("'", "\\'")
+    ours = [
+        f"hydra.run.dir='{quoted}'",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+    return ["--config-path", path, "--config-name", "config", *arguments, *ours]
 
 
-def _explain(error: Exception) -> str:
-    """Hydra's message as one paragraph, with the choices."""
-    cause = error.__cause__
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's parser takes no flag between overrides, and `experiment=x -m seed=1,2` is a natural thing to type."""
+    return sorted(arguments, key=lambda argument: argument not in MULTIRUN)
+
+
+def _is_from_hydra(error: BaseException) -> bool:
+    """Whether Hydra raised it, over a defaults list for example, and not our own code."""
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return str(innermost.f_globals.get("__name__")).startswith("hydra.")
+
+
+def _end(error: BaseException) -> None:
+    known = error if isinstance(error, VQGANError) else _in_our_words(error)
+    print(f"\n{known}", file=sys.stderr)
+    sys.exit(known.exit_code)
+
+
+def _in_our_words(error: BaseException) -> VQGANError:
+    cause = error.__cause__ if isinstance(error, HydraException) else error
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return str(_unknown(cause))
-    lines = [line.strip() for line in (str(error) or str(cause)).split("Config search path:")[0].splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith("See https"))
+        return _unknown(cause)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return unknown_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options)
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"'{error.override}' cannot be read as key=value: {_one_line(str(error))}. A value with a space, comma or "
+            "bracket in it needs quotes inside quotes: 'key=\"value\"'."
+        )
+    if isinstance(error, OmegaConfBaseException):
+        return unresolvable(error)
+    if isinstance(error, yaml.YAMLError):
+        return ConfigError(f"A yaml file cannot be read: {_one_line(str(error))}.")
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return StorageError(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.")
+    return _composition_error(error)
+
+
+def _composition_error(error: BaseException) -> ConfigError:
+    message = _one_line(str(error) or str(error.__cause__)).replace("\\'", "'")
+    typed = [argument for argument in sys.argv[1:] if "=" in argument]
+    if not any(override.partition("=")[0].lstrip("+~") in message for override in typed):
+        message += f" Typed: {' '.join(typed)}."
+    return ConfigError(message)
+
+
+def _one_line(message: str) -> str:
+    lines = [line.strip() for line in message.split("Config search path:")[0].splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("See https")).rstrip(".")
 
 
 def _unknown(error: Any) -> ConfigError:
     parent = error.parent_node
-    return unknown_key(str(error.full_key), parent if parent is not None else [])
+    nested = "." in str(error.full_key) and parent is not None
+    return unknown_key(str(error.full_key), parent if nested else (*TOP_LEVEL, "experiment"))

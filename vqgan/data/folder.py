@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from vqgan.errors import DataError, check
 
+MIN_SIDE, MAX_ASPECT = 16, 16  # pixels of the shorter side, longer over shorter side
 SCANNERS = 8  # threads that look into files at start-up; demuxing releases the interpreter lock
 
 
@@ -28,11 +29,20 @@ class UnusableError(Exception):
     """A file or clip that cannot be used; the message is the reason, a few words."""
 
 
+def check_size(width: float, height: float) -> None:
+    """Raise `UnusableError` if a picture, as displayed, is too small or too long to be cropped from."""
+    if min(width, height) < MIN_SIDE:
+        raise UnusableError(f"too small: {width:.0f}×{height:.0f}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UnusableError(f"too long a side: {width:.0f}×{height:.0f}")
+
+
 class BadFiles:
     """The ledger of what could not be used: in `bad_files.jsonl`, once per path and reason, and counted.
 
     Args:
-        file: where the ledger is kept; entries of an earlier part of the run are not repeated.
+        file: where the ledger is kept. What an earlier part of the run wrote is not repeated, nor is it counted: the
+            files may have been mended since.
         max_fraction: of all files; beyond it the run ends.
         max_files: so many bad files never end a run: one text file should not stop a folder of ten videos.
     """
@@ -41,9 +51,10 @@ class BadFiles:
         self.file, self.max_fraction, self.max_files = file, max_fraction, max_files
         self.total = 0
         self.reasons: dict[str, str] = {}
-        if file.exists():
-            known = (json.loads(line) for line in file.read_text().splitlines())
-            self.reasons = {entry["path"]: entry["reason"] for entry in known}
+        content = file.read_text(encoding="utf-8") if file.exists() else ""
+        self.written = set(_entries(content))
+        if content and not content.endswith("\n"):  # the last line of a run that was killed
+            file.write_text(content + "\n", encoding="utf-8")
 
     def add(self, path: Path | str, reason: str) -> None:
         """Write one file down, unless it is known already.
@@ -54,8 +65,10 @@ class BadFiles:
         if str(path) in self.reasons:
             return
         self.reasons[str(path)] = reason
-        with self.file.open("a") as ledger:
-            ledger.write(json.dumps({"path": str(path), "reason": reason}, ensure_ascii=False) + "\n")
+        if (str(path), reason) not in self.written:
+            # A name that is not UTF-8 is written as JSON's own escapes.
+            with self.file.open("a", encoding="utf-8", errors="backslashreplace") as ledger:
+                ledger.write(json.dumps({"path": str(path), "reason": reason}, ensure_ascii=False) + "\n")
         self.check_budget()
 
     def check_budget(self) -> None:
@@ -72,6 +85,15 @@ class BadFiles:
         """Counts per reason: `2 no video stream, 1 empty file`."""
         reasons = Counter(reason.partition(":")[0] for reason in self.reasons.values())
         return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def _entries(content: str) -> Iterator[tuple[str, str]]:
+    for line in content.split("\n"):  # names may hold what `splitlines` takes for an end of line
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield entry["path"], entry["reason"]
 
 
 class ClipDataset(Dataset[Tensor], ABC):
@@ -110,7 +132,8 @@ class Folder(ABC, Generic[Scanned]):
         root: the folder; links in it are followed, names that start with a dot are not.
         val_root: another folder for validation; null splits `root`.
         val_fraction: share of the files of `root` for validation, in (0, 1). A file's side depends on its path below
-            `root` alone, so added files move no other; in small folders the file with the lowest hash validates.
+            `root` alone, so added files move no other; in small folders, where a side would be empty, it gets the file
+            with the lowest (validation) or highest hash (training).
         validation_clips: at most so many clips are validated on, evenly spread over all of them.
         resolution: side of the square frames in pixels.
         crop: training crops, `random` or `center`; validation crops the centre.
@@ -162,43 +185,46 @@ class Folder(ABC, Generic[Scanned]):
         Raises:
             DataError: nothing usable, or more bad files than `bad_files` allows.
         """
-        files = self._files(Path(self.root), "data.root")
-        if self.val_root is None:
-            validation = _validation_files(files, Path(self.root), self.val_fraction)
-            training = [file for file in files if file not in validation] or files
-        else:
-            training, validation = files, set(self._files(Path(self.val_root), "data.val_root"))
-        everything = sorted({*training, *validation})
-        scanned = dict(zip(everything, self._scan_all(everything, bad_files)))
-        usable = [file for file, found in scanned.items() if found is not None]
-        if not usable:
-            raise DataError(
-                f"None of the {len(everything)} files below data.root={self.root} can be used "
-                f"({bad_files.summary()}). They are listed in {bad_files.file}."
-            )
+        root = Path(self.root).expanduser()
+        files = self._files(root, "data.root")
+        others = [] if self.val_root is None else self._files(Path(self.val_root).expanduser(), "data.val_root")
+        everything = sorted({*files, *others})
+        found = dict(zip(everything, self._scan_all(everything, bad_files)))
+        usable = {file: scanned for file, scanned in found.items() if scanned is not None}
+        for side, key, folder in (files, "data.root", self.root), (others, "data.val_root", self.val_root):
+            if side and not any(file in usable for file in side):
+                raise DataError(
+                    f"None of the {len(side)} files below {key}={folder} can be used ({bad_files.summary()}). "
+                    f"They are listed in {bad_files.file}."
+                )
         bad_files.total = len(everything)
         bad_files.check_budget()
-        sides = [
-            [found for file in side if (found := scanned[file]) is not None] for side in (training, sorted(validation))
-        ]
-        # A side may have lost all its files; then both use what there is.
-        everything_usable = [found for found in scanned.values() if found is not None]
-        train, val = (self.dataset(side or everything_usable) for side in sides)
-        return train, val
+        training = [file for file in files if file in usable]
+        validation = [file for file in others if file in usable]
+        if self.val_root is None:
+            training, validation = _split(training, root, self.val_fraction)
+        return self.dataset([usable[file] for file in training]), self.dataset([usable[file] for file in validation])
 
     def _files(self, root: Path, key: str) -> list[Path]:
         if not root.is_dir():
-            raise DataError(f"{key}={root} is not a folder.")
-        files = sorted(
-            Path(folder) / name
-            for folder, subfolders, names in os.walk(root, followlinks=True)
-            if _keep_visible(Path(folder), subfolders)
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in self.suffixes
-        )
+            raise DataError(f"{key}={root} is not a folder. Name one that exists.")
+        files: list[Path] = []
+        folders: list[Path] = []
+        for folder, subfolders, names in os.walk(root, followlinks=True):
+            _keep_visible(Path(folder), subfolders)
+            files += [Path(folder) / name for name in names if self._is_of_this_kind(name)]
+            folders += [Path(folder) / name for name in subfolders if self._is_of_this_kind(name)]
+        # A folder with the name of a file is a folder, unless it holds nothing of use.
+        holding = {folder for file in files for folder in file.parents} if folders else set()
+        files += [folder for folder in folders if folder not in holding]
         if not files:
-            raise DataError(f"{key}={root} holds no file of a known kind ({' '.join(sorted(self.suffixes))}).")
-        return files
+            raise DataError(
+                f"{key}={root} holds no file of a known kind ({' '.join(sorted(self.suffixes))}). Name another folder."
+            )
+        return sorted(files)
+
+    def _is_of_this_kind(self, name: str) -> bool:
+        return not name.startswith(".") and Path(name).suffix.lower() in self.suffixes
 
     def _scan_all(self, files: list[Path], bad_files: BadFiles) -> list[Scanned | None]:
         def scan(file: Path) -> tuple[Scanned | None, str | None]:
@@ -226,7 +252,7 @@ class Folder(ABC, Generic[Scanned]):
         return [found for found, _ in results]
 
 
-def _keep_visible(folder: Path, subfolders: list[str]) -> bool:
+def _keep_visible(folder: Path, subfolders: list[str]) -> None:
     """Tell `os.walk` in place not to enter hidden folders, nor links back to a folder above."""
     above = {p.resolve() for p in (folder, *folder.parents)}
     subfolders[:] = [
@@ -234,12 +260,17 @@ def _keep_visible(folder: Path, subfolders: list[str]) -> bool:
         for s in subfolders
         if not s.startswith(".") and not ((folder / s).is_symlink() and (folder / s).resolve() in above)
     ]
-    return True
 
 
-def _validation_files(files: list[Path], root: Path, fraction: float) -> set[Path]:
+def _split(files: list[Path], root: Path, fraction: float) -> tuple[list[Path], list[Path]]:
+    """Training and validation files; both are the same only if there is just one."""
+
     def position(file: Path) -> float:
         digest = hashlib.sha256(file.relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
-    return {file for file in files if position(file) < fraction} or {min(files, key=position)}
+    if len(files) == 1:
+        return files, files
+    by_hash = sorted(files, key=position)
+    count = min(max(sum(position(file) < fraction for file in files), 1), len(files) - 1)
+    return sorted(by_hash[count:]), sorted(by_hash[:count])

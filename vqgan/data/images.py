@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,16 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vqgan.data.folder import ClipDataset, Folder, UnusableError
+from vqgan.data.folder import ClipDataset, Folder, UnusableError, check_size
 from vqgan.data.transforms import augment
 
 SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"
 MAX_PIXELS = 2**26
+# What Pillow's readers raise over damaged files.
+BROKEN = (
+    OSError, RuntimeError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
+    zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -31,7 +38,8 @@ class Images(Folder[Path]):
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusableError(f"too large: {image.width}×{image.height}")
-        except (OSError, SyntaxError, ValueError) as error:
+                check_size(image.width, image.height)
+        except BROKEN as error:
             raise UnusableError(f"unreadable: {type(error).__name__}") from None
         return path, None
 
@@ -57,10 +65,19 @@ class ImageFolder(ClipDataset):
         """Picture `index` as a clip of one frame; see `ClipDataset.read`."""
         try:
             with Image.open(self.files[index]) as stored:
-                image = ImageOps.exif_transpose(stored).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+                upright = ImageOps.exif_transpose(stored)
+        except BROKEN as error:
             raise UnusableError(f"decoding failed: {error}") from None
+        image = _to_rgb(upright)
         scale = self.resolution / min(image.size)
         width, height = (max(self.resolution, round(side * scale)) for side in image.size)
-        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        pixels = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
         return torch.from_numpy(augment(pixels[None], self.resolution, rng, self.random_crop, self.flip))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip at 255
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P":  # by way of its transparency, which else gives a warning
+        image = image.convert("RGBA")
+    return image.convert("RGB")

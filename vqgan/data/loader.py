@@ -58,6 +58,12 @@ class Loader:
         for clips, failures in loader:
             for path, reason in failures:
                 self.bad_files.add(path, reason)
+            if clips is None:
+                path, reason = failures[-1]
+                raise DataError(
+                    f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {path} ({reason}). "
+                    f"They are listed in {self.bad_files.file}."
+                )
             yield clips
 
 
@@ -69,17 +75,16 @@ class _Endless(torch.utils.data.Sampler[list[int]]):
         return map(list, self.numbers)
 
 
-class _Sequence(Dataset[tuple[Tensor, Failures]]):
-    """The endless sequence of clips, by position."""
+class _Sequence(Dataset[tuple[Tensor | None, Failures]]):
+    """The endless sequence of clips, by position; None where neither a clip nor its replacements can be read."""
 
     def __init__(self, dataset: ClipDataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
-        self.order = functools.lru_cache(maxsize=2)(functools.partial(_order, len(dataset), seed))
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Failures]:
+    def __getitem__(self, number: int) -> tuple[Tensor | None, Failures]:
         epoch, position = divmod(number, len(self.dataset))
         rng = np.random.default_rng([self.seed, number])
-        index = int(self.order(epoch)[position])
+        index = int(_order(len(self.dataset), self.seed, epoch)[position])
         failures: Failures = []
         for _ in range(MAX_REPLACEMENTS):
             try:
@@ -87,9 +92,7 @@ class _Sequence(Dataset[tuple[Tensor, Failures]]):
             except UnusableError as error:
                 failures.append((str(self.dataset.path(index)), str(error)))
                 index = int(rng.integers(len(self.dataset)))
-        raise DataError(
-            f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {failures[-1][0]} ({failures[-1][1]})."
-        )
+        return None, failures
 
 
 def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles) -> UInt8[Tensor, "batch time height width rgb"]:
@@ -100,26 +103,32 @@ def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles) -> UInt8[T
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
 
-    def read(index: int) -> Tensor | None:
+    def read(index: int) -> Tensor | UnusableError:
         try:
             return dataset[index]
         except UnusableError as error:
-            bad_files.add(dataset.path(index), str(error))
-            return None
+            return error
 
     with ThreadPoolExecutor(READERS) as threads:  # decoding releases the interpreter lock
-        clips = [clip for clip in threads.map(read, indices) if clip is not None]
+        results = list(threads.map(read, indices))
+    for index, result in zip(indices, results):
+        if isinstance(result, UnusableError):
+            bad_files.add(dataset.path(index), str(result))
+    clips = [result for result in results if isinstance(result, Tensor)]
     if not clips:
         raise DataError(f"None of the {len(indices)} validation clips can be read ({bad_files.summary()}).")
     return torch.stack(clips)
 
 
+@functools.lru_cache(maxsize=4)
 def _order(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.random.default_rng([seed, epoch, clips]).permutation(clips)
 
 
-def _collate(samples: list[tuple[Tensor, Failures]]) -> tuple[Tensor, Failures]:
-    return torch.stack([clip for clip, _ in samples]), [failure for _, failures in samples for failure in failures]
+def _collate(samples: list[tuple[Tensor | None, Failures]]) -> tuple[Tensor | None, Failures]:
+    clips = [clip for clip, _ in samples if clip is not None]
+    failures = [failure for _, failures in samples for failure in failures]
+    return torch.stack(clips) if len(clips) == len(samples) else None, failures
 
 
 def _start_worker(_: int) -> None:

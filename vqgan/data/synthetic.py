@@ -39,6 +39,7 @@ class SyntheticVideos(Videos):
         super().__post_init__()
         check(self.videos > 1, "videos", self.videos, "at least 2")
         check(self.video_frames >= self.clip_frames, "video_frames", self.video_frames, "at least clip_frames")
+        check(self.resolution % 2 == 0, "resolution", self.resolution, "even")  # h264's chroma has half the pixels
         name = f"v{VERSION}-{self.videos}x{self.video_frames}-{self.resolution}px"
         folder = Path(self.root).expanduser() / name
         self.root = str(folder)
@@ -66,7 +67,7 @@ class SyntheticVideos(Videos):
                         raise
         except OSError as error:
             raise StorageError(
-                f"The synthetic videos cannot be written to data.root={folder}: {error.strerror}."
+                f"The synthetic videos cannot be written to data.root={folder}: {error.strerror or error}."
             ) from None
 
 

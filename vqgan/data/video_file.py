@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float, Int, UInt8
 
-from vqgan.data.folder import UnusableError
+from vqgan.data.folder import UnusableError, check_size
 
+# The demuxers of video files. Playlists and session descriptions are not among them: those open other files.
+CONTAINERS = (
+    "asf avi dv flv gif h264 hevc ivf m4v matroska mov mpeg mpegts mpegvideo mxf nut obu ogg rm webm yuv4mpegpipe"
+)
 # No file may reach beyond itself, and none may ask for memory before its size is known.
-OPEN_OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(2**26)}
-MIN_SIDE, MAX_ASPECT = 16, 16
-# Containers whose packets carry decoding, not presentation times: frames are counted from the start.
+OPEN_OPTIONS = {
+    "format_whitelist": CONTAINERS.replace(" ", ","),
+    "protocol_whitelist": "file",
+    "max_pixels": str(2**26),
+}
+# Containers whose packets carry decoding, not presentation times: where a codec reorders, frames are counted.
 TIMELESS = {"avi"}
+# How many keyframes before a frame decoding starts, one after the other until the frame is found. A container may seek
+# too far where keyframes are closer than the decoder's delay.
+KEYFRAMES_BACK = (1, 4)
 
 T = TypeVar("T")
+Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ class VideoFile:
     height: int
     pixel_aspect: float  # width of a stored pixel over its height
     rotation: int  # counter-clockwise, degrees in {0, 90, 180, 270}
+    mirrored: bool  # left and right change places after the rotation
 
     @property
     def seconds(self) -> Float[np.ndarray, "frames"]:
@@ -58,6 +73,18 @@ class VideoFile:
         return max(resolution, round(width * scale)), max(resolution, round(self.height * scale))
 
 
+@dataclass(frozen=True)
+class _PacketIndex:
+    """What the packets of a file say without being decoded."""
+
+    times: list[int | None]
+    keyframes: list[int]
+    missing: int  # packets that the header declares and the file lacks
+    timeless: bool
+    time_base: float
+    frame_rate: float
+
+
 def scan_video(path: Path) -> tuple[VideoFile, str | None]:
     """Index a file by demuxing it and decoding its first frame.
 
@@ -68,33 +95,27 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
         UnusableError: it holds no video that can be decoded.
     """
     try:
+        index = _index_packets(path)
         with _open(path) as (container, stream):
-            timeless = not TIMELESS.isdisjoint(container.format.name.split(","))
-            declared = stream.frames
-            packets = [(p.pts, p.is_keyframe) for p in _packets(container, stream) if p.size and not p.is_discard]
-            time_base = float(stream.time_base or 0)
-            rate = float(stream.average_rate or 25)
-        times = [pts for pts, _ in packets if pts is not None]
-        with _open(path) as (container, stream):
-            first = next(container.decode(stream), None)
+            frames = _decoded(_packets(container, stream))
+            first = next(frames, None)
             if first is None:
                 raise UnusableError("no frames")
-            if timeless or len(set(times)) < len(packets):
-                count = 1 + sum(1 for _ in _until_error(container.decode(stream)))
-                pts, keyframes, time_base = np.arange(count), np.empty(0, np.int64), 1 / rate
+            # What is shown before the first frame that decodes belongs to a keyframe that was cut off.
+            times = [time for time in index.times if time is not None and first.pts is not None and time >= first.pts]
+            if index.timeless or first.pts not in times or None in index.times or len(set(times)) < len(times):
+                pts = np.arange(1 + sum(1 for _ in _until_error(frames)))
+                keyframes, time_base = np.empty(0, np.int64), 1 / index.frame_rate
             else:
                 pts = np.array(sorted(times), np.int64)
-                keyframes = np.array(sorted(t for t, key in packets if key and t is not None), np.int64)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            video = VideoFile(
-                path, pts, keyframes, time_base, first.width, first.height, float(aspect) or 1.0, first.rotation % 360
-            )
+                keyframes, time_base = np.array(sorted(index.keyframes), np.int64), index.time_base
+            aspect = float(stream.sample_aspect_ratio or 1)
+            video = VideoFile(path, pts, keyframes, time_base, first.width, first.height, aspect, *_orientation(first))
     except av.FFmpegError as error:
         raise UnusableError(f"unreadable: {error.strerror or error}") from None
-    _check_size(video)
-    missing = declared - len(video.pts)
-    complaint = f"truncated: only {len(video.pts)} of {declared} frames can be read" if missing > 0 else None
-    return video, complaint
+    check_size(video.width * video.pixel_aspect, video.height)
+    declared = len(index.times) + index.missing
+    return video, f"truncated: {index.missing} of {declared} frames are missing" if index.missing > 0 else None
 
 
 def read_frames(
@@ -102,21 +123,27 @@ def read_frames(
 ) -> UInt8[np.ndarray, "time h w 3"]:
     """Frames at `positions` (rising, repeats allowed) as rgb, upright, the shorter side scaled to `resolution`.
 
+    Colours follow the file's tags; without a matrix tag they are taken as BT.601, without a range tag as limited.
+
     Raises:
         UnusableError: one of them cannot be decoded, or is damaged.
     """
-    wanted = video.pts[positions]
+    wanted = video.pts[positions].tolist()
+    keyframes = video.keyframes[video.keyframes <= wanted[0]]
+    starts = [int(keyframes[-back]) for back in KEYFRAMES_BACK if back <= len(keyframes)]
+    found: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
     try:
-        found = _decode(video, set(wanted.tolist()), resolution, seek=True)
-        if len(found) < len(set(wanted.tolist())):  # a container that seeks too far, or an open group of pictures
-            found = _decode(video, set(wanted.tolist()), resolution, seek=False)
+        for start in (*starts, None):
+            found = _decode(video, set(wanted), resolution, start)
+            if len(found) == len(set(wanted)):
+                break
     except av.FFmpegError as error:
         raise UnusableError(f"decoding failed: {error.strerror or error}") from None
-    lost = [pts for pts in wanted.tolist() if pts not in found]
+    lost = set(wanted) - set(found)
     if lost:
-        raise UnusableError(f"damaged: {len(set(lost))} frames cannot be decoded")
-    frames = np.stack([found[pts] for pts in wanted.tolist()])
-    return np.ascontiguousarray(np.rot90(frames, video.rotation // 90, axes=(1, 2)))
+        raise UnusableError(f"damaged: {len(lost)} frames cannot be decoded")
+    frames = np.rot90(np.stack([found[pts] for pts in wanted]), video.rotation // 90, axes=(1, 2))
+    return np.ascontiguousarray(frames[:, :, ::-1] if video.mirrored else frames)
 
 
 def write_video(path: Path, frames: UInt8[np.ndarray, "time h w 3"], fps: int) -> None:
@@ -134,16 +161,60 @@ def write_video(path: Path, frames: UInt8[np.ndarray, "time h w 3"], fps: int) -
         container.mux(stream.encode())
 
 
-def _decode(video: VideoFile, wanted: set[int], resolution: int, seek: bool) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
+def _index_packets(path: Path) -> _PacketIndex:
+    with _open(path) as (container, stream):
+        declared = stream.frames
+        time_base, frame_rate = float(stream.time_base or 0), float(stream.average_rate or 25)
+        counted = stream.codec_context.codec.reorder and not TIMELESS.isdisjoint(container.format.name.split(","))
+        packets = [
+            (packet.pts, packet.is_keyframe, packet.is_discard or _invisible(packet, stream))
+            for packet in _packets(container, stream)
+            if packet.size
+        ]
+    return _PacketIndex(
+        times=[pts for pts, _, hidden in packets if not hidden],
+        keyframes=[pts for pts, keyframe, _ in packets if keyframe and pts is not None],
+        missing=declared - len(packets),
+        timeless=counted or not time_base,
+        time_base=time_base,
+        frame_rate=frame_rate,
+    )
+
+
+def _invisible(packet: av.Packet[VideoStream], stream: VideoStream) -> bool:
+    """Whether a packet of VP8 holds a frame that is only referred to, never shown."""
+    return stream.codec_context.name in {"vp8", "libvpx"} and not bytes(packet)[0] >> 4 & 1
+
+
+def _orientation(frame: VideoFrame) -> tuple[int, bool]:
+    """The rotation (degrees counter-clockwise, a multiple of 90) and the mirroring that make a frame upright."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 0, False
+    # A stored point (x, y) is shown at (a·x + c·y, b·x + d·y), y down.
+    a, b, _, c, d = np.frombuffer(bytes(cast(Buffer, side_data)), np.int32)[:5].tolist()
+    mirrored = a * d < b * c
+    if mirrored:
+        a = -a
+    return -round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90, mirrored
+
+
+def _decode(
+    video: VideoFile, wanted: set[int], resolution: int, start: int | None
+) -> dict[int, UInt8[np.ndarray, "h w 3"]]:
+    """The frames that can be decoded from the keyframe at time `start` on, or from the file's beginning."""
     first, last = min(wanted), max(wanted)
     width, height = video.scaled_size(resolution)
     scaler = VideoReformatter()
     found: dict[int, UInt8[np.ndarray, "h w 3"]] = {}
     with _open(video.path) as (container, stream):
-        starts = video.keyframes[video.keyframes <= first]
-        if seek and len(starts):
-            container.seek(int(starts[-1]), stream=stream, backward=True)
-        for count, frame in enumerate(_frames_from(container, stream, first, video.keyframes)):
+        packets = _packets(container, stream)
+        if start is not None:
+            container.seek(start, stream=stream, backward=True)
+            packets = _from_keyframe(packets, first)
+        if len(video.keyframes):
+            packets = _hurried(packets, stream, first)
+        for count, frame in enumerate(_decoded(packets)):
             pts = frame.pts if len(video.keyframes) else count
             if pts is not None and pts in wanted and not frame.is_corrupt:
                 found[pts] = _to_rgb(scaler, frame, width, height)
@@ -152,25 +223,48 @@ def _decode(video: VideoFile, wanted: set[int], resolution: int, seek: bool) -> 
     return found
 
 
-def _frames_from(
-    container: InputContainer, stream: VideoStream, first: int, keyframes: Int[np.ndarray, "keys"]
-) -> Iterator[VideoFrame]:
-    """Decode; on the way to `first`, frames that no other refers to are skipped (the wanted ones stay bit-exact)."""
-    for packet in _packets(container, stream):
-        before = len(keyframes) > 0 and packet.pts is not None and packet.pts < first
+def _from_keyframe(packets: Iterator[Packet], first: int) -> Iterator[Packet]:
+    """Packets from the next keyframe on; none if it is shown after `first`, for then the container seeked too far."""
+    packets = itertools.dropwhile(lambda packet: not packet.is_keyframe, packets)
+    start = next(packets, None)
+    if start is not None and start.pts is not None and start.pts <= first:
+        yield start
+        yield from packets
+
+
+def _hurried(packets: Iterator[Packet], stream: VideoStream, first: int) -> Iterator[Packet]:
+    """On the way to `first` frames that no other refers to are skipped; the wanted ones stay bit-exact."""
+    # External decoders (libdav1d) work behind the packets they were given, and would skip wanted frames.
+    external = stream.codec_context.name.startswith("lib")
+    for packet in packets:
+        before = not external and packet.pts is not None and packet.pts < first
         stream.codec_context.skip_frame = "NONREF" if before else "DEFAULT"
-        yield from packet.decode()
+        yield packet
+
+
+def _decoded(packets: Iterator[Packet]) -> Iterator[VideoFrame]:
+    """Decode packets; errors before the first frame are of a recording that starts between keyframes."""
+    started = False
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            if started:
+                raise
+            continue
+        started = started or bool(frames)
+        yield from frames
 
 
 def _to_rgb(scaler: VideoReformatter, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+    # The source's matrix and range are the frame's own.
     rgb = scaler.reformat(
-        frame, width, height, "rgb24", interpolation="BILINEAR",
-        src_color_range=frame.color_range, dst_color_range="JPEG", threads=1,
+        frame, width, height, "rgb24", interpolation="BILINEAR", dst_color_range="JPEG", threads=1
     )  # fmt: skip
     return rgb.to_ndarray()
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """Packets up to the end or to where the file is cut off."""
     return _until_error(container.demux(stream))
 
@@ -182,21 +276,18 @@ def _until_error(items: Iterator[T]) -> Iterator[T]:
         return
 
 
-def _check_size(video: VideoFile) -> None:
-    sides = (video.width * video.pixel_aspect, video.height)
-    if min(sides) < MIN_SIDE:
-        raise UnusableError(f"too small: {video.width}×{video.height}")
-    if max(sides) > MAX_ASPECT * min(sides):
-        raise UnusableError(f"too long a side: {video.width}×{video.height}")
-
-
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    # A file name with a % or a protocol in front must stay a file name.
-    with av.open(f"file:{path}", options=OPEN_OPTIONS) as container:
-        if not container.streams.video:
+    # A file name with a % or a protocol in front must stay a file name; a title in another encoding harms nobody.
+    try:
+        container = av.open(f"file:{path}", options=OPEN_OPTIONS, metadata_errors="replace")
+    except av.ArgumentError:
+        raise UnusableError("not a video: a file of another kind") from None
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no cover art
+        if not streams:
             raise UnusableError("no video stream")
-        stream = container.streams.video[0]
+        stream = streams[0]
         if stream.codec_context is None or not stream.width or not stream.height:
             raise UnusableError("no decodable video stream")
         stream.codec_context.thread_count = 1  # workers are the parallelism

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vqgan.data.folder import ClipDataset, Folder
+from vqgan.data.folder import ClipDataset, Folder, UnusableError
 from vqgan.data.transforms import augment
 from vqgan.data.video_file import VideoFile, read_frames, scan_video
 from vqgan.errors import check
@@ -20,6 +20,9 @@ SUFFIXES = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
     ".nut .obu .ogg .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m"
 )
+
+# Seconds by which two frames' distance may be wrong: mkv and webm round times to milliseconds.
+TIME_ROUNDING = 1.001e-3
 
 
 @dataclass(kw_only=True)
@@ -70,13 +73,8 @@ class VideoFolder(ClipDataset):
         self, videos: Sequence[VideoFile], resolution: int, clip_frames: int, stride: int | None, fps: float | None,
         random_crop: bool, flip: bool,
     ) -> None:  # fmt: skip
-        self.videos, self.resolution, self.clip_frames, self.stride, self.fps = (
-            videos,
-            resolution,
-            clip_frames,
-            stride,
-            fps,
-        )
+        self.videos, self.resolution = videos, resolution
+        self.clip_frames, self.stride, self.fps = clip_frames, stride, fps
         self.random_crop, self.flip = random_crop, flip
         counts = [len(clip_starts(v, clip_frames, stride, fps)) for v in videos]
         self.ends = np.cumsum(counts)  # position after the last clip of each video
@@ -106,8 +104,9 @@ class VideoFolder(ClipDataset):
         if self.fps is None:
             return np.minimum(start + steps * (self.stride or 1), len(video.pts) - 1)
         times = video.seconds[start] + steps / self.fps
-        on_screen = np.searchsorted(video.seconds, times + 1e-6, side="right") - 1
-        return np.clip(on_screen, 0, len(video.pts) - 1)
+        on_screen = np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
+        on_screen[0] = start
+        return on_screen
 
 
 def clip_starts(
@@ -124,8 +123,9 @@ def clip_starts(
         bounds = np.arange(len(video.pts) // span + 1) * span
     else:
         seconds = video.seconds
-        latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + 1e-6, side="right")) - 1
-        bounds = np.searchsorted(seconds, np.arange(0, seconds[-1] + clip_frames / fps, clip_frames / fps) - 1e-6)
+        latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + TIME_ROUNDING, side="right")) - 1
+        slots = int((seconds[-1] + TIME_ROUNDING) * fps // clip_frames) + 1
+        bounds = np.searchsorted(seconds, np.arange(slots + 1) * clip_frames / fps - TIME_ROUNDING)
     starts = np.stack([bounds[:-1], np.minimum(bounds[1:] - 1, latest)], axis=1)
     starts = starts[starts[:, 0] <= starts[:, 1]]
     if len(starts) == 0:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import netrc
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlparse
 
+from vqgan.errors import ConfigError
 from vqgan.loggers.logger import Logger
 
 
@@ -22,8 +22,12 @@ class WeightsAndBiases(Logger):
         entity: user or team; null for the default one.
         group: of runs that belong together; null for none.
         tags: of the run.
-        mode: `auto` is online when logged in (`WANDB_API_KEY`, or `wandb login`) and offline otherwise; `online` or
-            `offline` insist. Offline runs are uploaded later with `wandb sync`.
+        mode: `auto` is what `WANDB_MODE` says, else online when logged in (`WANDB_API_KEY`, or `wandb login`) and
+            reachable, and offline otherwise; `online` or `offline` insist. Offline runs are uploaded later with
+            `wandb sync`.
+
+    Raises:
+        ConfigError: `online`, and W&B cannot be reached or does not take the key.
     """
 
     def __init__(
@@ -70,7 +74,29 @@ class WeightsAndBiases(Logger):
     def _start(self) -> Any:
         import wandb
 
-        self.run = wandb.init(
+        mode = chosen_mode() if self.mode == "auto" else self.mode
+        try:
+            self.run = self._open(mode)
+        except wandb.errors.Error as error:
+            reason = " ".join(str(error).split())
+            if self.mode != "auto":
+                raise ConfigError(
+                    f"logger.wandb.mode={self.mode}: {reason} Log in, or take logger.wandb.mode=offline or logger=none."
+                ) from None
+            warnings.warn(f"Weights & Biases cannot be used online ({reason}); this run is kept offline.", stacklevel=3)
+            self.run = self._open("offline")
+        self.id = self.run.id
+        # Steps come from our checkpoints: across a resume W&B's own counter starts anew.
+        self.run.define_metric("trainer/step", hidden=True)
+        self.run.define_metric("*", step_metric="trainer/step")
+        for name in ("validation/psnr", "validation/ssim"):
+            self.run.define_metric(name, step_metric="trainer/step", summary="max")
+        return self.run
+
+    def _open(self, mode: Any) -> Any:
+        import wandb
+
+        return wandb.init(
             project=self.project,
             entity=self.entity,
             group=self.group,
@@ -80,25 +106,20 @@ class WeightsAndBiases(Logger):
             resume="allow",
             dir=str(self.folder),
             config=dict(self.config),
-            mode=("online" if is_logged_in() else "offline") if self.mode == "auto" else self.mode,
+            mode=mode,
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, console="off"),
         )
-        self.id = self.run.id
-        # Steps come from our checkpoints: across a resume W&B's own counter starts anew.
-        self.run.define_metric("trainer/step", hidden=True)
-        self.run.define_metric("*", step_metric="trainer/step")
-        for name in ("validation/psnr", "validation/ssim"):
-            self.run.define_metric(name, step_metric="trainer/step", summary="max")
-        return self.run
 
 
-def is_logged_in() -> bool:
-    """Whether W&B would find a key: in the environment or in the netrc file that `wandb login` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def chosen_mode() -> str:
+    """`WANDB_MODE` if it is set, else `online` if W&B would find credentials, else `offline`."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return "online"
+    settings = wandb.setup().settings
+    return "online" if settings.api_key or wbauth.read_netrc_auth(host=settings.base_url) else "offline"

@@ -60,7 +60,7 @@ class Quantizer(nn.Module, ABC):
         self.chosen.zero_()
 
     def usage(self, steps: int) -> Float[Tensor, ""]:
-        """Share of the codes that were chosen within the last `steps` training steps (of at least so many), in [0, 1]."""
+        """Share of the codes chosen within the last `steps` training steps, of at least so many; in [0, 1]."""
         return (self.idle < steps).float().mean()
 
     def count(self, indices: Int[Tensor, "..."]) -> Float[Tensor, ""]:

@@ -1,0 +1,153 @@
+"""Every yaml of every group composes and builds, found by looking: a new part is tested the moment it exists."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from tests.conftest import Compose
+from vqgan.autoencoder import Autoencoder
+from vqgan.config import build, check_top_level, conf_dir
+from vqgan.data import BadFiles
+from vqgan.errors import ConfigError
+from vqgan.loggers import Logger
+from vqgan.losses.lpips import vgg16_features
+from vqgan.train import make_trainer, run
+
+CHOICES = sorted((file.parent.name, file.stem) for file in conf_dir().glob("*/*.yaml"))
+EXPERIMENTS = [name for group, name in CHOICES if group == "experiment"]
+BACKBONES = [name for group, name in CHOICES if group == "backbone"]
+PROMISED = (  # keys of DESIGN.md
+    "loss.perceptual_weight", "loss.discriminator_start", "loss.discriminator_weight", "loss.quantization_weight",
+    "model.quantizer.commitment_weight", "optimizer.lr", "data.root", "data.val_root", "data.val_fraction",
+    "data.max_bad_fraction", "data.resolution", "data.batch_size", "data.workers", "trainer.steps",
+    "trainer.discriminator_every", "trainer.accumulate", "trainer.precision", "trainer.compile", "trainer.device",
+    "trainer.log_every", "trainer.evaluate_every", "trainer.checkpoint_every", "name", "seed", "run_dir", "resume",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def vgg16_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the one that would be downloaded, with random weights."""
+    file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    torch.save({f"features.{name}": value for name, value in vgg16_features().state_dict().items()}, file)
+    return file
+
+
+def composed_as_typed(*overrides: str) -> object:
+    """The config without the small sizes of the other tests."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_builds(
+    group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path
+) -> None:
+    small = ["backbone.norm_groups=4", "backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
+    needed = {
+        "data=videos": [f"data.root={tmp_path}"],
+        "data=images": [f"data.root={tmp_path}"],
+        "schedule=cosine": ["schedule.warmup_steps=1"],  # of the three
+    }
+    config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
+    check_top_level(config)
+    data = build(config.data, "data")
+    bad_files = BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0)
+    training, validation = build(composed(*small).data, "data").datasets(bad_files)
+    trainer = make_trainer(config, tmp_path, data, bad_files, training, validation)
+    assert trainer.steps == 3
+    assert all(isinstance(logger, Logger) for logger in trainer.loggers.loggers.values())
+    assert set(trainer.loggers.loggers) == {"jsonl", *config.logger}
+
+
+@pytest.mark.parametrize("choice", BACKBONES)
+def test_every_backbone_builds_at_its_own_size(choice: str) -> None:
+    config = composed_as_typed(f"backbone={choice}")
+    backbone = build(config.backbone, "backbone")  # type: ignore[attr-defined]
+    with torch.device("meta"):
+        autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))  # type: ignore[attr-defined]
+        frames = torch.empty(1, backbone.image_channels, backbone.resolution, backbone.resolution)
+        latents = autoencoder.quant_conv(autoencoder.encoder(frames))
+    side = backbone.resolution // backbone.downsampling
+    assert latents.shape == (1, backbone.latent_dim, side, side)
+    if choice.startswith("f"):
+        assert backbone.downsampling == int(choice.removeprefix("f"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_opens_with_its_question_and_command(name: str) -> None:
+    lines = (conf_dir() / "experiment" / f"{name}.yaml").read_text().splitlines()
+    comments = [line for line in lines if line != "# @package _global_"]  # which Hydra reads from the first line only
+    assert comments[0].startswith("# ")
+    assert comments[0].endswith("?")
+    assert comments[1].startswith("# python train.py ")
+    overrides = shlex.split(comments[1])[3:]
+    assert f"experiment={name}" in overrides
+    config = composed_as_typed(*overrides)
+    check_top_level(config)  # type: ignore[arg-type]
+    assert config.name != "vqgan"  # type: ignore[attr-defined]  # its runs are kept apart from the demo's
+
+
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard", "none", "[wandb,tensorboard]"])
+@pytest.mark.parametrize("data", ["videos", "images", "synthetic"])
+@pytest.mark.parametrize(("model", "backbone"), [("vqmodel", "tiny"), ("emavq", "f8"), ("emavq", "f16")])
+def test_the_promised_keys_exist(model: str, backbone: str, data: str, logger: str) -> None:
+    config = composed_as_typed(f"model={model}", f"backbone={backbone}", f"data={data}", f"logger={logger}")
+    node = OmegaConf.to_container(config)
+    pictures = data == "images"  # have no time axis, so no clip_frames
+    variant = ["model.quantizer.codebook_weight"] if model == "vqmodel" else ["model.quantizer.decay"]
+    for key in [*PROMISED, *variant, *(["data.clip_frames"] if not pictures else [])]:
+        value = node
+        for part in key.split("."):
+            assert isinstance(value, dict)
+            assert part in value, key
+            value = value[part]
+    loggers = {"none": set(), "[wandb,tensorboard]": {"wandb", "tensorboard"}}.get(logger, {logger})
+    assert set(config.logger) == loggers  # type: ignore[attr-defined]
+
+
+def experiment(folder: Path, *lines: str) -> str:
+    """Write the experiment `mine` into a folder of the user's own; returns the override that finds it."""
+    file = folder / "mine" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("\n".join(lines) + "\n")
+    return f"hydra.searchpath=[file://{folder / 'mine'}]"
+
+
+def test_an_experiment_wins_over_the_primary_config_and_the_command_line_over_both(tmp_path: Path) -> None:
+    mine = experiment(
+        tmp_path, "# @package _global_", "defaults:", "  - override /model: vqmodel", "name: mine", "seed: 5",
+        "trainer: {steps: 7, keep: 9}", "model: {quantizer: {codebook_size: 99}}",
+    )  # fmt: skip
+    config = composed_as_typed(mine, "experiment=mine", "trainer.steps=8", "seed=6")
+    check_top_level(config)  # type: ignore[arg-type]
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    assert (values["name"], values["seed"]) == ("mine", 6)
+    assert (values["trainer"]["steps"], values["trainer"]["keep"]) == (8, 9)
+    assert values["model"]["quantizer"]["codebook_size"] == 99
+    assert values["model"]["quantizer"]["_target_"] == "vqgan.quantizers.VectorQuantizer"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["# @package _global_", "trainer: {stepz: 7}"], "Unknown key 'trainer.stepz'. Did you mean 'trainer.steps'?"),
+        (["# @package _global_", "optimiser: {lr: 7}"], "Unknown key 'optimiser'. Did you mean 'optimizer'?"),
+        (["# @package _global_", "model: {quantiser: {}}"], "Unknown key 'model.quantiser'. Did you mean"),
+        (["# @package _global_", "loss: {perceptual: {weight: x}}"], "Unknown key 'loss.perceptual.weight'."),
+        (["# @package _global_", "schedule: 7"], "schedule must be a section of values, but is 7."),
+        (["trainer: {steps: 7}"], "An experiment's file must begin with '# @package _global_'"),
+    ],
+)
+def test_a_mistake_in_an_experiment_is_named(lines: list[str], message: str, composed: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run(composed(experiment(tmp_path, *lines), "experiment=mine"))
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()

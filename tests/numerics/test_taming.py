@@ -1,0 +1,230 @@
+"""Roads in and out: the reference's state dicts, exported folders, and the same reconstruction on both sides."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import vqgan
+from tests.conftest import Compose
+from tests.numerics.reference import FOLDER, filled
+from vqgan.commands import export, import_taming
+from vqgan.errors import CheckpointError, ConfigError
+from vqgan.taming import to_taming, translate
+from vqgan.tokenizer import write
+from vqgan.train import run
+
+FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
+
+
+class Reference:
+    """A state dict as the reference would save it, its `model.params`, and its numbers."""
+
+    def __init__(self, file: Path) -> None:
+        described = json.loads(file.read_text())
+        shapes = described["state_shapes"]
+        self.state: dict[str, Tensor] = {k: filled(k, s) for k, s in shapes.items()}
+        for name in shapes:
+            if name.endswith("cluster_size"):
+                self.state[name] = torch.ones(shapes[name])
+            elif name.endswith("embed_avg"):
+                self.state[name] = self.state["quantize.embedding.weight"].clone()
+        self.state["loss.perceptual_loss.scaling_layer.shift"] = torch.zeros(1, 3, 1, 1)
+        config = described["config"]
+        self.params: dict[str, Any] = {
+            "ddconfig": {**config["ddconfig"], "double_z": False},
+            "n_embed": config["n_embed"],
+            "embed_dim": config["embed_dim"],
+            "variant": config["variant"],
+            "lossconfig": {"target": "taming.VQLPIPSWithDiscriminator", "params": config["loss"]},
+        }
+        with np.load(file.with_suffix(".npz")) as arrays:
+            self.frames = torch.from_numpy(arrays["eval/input"])
+            self.indices = torch.from_numpy(arrays["eval/indices"]).long()
+            self.reconstruction = torch.from_numpy(arrays["eval/reconstruction"])
+
+
+@pytest.fixture(params=FILES, ids=lambda f: f.stem)
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return Reference(request.param)
+
+
+@torch.no_grad()
+def test_an_imported_checkpoint_gives_the_references_numbers(reference: Reference) -> None:
+    network = vqgan.import_taming(reference.state, reference.params)
+    output = network(reference.frames)
+    assert torch.equal(output.indices, reference.indices)
+    scale = float(reference.reconstruction.abs().max())
+    torch.testing.assert_close(output.reconstruction, reference.reconstruction, rtol=0, atol=1e-4 * scale)
+
+
+def test_a_first_stage_of_latent_diffusion_is_found(reference: Reference) -> None:
+    whole = {f"first_stage_model.{k}": v for k, v in reference.state.items()}
+    whole |= {"model.diffusion_model.weight": torch.zeros(3), "first_stage_model.loss.logvar": torch.zeros(())}
+    network = vqgan.import_taming(whole, reference.params)
+    assert torch.equal(network.encode(reference.frames), reference.indices)
+
+
+def test_there_and_back_is_the_same_state_dict(reference: Reference) -> None:
+    imported = translate(reference.state, reference.params)
+    back = to_taming(imported.autoencoder.state_dict(), imported.discriminator)
+    expected = {k: v for k, v in reference.state.items() if not k.startswith("loss.perceptual_loss.")}
+    assert back.keys() == expected.keys()
+    assert all(torch.equal(back[k], expected[k]) for k in expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda s: s.pop("encoder.conv_in.bias"), "encoder.conv_in.bias"),
+        (lambda s: s.update({"encoder.extra": torch.zeros(1)}), "encoder.extra"),
+        (lambda s: s.update({"loss.strange": torch.zeros(1)}), "loss.strange"),
+        (lambda s: s.update({"decoder.conv_out.bias": torch.zeros(7)}), "decoder.conv_out.bias"),
+    ],
+    ids=["missing", "unknown", "unknown loss", "shape"],
+)
+def test_tensors_that_do_not_fit_are_named(reference: Reference, change: Any, named: str) -> None:
+    change(reference.state)
+    with pytest.raises(CheckpointError, match=named):
+        vqgan.import_taming(reference.state, reference.params)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"variant": "GumbelVQ"}, "GumbelVQ"),
+        ({"ddconfig": {}}, "ddconfig"),
+        ({"n_embed": None}, "n_embed"),
+    ],
+)
+def test_configs_that_cannot_be_honoured_are_named(reference: Reference, change: dict[str, Any], named: str) -> None:
+    params = {k: v for k, v in {**reference.params, **change}.items() if v is not None}
+    with pytest.raises(ConfigError, match=named):
+        vqgan.import_taming(reference.state, params)
+
+
+def test_sizes_out_of_range_are_named_as_the_reference_names_them(reference: Reference) -> None:
+    reference.params["ddconfig"]["ch"] = -1
+    with pytest.raises(ConfigError, match=r"ddconfig\.ch "):
+        vqgan.import_taming(reference.state, reference.params)
+
+
+def call(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["vqgan", *map(str, arguments)])
+    module.main()
+
+
+def test_the_command_and_further_training(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: Compose
+) -> None:
+    checkpoint, config, out = tmp_path / "last.ckpt", tmp_path / "model.yaml", tmp_path / "tokenizer"
+    torch.save({"state_dict": reference.state, "global_step": 7}, checkpoint)
+    params = {k: v for k, v in reference.params.items() if k != "variant"}
+    target = f"taming.models.vqgan.{reference.params['variant']}"
+    config.write_text(json.dumps({"model": {"target": target, "params": params}}))
+    call(import_taming, monkeypatch, checkpoint, "--config", config, "--out", out)
+    assert torch.equal(vqgan.load(out).encode(reference.frames), reference.indices)
+    imported = translate(reference.state, reference.params)
+    overrides = import_taming.overrides_for(imported.description, imported.loss)
+    small = ["loss=no_perceptual", "trainer=short", "trainer.steps=1", "loss.discriminator_start=0", "data.batch_size=1"]
+    trainer = run(composed(*overrides, *small, f"init_from={out}", "optimizer.lr=0.0", "trainer.discriminator_every=3"))
+    assert torch.equal(trainer.autoencoder.encoder.conv_in.weight, reference.state["encoder.conv_in.weight"])
+    assert trainer.discriminator is not None
+    name = "loss.discriminator.main.0.weight"
+    assert torch.equal(trainer.discriminator.state_dict()["main.0.weight"], reference.state[name])
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"state_dict": reference.state, "callbacks": Payload()}, tmp_path / "last.ckpt")
+    (tmp_path / "model.yaml").write_text(json.dumps(reference.params))
+    with pytest.raises(CheckpointError, match="plain data") as error:
+        call(import_taming, monkeypatch, tmp_path / "last.ckpt", "--config", tmp_path / "model.yaml", "--out", tmp_path)
+    assert error.value.exit_code == 7
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def trained(composed: Compose, tmp_path: Path) -> Path:
+    """A run folder."""
+    run(composed("model=vqmodel", "loss.discriminator_start=1", "trainer.checkpoint_every=1"))
+    return tmp_path / "run"
+
+
+def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    export.export(trained, tmp_path / "out", "safetensors")
+    frames = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        a, b = (vqgan.load(source)(frames) for source in (trained, tmp_path / "out"))
+    assert torch.equal(a.reconstruction, b.reconstruction)
+    assert torch.equal(a.indices, b.indices)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "psnr" in card
+    assert "vqgan.load" in card
+
+
+def test_reconstruction_is_decode_of_encode_bit_for_bit(trained: Path) -> None:
+    tokenizer = vqgan.load(trained)
+    frames = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(tokenizer.decode(tokenizer.encode(frames)), tokenizer(frames).reconstruction)
+
+
+def test_export_for_the_reference(composed: Compose, tmp_path: Path) -> None:
+    run(composed("backbone.channels=32", "backbone.norm_groups=32"))
+    export.export(tmp_path / "run", tmp_path / "out", "taming")
+    state = torch.load(tmp_path / "out" / "model.ckpt", weights_only=True)["state_dict"]
+    params = json.loads((tmp_path / "out" / "model.json").read_text())
+    network = vqgan.import_taming(state, {**params, "variant": "EMAVQ"})
+    frames = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(network.encode(frames), vqgan.load(tmp_path / "run").encode(frames))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(format=99),
+        lambda d: d["quantizer"].update({"class": "os.system"}),
+        lambda d: d["quantizer"].update({"class": "Quantizer"}),
+        lambda d: d["quantizer"].update(codebook_size=10**12),
+        lambda d: d["backbone"].update(channels=2**20),
+        lambda d: d["backbone"].update(surprise=1),
+        lambda d: d.pop("backbone"),
+    ],
+    ids=["format", "class", "abstract", "codes", "channels", "unknown", "missing"],
+)
+def test_a_false_description_is_refused(trained: Path, tmp_path: Path, change: Any) -> None:
+    out = tmp_path / "out"
+    export.export(trained, out, "safetensors")
+    description = json.loads((out / "config.json").read_text())
+    change(description)
+    (out / "config.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        vqgan.load(out)
+
+
+def test_what_is_no_tokenizer_is_said_clearly(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a run nor an exported tokenizer"):
+        vqgan.load(tmp_path)
+    write(tmp_path, {"format": 1}, {"a": torch.zeros(1)}, None, "")
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(CheckpointError):
+        vqgan.load(tmp_path)
+
+
+def test_the_import_needs_no_torch() -> None:
+    code = "import sys, vqgan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,126 @@
+"""Write a run's best checkpoint as a folder to share: weights, sizes and a model card."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqgan.checkpoint import Checkpoints
+from vqgan.errors import ConfigError, StorageError
+from vqgan.taming import to_taming
+from vqgan.tokenizer import describe, write
+
+CARD = """---
+library_name: vqgan
+tags: [vqgan, tokenizer, video]
+---
+# {name}
+
+A VQGAN tokenizer: frames of {side} pixels to {codes}×{codes} codes of a codebook of {size}, trained for {step} steps.
+
+| validation | |
+| --- | --- |
+{figures}
+
+```python
+import vqgan
+tokenizer = vqgan.load("{name}")
+indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1] -> integer codes
+frames = tokenizer.decode(indices)
+```
+
+## Recipe
+
+```yaml
+{recipe}```
+"""
+
+
+def main() -> None:
+    """`vqgan export RUN --out DIR [--format safetensors|taming]`."""
+    parser = argparse.ArgumentParser(
+        prog="vqgan export",
+        description=__doc__,
+        epilog="example: vqgan export runs/f16/2026-01-31_12-00-00 --out tokenizers/f16",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--format",
+        choices=["safetensors", "taming"],
+        default="safetensors",
+        help="safetensors is what vqgan.load takes; taming is a state dict for taming-transformers",
+    )
+    arguments = parser.parse_args()
+    export(arguments.run, arguments.out, arguments.format)
+    print(f"{arguments.out} holds the tokenizer of {arguments.run}.")
+
+
+def export(run: Path, out: Path, layout: str) -> None:
+    """Write the best checkpoint of a run.
+
+    Args:
+        run: a run folder.
+        out: made where it is missing.
+        layout: `safetensors` or `taming`.
+
+    Raises:
+        ConfigError: there is no run.
+        CheckpointError: none of its checkpoints is intact.
+        StorageError: the folder cannot be written.
+    """
+    if not (run / "checkpoints").is_dir():
+        raise ConfigError(f"{run} is no run folder: it has no checkpoints.")
+    description = describe(run)
+    step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
+    network, discriminator = state["autoencoder"], state.get("discriminator")
+    if layout == "taming":
+        write_taming(out, to_taming(network, discriminator), description)
+    else:
+        write(out, description, network, discriminator, model_card(run, out.name, step, description))
+
+
+def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """`model.ckpt`, a checkpoint that the reference loads, and `model.json`, its `model.params`."""
+    b, q = description["backbone"], description["quantizer"]
+    sizes = {
+        "double_z": False, "z_channels": b["latent_channels"], "resolution": b["resolution"],
+        "in_channels": b["image_channels"], "out_ch": b["image_channels"], "ch": b["channels"],
+        "ch_mult": b["channel_multipliers"], "num_res_blocks": b["residual_blocks"],
+        "attn_resolutions": b["attention_resolutions"], "dropout": b["dropout"],
+    }  # fmt: skip
+    if b["norm_groups"] != 32:
+        raise ConfigError(f"The reference's networks have 32 groups a normalisation; this one has {b['norm_groups']}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": dict(state)}, folder / "model.ckpt")
+        params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
+        (folder / "model.json").write_text(json.dumps(params, indent=1) + "\n")
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
+
+
+def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
+    """What the tokenizer is, how good, and from which recipe."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    measured: dict[str, float] = next((row for row in rows if row["step"] == step and "validation/psnr" in row), {})
+    figures = [
+        f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items() if k.startswith("validation/")
+    ]
+    side = description["backbone"]["resolution"]
+    levels = len(description["backbone"]["channel_multipliers"])
+    return CARD.format(
+        name=name,
+        side=side,
+        codes=side // 2 ** (levels - 1),
+        size=description["quantizer"]["codebook_size"],
+        step=step,
+        figures="\n".join(figures),
+        recipe=(run / "config.yaml").read_text(),
+    )

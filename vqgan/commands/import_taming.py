@@ -1,0 +1,109 @@
+"""Turn a taming-transformers or latent-diffusion checkpoint into a tokenizer that vqgan.load takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from vqgan.errors import CheckpointError, ConfigError
+from vqgan.taming import translate
+from vqgan.tokenizer import write
+
+CARD = """# A VQGAN tokenizer
+
+Imported from `{checkpoint}`.
+
+```python
+import vqgan
+tokenizer = vqgan.load("{folder}")
+indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1]
+frames = tokenizer.decode(indices)
+```
+
+To train it further: `python train.py init_from={folder} {overrides} data=videos data.root=DIR`
+"""
+
+
+def main() -> None:
+    """`vqgan import-taming CKPT --config YAML --out DIR`."""
+    parser = argparse.ArgumentParser(
+        prog="vqgan import-taming",
+        description=__doc__,
+        epilog="example: vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16",
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="a Lightning checkpoint or a bare state dict")
+    parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the tokenizer")
+    arguments = parser.parse_args()
+    imported = translate(read_checkpoint(arguments.checkpoint), read_config(arguments.config))
+    overrides = overrides_for(imported.description, imported.loss)
+    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=arguments.out, overrides=" ".join(overrides))
+    state = imported.autoencoder.state_dict()
+    write(arguments.out, imported.description, state, imported.discriminator or None, card)
+    also = " and its discriminator" if imported.discriminator else ""
+    command = f"python train.py init_from={arguments.out} {' '.join(overrides)} data=videos data.root=DIR"
+    print(f"{arguments.out} holds the tokenizer{also}. Train it further with:\n  {command}")
+
+
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read as plain data, or holds none.
+    """
+    if not file.is_file():
+        raise ConfigError(f"There is no file {file}.")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{file} cannot be read as plain data, and nothing else is ever loaded: it could run code ({reason}). "
+            "Save its state dict alone with the software that wrote it: torch.save(model.state_dict(), FILE)."
+        ) from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{file} holds no state dict.")
+    return state
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """`model.params` of a yaml of the reference's, with the variant that its `target` names."""
+    if not file.is_file():
+        raise ConfigError(f"There is no file {file}.")
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} holds no config.")
+    model: dict[str, Any] = content.get("model", content)
+    params: dict[str, Any] = model.get("params", model)
+    if "first_stage_config" in params:  # latent-diffusion: the autoencoder inside a diffusion model's yaml
+        model = params["first_stage_config"]
+        params = model["params"]
+    variant = str(params.get("variant") or model.get("target") or "VQModel").rpartition(".")[2]
+    return {**params, "variant": variant.removesuffix("Interface")}
+
+
+def overrides_for(description: Mapping[str, Any], loss: Mapping[str, Any]) -> list[str]:
+    """What to type so that a training command has the imported networks' sizes."""
+    quantizer = dict(description["quantizer"])
+    model = {"VectorQuantizer": "vqmodel", "EMAQuantizer": "emavq"}[quantizer.pop("class")]
+    del quantizer["latent_dim"]
+    values = {f"backbone.{k}": v for k, v in description["backbone"].items()}
+    values |= {f"model.quantizer.{k}": v for k, v in quantizer.items()}
+    discriminator = {"disc_ndf": "channels", "disc_num_layers": "layers"}
+    values |= {f"discriminator.{ours}": loss[k] for k, ours in discriminator.items() if k in loss}
+    if loss.get("use_actnorm"):
+        values["discriminator.norm"] = "actnorm"
+    return [
+        "experiment=f16",
+        f"model={model}",
+        *(f"{k}={json.dumps(v, separators=(',', ':'))}" for k, v in values.items()),
+    ]
