@@ -9,20 +9,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.config import build, check_top_level, public_values
-from vqgan.data import BadFiles, ClipDataset, Folder, Loader
+from vqgan.data import BadFiles, Folder, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import check
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.report import write_report
 from vqgan.run_folder import RunFolder
+from vqgan.schedules import Schedule
 from vqgan.terminal import table
 from vqgan.tokenizer import load_weights
-from vqgan.trainer import Trainer
+from vqgan.trainer import Settings, Trainer
 
 
 def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
@@ -40,11 +42,8 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     """
     check_top_level(config)
     with RunFolder(Path(config.run_dir), config, overrides) as folder:
-        data: Folder[Any] = build(config.data, "data")
-        bad_files = BadFiles(folder.path / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
-        training, validation = data.datasets(bad_files)
-        trainer = make_trainer(config, folder.path, data, bad_files, training, validation)
-        print(f"vqgan {config.name}\n{table(_summary(trainer, data, bad_files, training, validation))}", flush=True)
+        trainer = make_trainer(config, folder.path)
+        print(f"vqgan {config.name}\n{table(_summary(trainer))}", flush=True)
         try:
             trainer.run()
         finally:
@@ -54,71 +53,74 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     return trainer
 
 
-def make_trainer(
-    config: DictConfig,
-    folder: Path,
-    data: Folder[Any],
-    bad_files: BadFiles,
-    training: ClipDataset,
-    validation: ClipDataset,
-) -> Trainer:
-    """Build networks, losses, optimizers and loggers, and wire them."""
-    torch.manual_seed(config.seed)  # initial weights depend on the seed alone
+def make_trainer(config: DictConfig, folder: Path) -> Trainer:
+    """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
+    settings: Settings = build(config.trainer, "trainer")
     backbone: Backbone = build(config.backbone, "backbone")
-    fits = data.resolution % backbone.downsampling == 0
-    check(
-        fits, "data.resolution", data.resolution, f"a multiple of {backbone.downsampling}, the backbone's downsampling"
-    )
-    autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
     loss = make_loss(config)
-    discriminator: nn.Module | None = None
-    discriminator_optimizer = None
-    autoencoder_optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
-    if loss.discriminator_weight > 0:
-        discriminator = build(config.discriminator, "discriminator")
-        settings = DictConfig({**config.optimizer, **config.discriminator_optimizer})
-        discriminator_optimizer = build(settings, "discriminator_optimizer", params=discriminator.parameters())
+    schedule: Schedule = build(config.schedule, "schedule")
+    data: Folder[Any] = build(config.data, "data")
+    fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
+    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
+    bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
+    training, validation = data.datasets(bad_files)
+
+    torch.manual_seed(config.seed)  # initial weights depend on the seed alone
+    autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
+    autoencoder_optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
+    discriminator, discriminator_optimizer = make_discriminator(config, loss)
     if config.init_from is not None:
         load_weights(str(config.init_from), autoencoder, discriminator)
-    parts = {"folder": folder, "config": public_values(config)}
-    loggers = {name: build(node, f"logger.{name}", **parts) for name, node in config.logger.items()}
-    trainer: Trainer = build(
-        config.trainer,
-        "trainer",
+    return Trainer(
+        settings=settings,
         autoencoder=autoencoder,
         discriminator=discriminator,
         loss=loss,
         autoencoder_optimizer=autoencoder_optimizer,
         discriminator_optimizer=discriminator_optimizer,
-        schedule=build(config.schedule, "schedule"),
+        schedule=schedule,
         loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files),
         validation=read_evenly(validation, data.validation_clips, bad_files),
-        loggers=Loggers({"jsonl": JsonLines(folder), **loggers}),
+        loggers=make_loggers(config, folder),
         folder=folder,
         seed=config.seed,
     )
-    return trainer
 
 
 def make_loss(config: DictConfig) -> VQGANLoss:
     """The loss; its perceptual network only if it has a weight."""
-    perceptual = build(config.loss.perceptual, "loss.perceptual") if config.loss.perceptual_weight else None
+    has_weight = config.loss.perceptual_weight > 0
+    perceptual = build(config.loss.perceptual, "loss.perceptual") if has_weight else None
     loss: VQGANLoss = build(config.loss, "loss", perceptual=perceptual)
     return loss
 
 
-def _summary(
-    trainer: Trainer, data: Folder[Any], bad_files: BadFiles, training: ClipDataset, validation: ClipDataset
-) -> list[tuple[str, str]]:
-    quantizer = trainer.autoencoder.quantizer
+def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module | None, Optimizer | None]:
+    """The discriminator and its optimizer; neither if its term has no weight."""
+    if loss.discriminator_weight == 0:
+        return None, None
+    discriminator: nn.Module = build(config.discriminator, "discriminator")
+    values = DictConfig({**config.optimizer, **config.discriminator_optimizer})
+    return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
+
+
+def make_loggers(config: DictConfig, folder: Path) -> Loggers:
+    """`metrics.jsonl`, and the chosen ones."""
+    parts = {"folder": folder, "config": public_values(config)}
+    chosen = {str(name): build(node, f"logger.{name}", **parts) for name, node in config.logger.items()}
+    return Loggers({"jsonl": JsonLines(folder), **chosen})
+
+
+def _summary(trainer: Trainer) -> list[tuple[str, str]]:
+    quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
-    unusable = f", {len(bad_files.reasons)} cannot be used ({bad_files.summary()})" if bad_files.reasons else ""
+    bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
-        ("data", f"{bad_files.total} files below {data.root}{unusable}"),
-        ("clips", f"{len(training)} for training, {len(validation)} for validation"),
+        ("data", f"{bad_files.total} files{bad}"),
+        ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation)} to validate on"),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
-        ("device", f"{trainer.hardware}, {trainer.precision}"),
+        ("device", f"{trainer.hardware}, {trainer.settings.precision}"),
     ]
 
 

@@ -32,14 +32,9 @@ Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
 
 
-@dataclass(kw_only=True, eq=False)
-class Trainer:
-    """Trains an autoencoder against a discriminator.
-
-    Parts, made by the wiring:
-        autoencoder, discriminator (None: never adversarial), loss, their optimizers, and schedule, the factor of both
-        learning rates; loader, the training batches; validation, uint8 clips; loggers; folder, of the run; seed, of
-        every random choice.
+@dataclass(kw_only=True, frozen=True)
+class Settings:
+    """How a run is trained: the values of `conf/trainer`.
 
     Args:
         steps: optimizer steps of the whole run.
@@ -57,18 +52,6 @@ class Trainer:
         keep: so many of the newest checkpoints stay, and the best.
     """
 
-    autoencoder: Autoencoder
-    discriminator: nn.Module | None
-    loss: VQGANLoss
-    autoencoder_optimizer: Optimizer
-    discriminator_optimizer: Optimizer | None
-    schedule: Schedule
-    loader: Loader
-    validation: Tensor
-    loggers: Loggers
-    folder: Path
-    seed: int
-
     steps: int
     discriminator_every: int
     accumulate: int
@@ -83,26 +66,58 @@ class Trainer:
     usage_steps: int
     keep: int
 
+    def __post_init__(self) -> None:
+        for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
+                    "pictures", "usage_steps", "keep"):  # fmt: skip
+            check(getattr(self, key) > 0, key, getattr(self, key), "positive")
+        limit = self.clip_gradients
+        check(limit is None or limit > 0, "clip_gradients", limit, "positive or null")
+        find_device(self.device)
+
+
+@dataclass(kw_only=True, eq=False)
+class Trainer:
+    """Trains an autoencoder against a discriminator.
+
+    Args:
+        settings: steps, cadences, precision, device.
+        autoencoder: moved to the device.
+        discriminator: None for a run that is never adversarial.
+        loss: both players' losses.
+        autoencoder_optimizer: of the autoencoder's parameters.
+        discriminator_optimizer: of the discriminator's.
+        schedule: the factor of both learning rates.
+        loader: the training batches.
+        validation: clips to validate on, uint8 (batch, time, height, width, rgb).
+        loggers: what takes the numbers.
+        folder: of the run.
+        seed: of every random choice.
+    """
+
+    settings: Settings
+    autoencoder: Autoencoder
+    discriminator: nn.Module | None
+    loss: VQGANLoss
+    autoencoder_optimizer: Optimizer
+    discriminator_optimizer: Optimizer | None
+    schedule: Schedule
+    loader: Loader
+    validation: Tensor
+    loggers: Loggers
+    folder: Path
+    seed: int
+
     latest: dict[str, Any] = field(init=False, default_factory=dict)  # of each metric, whichever step it is from
     last_validation: dict[str, float] = field(init=False, default_factory=dict)
     done: int = field(init=False, default=0)  # finished steps
 
     def __post_init__(self) -> None:
-        for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
-                    "pictures", "usage_steps", "keep"):  # fmt: skip
-            check(getattr(self, key) > 0, key, getattr(self, key), "positive")
-        check(
-            self.clip_gradients is None or self.clip_gradients > 0,
-            "clip_gradients",
-            self.clip_gradients,
-            "positive or null",
-        )
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.keep)
-        self.hardware = find_device(self.device)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
+        self.hardware = find_device(self.settings.device)
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
                 network.to(self.hardware).train()
-        if self.compile:
+        if self.settings.compile:
             compile_networks(self.autoencoder, self.discriminator)
 
     def run(self) -> None:
@@ -113,32 +128,33 @@ class Trainer:
             DivergedError: a loss is not finite; the newest checkpoint is from before.
         """
         self.done = self.checkpoints.load_latest(**self.state())
-        with StopSignals() as stop, Progress(self.done, self.steps) as progress:
+        with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress:
             if self.done == 0:
                 self._log(progress, self._validation_row())
-            batches = self.loader.batches(first=self.done * self.accumulate)
+            batches = self.loader.batches(first=self.done * self.settings.accumulate)
             clock = Clock()
-            while self.done < self.steps:
-                clips = clock.wait(lambda: [next(batches) for _ in range(self.accumulate)])
+            while self.done < self.settings.steps:
+                clips = clock.wait(lambda: [next(batches) for _ in range(self.settings.accumulate)])
                 self.latest |= self.step(self.done, clips)
                 self.done += 1
                 clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
-                row = self._train_row() | clock.read() if self._is_due(self.log_every) else {}
-                row |= self._validation_row() if self._is_due(self.evaluate_every) else {}
-                score = row.get("validation/psnr", -math.inf)
-                improved = score > self.checkpoints.best_score()
+                row = self._train_row() | clock.read() if self._is_due(self.settings.log_every) else {}
+                row |= self._validation_row() if self._is_due(self.settings.evaluate_every) else {}
+                score = row.get("validation/psnr")
+                improved = score is not None and score > self.checkpoints.best_score()
                 progress.advance()
                 if row:
                     self._log(progress, row)
-                if improved or stop.requested or self._is_due(self.checkpoint_every):
+                if improved or stop.requested or self._is_due(self.settings.checkpoint_every):
                     self.checkpoints.save(self.done, score, **self.state())
                 if row:
                     clock.restart()
-                if stop.requested and self.done < self.steps:
+                if stop.requested and self.done < self.settings.steps:
                     raise StoppedError(
                         f"Stopped by {stop.name} after step {self.done}; everything is saved. "
                         f"Go on with: python train.py resume={self.folder}"
                     )
+            self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
 
     def step(self, step: int, clips: Sequence[Clips]) -> dict[str, Tensor]:
         """One step of both players, on one forward pass of the autoencoder.
@@ -153,7 +169,7 @@ class Trainer:
         torch.manual_seed((self.seed << 32) + step)
         micro_batches = [to_frames(batch.to(self.hardware, non_blocking=True)) for batch in clips]
         reconstructions, metrics = self.update_autoencoder(step, micro_batches)
-        if self.loss.is_adversarial(step) and step % self.discriminator_every == 0:
+        if self.loss.is_adversarial(step) and step % self.settings.discriminator_every == 0:
             metrics |= self.update_discriminator(step, micro_batches, reconstructions)
         return metrics
 
@@ -206,7 +222,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the networks."""
-        return torch.autocast(self.hardware.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(self.hardware.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def state_dict(self) -> dict[str, Any]:
         """The latest value of each metric, so that a resumed run's first row has all of them."""
@@ -221,11 +237,11 @@ class Trainer:
             group["lr"] = optimizer.defaults["lr"] * self.schedule(step)
 
     def _clip(self, network: nn.Module) -> None:
-        if self.clip_gradients is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.clip_gradients)
+        if self.settings.clip_gradients is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_gradients)
 
     def _is_due(self, every: int) -> bool:
-        return self.done % every == 0 or self.done == self.steps
+        return self.done % every == 0 or self.done == self.settings.steps
 
     def _train_row(self) -> dict[str, float]:
         row = self.state_dict()
@@ -236,7 +252,7 @@ class Trainer:
                 f"checkpoint in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, "
                 "trainer.clip_gradients=1, or trainer.precision=fp32."
             )
-        row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.usage_steps, self.done)))
+        row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.settings.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
             if optimizer is not None:
@@ -252,7 +268,7 @@ class Trainer:
     def _log(self, progress: Progress, row: dict[str, float]) -> None:
         files = {}
         if "validation/psnr" in row:
-            shown = self.validation[:: -(-len(self.validation) // self.pictures)]  # from all of the data
+            shown = self.validation[:: -(-len(self.validation) // self.settings.pictures)]  # from all of the data
             with self.autocast():
                 reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
             files = write_pictures(

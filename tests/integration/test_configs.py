@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tests.conftest import Compose
 from vqgan.autoencoder import Autoencoder
 from vqgan.config import build, check_top_level, conf_dir
-from vqgan.data import BadFiles
+from vqgan.data import BadFiles, Folder
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
 from vqgan.losses.lpips import vgg16_features
@@ -47,7 +47,7 @@ def composed_as_typed(*overrides: str) -> object:
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_builds(
-    group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path
+    group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["backbone.norm_groups=4", "backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
     needed = {
@@ -57,11 +57,10 @@ def test_every_choice_composes_and_builds(
     }
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
-    data = build(config.data, "data")
-    bad_files = BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0)
-    training, validation = build(composed(*small).data, "data").datasets(bad_files)
-    trainer = make_trainer(config, tmp_path, data, bad_files, training, validation)
-    assert trainer.steps == 3
+    clips = build(composed(*small).data, "data").datasets(BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0))
+    monkeypatch.setattr(Folder, "datasets", lambda *_: clips)
+    trainer = make_trainer(config, tmp_path)
+    assert trainer.settings.steps == 3
     assert all(isinstance(logger, Logger) for logger in trainer.loggers.loggers.values())
     assert set(trainer.loggers.loggers) == {"jsonl", *config.logger}
 

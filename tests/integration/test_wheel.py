@@ -22,7 +22,14 @@ def test_the_wheel_trains_in_an_empty_environment(tmp_path: Path) -> None:
     subprocess.run([bin_folder / "pip", "install", "--quiet", "-c", constraints, wheel], check=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    command = [bin_folder / "vqgan", "train", "run_dir=run", "logger=none", "trainer.steps=2", "data.validation_clips=2"]
+    command = [
+        bin_folder / "vqgan",
+        "train",
+        "run_dir=run",
+        "logger=none",
+        "trainer.steps=2",
+        "data.validation_clips=2",
+    ]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (elsewhere / "run" / "checkpoints" / "step-00000002" / "state.pt").exists()

@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from vqgan.config import conf_dir
-from vqgan.data import BadFiles, ClipDataset, SyntheticVideos
+from vqgan.data import ClipDataset, SyntheticVideos
 from vqgan.data.synthetic import draw_video
 from vqgan.train import make_trainer
 
@@ -55,11 +55,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path) -> None:
+def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regenerate on purpose only, with a line in CHANGELOG.md: delete the file and run this test twice."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*VALUES, f"run_dir={tmp_path}"])
-    trainer = make_trainer(config, tmp_path, _data(tmp_path), BadFiles(tmp_path / "bad", 0, 0), Drawn(), Drawn())
+    monkeypatch.setattr(SyntheticVideos, "datasets", lambda *_: (Drawn(), Drawn()))
+    trainer = make_trainer(config, tmp_path)
     batches = trainer.loader.batches(0)
     rows = [trainer.step(step, [next(batches)]) for step in range(30)]
     lines = [" ".join(f"{float(row[name]):.6g}" if name in row else "-" for name in TOLERANCES) for row in rows]
@@ -70,11 +71,3 @@ def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path) -> None:
     for step, (line, golden) in enumerate(zip(lines, expected, strict=True)):
         for (name, relative), a, b in zip(TOLERANCES.items(), line.split(), golden.split(), strict=True):
             assert a == b == "-" or float(a) == pytest.approx(float(b), rel=relative), f"step {step}: {name}"
-
-
-def _data(folder: Path) -> SyntheticVideos:
-    return SyntheticVideos(
-        root=str(folder / "videos"), val_root=None, val_fraction=0.5, validation_clips=1, resolution=64, crop="center",
-        flip=False, batch_size=4, workers=0, max_bad_fraction=0, max_bad_files=0, clip_frames=1, stride=1, fps=None,
-        videos=2, video_frames=2,
-    )  # fmt: skip

@@ -134,7 +134,13 @@ def test_the_command_and_further_training(
     assert torch.equal(vqgan.load(out).encode(reference.frames), reference.indices)
     imported = translate(reference.state, reference.params)
     overrides = import_taming.overrides_for(imported.description, imported.loss)
-    small = ["loss=no_perceptual", "trainer=short", "trainer.steps=1", "loss.discriminator_start=0", "data.batch_size=1"]
+    small = [
+        "loss=no_perceptual",
+        "trainer=short",
+        "trainer.steps=1",
+        "loss.discriminator_start=0",
+        "data.batch_size=1",
+    ]
     trainer = run(composed(*overrides, *small, f"init_from={out}", "optimizer.lr=0.0", "trainer.discriminator_every=3"))
     assert torch.equal(trainer.autoencoder.encoder.conv_in.weight, reference.state["encoder.conv_in.weight"])
     assert trainer.discriminator is not None

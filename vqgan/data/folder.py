@@ -159,6 +159,7 @@ class Folder(ABC, Generic[Scanned]):
     suffixes: ClassVar[frozenset[str]]  # in lower case: what counts as a file of this kind
 
     def __post_init__(self) -> None:
+        check(self.root != "", "root", self.root, "a folder")  # else it would be the current one
         check(0 < self.val_fraction < 1, "val_fraction", self.val_fraction, "in (0, 1)")
         check(self.validation_clips > 0, "validation_clips", self.validation_clips, "positive")
         check(self.resolution >= 16, "resolution", self.resolution, "at least 16")

@@ -108,7 +108,7 @@ def _local_weights(file: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(f"loss.perceptual.weights cannot be read as weights: {file} ({error}).") from None
     return state
 
