@@ -27,6 +27,7 @@ METRICS = {
     "total_loss": "train/total",
     "quant_loss": "train/quantization",
     "rec_loss": "train/pixel",
+    "nll_loss": "train/pixel",  # the same without a perceptual term
     "d_weight": "adversarial/weight",
     "g_loss": "train/adversarial",
     "perplexity": "codebook/perplexity",
@@ -89,7 +90,7 @@ class Golden:
             pixel="l1",
             perceptual_weight=0.0,
             perceptual=None,
-            quantization_weight=settings["codebook_weight"],
+            quantization_weight=settings.get("codebook_weight", 1.0),
             adversarial=settings.get("disc_loss", "hinge"),
             discriminator_start=settings["disc_start"],
             discriminator_weight=settings.get("disc_weight", 1.0),
