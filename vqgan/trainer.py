@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +145,7 @@ class Trainer:
                 if row:
                     self._log(progress, row)
                 if improved or stop.requested or self._is_due(self.settings.checkpoint_every):
+                    self._check_finite(dict(self.autoencoder.state_dict()))
                     self.checkpoints.save(self.done, score, **self.state())
                 if row:
                     clock.restart()
@@ -244,20 +244,23 @@ class Trainer:
         return self.done % every == 0 or self.done == self.settings.steps
 
     def _train_row(self) -> dict[str, float]:
+        self._check_finite(self.latest)
         row = self.state_dict()
-        broken = [name for name, value in row.items() if not math.isfinite(value)]
-        if broken:
-            raise DivergedError(
-                f"Training diverged: at step {self.done} {', '.join(broken)} is not a finite number. The newest "
-                f"checkpoint in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, "
-                "trainer.clip_gradients=1, or trainer.precision=fp32."
-            )
         row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.settings.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
             if optimizer is not None:
                 row[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
         return row
+
+    def _check_finite(self, tensors: Mapping[str, Any]) -> None:
+        broken = [name for name, value in tensors.items() if not torch.isfinite(torch.as_tensor(value)).all()]
+        if broken:
+            raise DivergedError(
+                f"Training diverged: at step {self.done} {', '.join(broken[:5])} is not finite. The newest checkpoint "
+                f"in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, trainer.clip_gradients=1, or "
+                "trainer.precision=fp32."
+            )
 
     def _validation_row(self) -> dict[str, float]:
         with self.autocast():

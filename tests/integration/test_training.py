@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 from tests.conftest import Compose
+from vqgan.errors import DivergedError, StoppedError
 from vqgan.frames import to_frames
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
 from vqgan.train import run
@@ -192,6 +195,49 @@ def test_choices_train(composed: Compose, tmp_path: Path, values: list[str]) -> 
     last = rows(tmp_path / "run")[-1]
     assert last["step"] == 3
     assert all(isinstance(value, float | int) for value in last.values())
+
+
+@pytest.mark.parametrize("cadence", ["trainer.log_every=1", "trainer.checkpoint_every=2"])
+def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cadence: str
+) -> None:
+    def poison(self: Trainer, step: int, clips: Any, original: Any = Trainer.step) -> dict[str, torch.Tensor]:
+        metrics: dict[str, torch.Tensor] = original(self, step, clips)
+        if step == 3:
+            with torch.no_grad():
+                self.autoencoder.last_layer.fill_(float("nan"))
+            metrics["train/total"] = torch.tensor(float("nan"))
+        return metrics
+
+    monkeypatch.setattr(Trainer, "step", poison)
+    with pytest.raises(DivergedError, match="step 4") as error:
+        run(composed("trainer.steps=9", "trainer.log_every=100", "trainer.checkpoint_every=2", cadence))
+    assert error.value.exit_code == 4
+    latest = torch.load(tmp_path / "run" / "checkpoints" / "latest" / "state.pt", weights_only=True)
+    assert all(torch.isfinite(value).all() for value in latest["autoencoder"].values())
+    assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-00000002"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    values = ["trainer.steps=6", "loss.discriminator_start=1", "trainer.log_every=1"]
+    whole = run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
+    interrupted = composed(*values, f"run_dir={tmp_path / 'stopped'}")
+
+    def interrupt(self: Trainer, step: int, clips: Any, original: Any = Trainer.step) -> dict[str, torch.Tensor]:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        metrics: dict[str, torch.Tensor] = original(self, step, clips)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupt)
+        with pytest.raises(StoppedError, match="after step 3") as error:
+            run(interrupted)
+    assert error.value.exit_code == 143
+    assert fingerprint(run(interrupted)) == fingerprint(whole)
 
 
 @pytest.mark.slow

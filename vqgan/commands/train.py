@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vqgan.config import TOP_LEVEL, conf_dir, unknown_choice, unknown_key, unresolvable
-from vqgan.errors import ConfigError, StorageError, VQGANError
+from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
 from vqgan.run_folder import load_config, typed_for
 
 MULTIRUN = ("-m", "--multirun")
@@ -40,7 +40,7 @@ def compose_and_run(config: DictConfig) -> None:
         config.run_dir = str(folder)
         train.run(config, typed)
     except USER_ERRORS as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
+        if hydra_config.mode == RunMode.MULTIRUN and not isinstance(error, StoppedError):
             raise  # the other jobs of a multirun go on, and Hydra ends with this error after them
         _end(error)
     finally:
