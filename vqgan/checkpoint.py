@@ -147,8 +147,8 @@ class Checkpoints:
             )
         try:
             state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            raise CheckpointError(f"The checkpoint {path} is not plain data, so it was not loaded ({error}).") from None
+        except (pickle.UnpicklingError, RuntimeError):
+            raise CheckpointError(f"The checkpoint {path} is not plain data, so it was not loaded.") from None
         return step, state
 
     def _link(self, name: str, target: Path) -> None:

@@ -150,3 +150,18 @@ def test_a_mistake_in_an_experiment_is_named(lines: list[str], message: str, com
         run(composed(experiment(tmp_path, *lines), "experiment=mine"))
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("file", sorted((conf_dir().parent / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_sweep_varies_keys_that_exist(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert lines[0].endswith("?")
+    assert "wandb sweep" in lines[1]
+    sweep = OmegaConf.load(file)
+    config = composed_as_typed("data=videos", "data.root=x")
+    groups = {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
+    for key, parameter in sweep.parameters.items():
+        assert key in groups or OmegaConf.select(config, key) is not None, key  # type: ignore[arg-type]
+        for value in parameter["values"]:
+            composed_as_typed("data=videos", "data.root=x", f"{key}={value}")
+    assert sweep.metric.name == "validation/psnr"
