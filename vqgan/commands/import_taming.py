@@ -66,8 +66,8 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError):
         # torch's own message would advise to read it without protection
         raise CheckpointError(
-            f"{file} cannot be read as plain data. Nothing else is ever loaded, since it could run code. If you trust it, "
-            "save its state dict alone with the software that wrote it: torch.save(model.state_dict(), FILE)."
+            f"{file} cannot be read as plain data. Nothing else is ever loaded, since it could run code. If you "
+            "trust it, save its state dict alone with the software that wrote it: torch.save(model.state_dict(), FILE)."
         ) from None
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
