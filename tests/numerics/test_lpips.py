@@ -54,6 +54,7 @@ def test_distance_and_gradient(lpips: LPIPS, golden: dict[str, Any]) -> None:
     assert float(gradient.norm()) == pytest.approx(golden["grad_norm_of_mean_wrt_b"], rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision", "ignore::FutureWarning:lpips")  # lpips is of 2021
 def test_against_the_lpips_package(lpips: LPIPS, trunk: Path, golden: dict[str, Any]) -> None:
     try:
         import lpips as package
