@@ -32,6 +32,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, backbone: Backbone, quantizer: Quantizer) -> None:
         super().__init__()
+        self.downsampling = backbone.downsampling
         self.encoder = Encoder(backbone)
         self.quant_conv = nn.Conv2d(backbone.latent_channels, backbone.latent_dim, 1)
         self.quantizer = quantizer
@@ -50,7 +51,17 @@ class Autoencoder(nn.Module):
         return AutoencoderOutput(reconstruction.float(), quantized.loss, quantized.perplexity, quantized.indices)
 
     def quantize(self, frames: Float[Tensor, "frames rgb height width"]) -> Quantized:
-        """Frames to codes, with everything that the quantizer measures; float32 from the latents on."""
+        """Frames to codes, with everything that the quantizer measures; float32 from the latents on.
+
+        Raises:
+            ValueError: the frames have another shape or type.
+        """
+        fits = frames.ndim == 4 and not any(side % self.downsampling for side in frames.shape[2:])
+        if not fits or not frames.is_floating_point():
+            raise ValueError(
+                f"Frames must be (frames, rgb, height, width) in [-1, 1] with sides that are multiples of "
+                f"{self.downsampling}, but are {tuple(frames.shape)} of {frames.dtype}."
+            )
         latents = self.quant_conv(self.encoder(frames))
         with torch.autocast(latents.device.type, enabled=False):
             return self.quantizer(latents.float())
@@ -60,5 +71,14 @@ class Autoencoder(nn.Module):
         return self.quantize(frames).indices
 
     def decode(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
-        """Code indices to frames, nominally in [-1, 1]."""
+        """Code indices to frames, nominally in [-1, 1].
+
+        Raises:
+            ValueError: an index is not in [0, codebook_size).
+        """
+        size = self.quantizer.codebook_size
+        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
+            raise ValueError(
+                f"Indices must be in [0, {size}), but go from {int(indices.min())} to {int(indices.max())}."
+            )
         return self.decoder(self.post_quant_conv(self.quantizer.lookup(indices))).float()

@@ -15,8 +15,8 @@ STYLE = """
 :root { color-scheme: light dark; --line: #2563eb; --grid: #8884; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1320px; margin: 0 auto; padding: 1rem; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-weight: 600; } svg, img { width: 100%; height: auto; }
-img { image-rendering: pixelated; max-width: 1100px; } svg text { fill: currentColor; font-size: 11px; }
+figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
+img { max-width: 100%; height: auto; } svg text { fill: currentColor; font-size: 11px; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
 pre { overflow-x: auto; }
 """
@@ -87,12 +87,12 @@ def _chart(name: str, points: list[tuple[float, float]]) -> str:
     line = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
     edges = "".join(
         f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--grid)"/>'
-        f'<text x="{MARGIN}" y="{y(v) - 4:.1f}">{v:.4g}</text>'
+        f'<text x="{MARGIN}" y="{y(v) + (-4 if v == high else 12):.1f}">{v:.4g}</text>'
         for v in dict.fromkeys((low, high))
     )
     steps = (
-        f'<text x="{MARGIN}" y="{HEIGHT - 14}">{first:.0f}</text>'
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 14}" text-anchor="end">step {last:.0f}</text>'
+        f'<text x="{MARGIN}" y="{HEIGHT - 6}">{first:.0f}</text>'
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 6}" text-anchor="end">step {last:.0f}</text>'
     )
     return (
         f"<figure><figcaption>{name}</figcaption>"

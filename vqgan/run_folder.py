@@ -16,6 +16,15 @@ from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageErr
 
 # What a run cannot change and still be the same run.
 FIXED = ("backbone", "model", "discriminator")
+# What changes with the same run_dir only by mistake, as when the overrides are not typed again; resume= may change it.
+EXPECTED = ("seed", "data")
+FREE = {
+    "batch_size",
+    "workers",
+    "validation_clips",
+    "max_bad_fraction",
+    "max_bad_files",
+}  # values of data that may change
 
 
 class RunFolder:
@@ -86,8 +95,8 @@ class RunFolder:
         before = load_config(self.path)
         if before is None:
             return
-        for key in FIXED:
-            old, new = (OmegaConf.to_container(c[key], resolve=True) for c in (before, self.config))
+        for key in (*FIXED, *(EXPECTED if self.config.resume is None else ())):
+            old, new = (_comparable(config, key) for config in (before, self.config))
             if old != new:
                 difference = _difference(old, new, key)
                 raise ConfigError(
@@ -112,6 +121,11 @@ def load_config(folder: Path) -> DictConfig | None:
     if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
         raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
     return config
+
+
+def _comparable(config: DictConfig, key: str) -> object:
+    value = OmegaConf.to_container(config, resolve=True).get(key)  # type: ignore[union-attr]
+    return {k: v for k, v in value.items() if k not in FREE} if isinstance(value, dict) else value
 
 
 def typed_for(folder: Path) -> list[str]:

@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows lacks the last
+
 
 class StopSignals:
     """While it is open, SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process at once."""
@@ -22,10 +24,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-                if hasattr(signal, name):
-                    number = signal.Signals[name]
-                    self._before[number] = signal.signal(number, self._note)
+            for name in STOP_SIGNALS:
+                number = signal.Signals[name]
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

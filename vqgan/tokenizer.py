@@ -144,6 +144,8 @@ def write(
         save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
         if discriminator is not None:
             save_file({k: v.contiguous() for k, v in discriminator.items()}, folder / DISCRIMINATOR)
+        for file in folder.glob("*.safetensors"):
+            file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
         (folder / "README.md").write_text(card)
     except (OSError, SafetensorError) as error:

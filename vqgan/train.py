@@ -43,7 +43,7 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     check_top_level(config)
     with RunFolder(Path(config.run_dir), config, overrides) as folder:
         trainer = make_trainer(config, folder.path)
-        print(f"vqgan {config.name}\n{table(_summary(trainer))}", flush=True)
+        print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
         try:
             trainer.run()
         finally:
@@ -128,10 +128,8 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
     values = trainer.last_validation
     checkpoints = trainer.folder / "checkpoints"
     return [
-        (
-            "validation PSNR",
-            f"{values['validation/psnr']:.2f} dB ({values['validation/psnr_mean_colour']:.2f} dB: mean colour)",
-        ),
+        ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
+        ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB"),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
         ("report", str(trainer.folder / "report.html")),

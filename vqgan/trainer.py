@@ -128,6 +128,8 @@ class Trainer:
         """
         self.done = self.checkpoints.load_latest(**self.state())
         with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress:
+            if self.done >= self.settings.steps:
+                print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
             if self.done == 0:
                 self._log(progress, self._validation_row())
             batches = self.loader.batches(first=self.done * self.settings.accumulate)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from tests.conftest import Compose
-from vqgan.errors import DivergedError, StoppedError
+from vqgan.errors import ConfigError, DivergedError, StoppedError
 from vqgan.frames import to_frames
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
 from vqgan.train import run
@@ -240,6 +241,40 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
             run(interrupted)
     assert error.value.exit_code == 143
     assert fingerprint(run(interrupted)) == fingerprint(whole)
+
+
+def test_a_signal_to_the_whole_process_group_saves_too(tmp_path: Path) -> None:
+    """As schedulers and `timeout` send it: the loader's workers must outlive it."""
+    command = [sys.executable, "train.py", "logger=none", "data.workers=2", "data.validation_clips=2",
+               "trainer.steps=9999", "data.batch_size=2", f"run_dir={tmp_path}"]  # fmt: skip
+    with subprocess.Popen(
+        command, cwd=Path(__file__).resolve().parents[2], start_new_session=True, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "metrics.jsonl").exists() or len(rows(tmp_path)) < 2:
+            assert process.poll() is None
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in error
+    assert "resume=" in error
+    assert (tmp_path / "checkpoints" / "latest" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("change", ["seed=5", "data.flip=false", "data.videos=7"])
+def test_the_same_run_dir_with_other_data_or_seed_is_refused(composed: Compose, tmp_path: Path, change: str) -> None:
+    run(composed("trainer.steps=1"))
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match=f"{change.partition('=')[0]}: .*resume="):
+        run(composed("trainer.steps=2", change))
+    assert (tmp_path / "run" / "config.yaml").read_text() == config
+    run(composed("trainer.steps=2", "data.workers=1"))
+
+
+def test_a_run_that_has_its_steps_says_so(composed: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    run(composed("trainer.steps=2"))
+    run(composed("trainer.steps=1"))
+    assert "Nothing left to train: the run has 2 steps, and trainer.steps=1." in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 import torch
 
@@ -72,3 +73,19 @@ def test_half_precision_networks_keep_the_quantizer_exact() -> None:
 def test_sizes_out_of_range_are_named(key: str, value: object) -> None:
     with pytest.raises(InvalidValueError, match=key):
         autoencoder(**{key: value})
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, 3, 15, 16)],
+    ids=["one frame", "uint8", "odd side"],
+)
+def test_frames_that_do_not_fit_are_described(x: torch.Tensor) -> None:
+    """Here partly by the tests' shape checks, which come before the method's own."""
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=r"Frames must be|Type-check error"):
+        autoencoder().encode(x)
+
+
+def test_indices_out_of_range_are_described() -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 16\)"):
+        autoencoder().decode(torch.full((1, 8, 8), 16))

@@ -98,7 +98,7 @@ def test_a_number_out_of_range_is_refused(override: str, composed: Compose, tmp_
         (["schedule=cosine", "schedule.warmup_steps=1", "schedule.final_factor=2"], "schedule.final_factor"),
         (["data=images", "data.root=.", "data.batch_size=0"], "data.batch_size"),
         (["data.resolution=16", "backbone.resolution=0"], "backbone.resolution"),
-        (["data.fps=24"], "data.stride"),
+        (["data.fps=24", "data.stride=2"], "data.stride"),
         (["logger=wandb", "logger.wandb.mode=sometimes"], "logger.wandb.mode"),
     ],
 )

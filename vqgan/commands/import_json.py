@@ -33,13 +33,27 @@ TRAIN_KEYS = {
 }  # fmt: skip
 MODEL_ARGS = {"model_variant", "learning_rate", "n_embed", "embed_dim", "ddconfig", "lossconfig", "input_channels"}
 
+EPILOG = """\
+example: vqgan import-json params.json --out conf/experiment/mine.yaml
+
+The JSON has this shape (lossconfig and most values may be missing):
+  {"model_type": "TamingVQGAN",
+   "model_args": {"model_variant": "EMAVQ", "learning_rate": 1e-4, "n_embed": 1024, "embed_dim": 256,
+                  "ddconfig": {"z_channels": 256, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+                               "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2, "attn_resolutions": [16],
+                               "dropout": 0.0},
+                  "lossconfig": {"target": "...VQLPIPSWithDiscriminator", "params": {"disc_start": 10000}}},
+   "train_args": {"num_steps": 100000}}
+"""
+
 
 def main() -> None:
     """`vqgan import-json PARAM.json --out conf/experiment/NAME.yaml`."""
     parser = argparse.ArgumentParser(
         prog="vqgan import-json",
         description=__doc__,
-        epilog="example: vqgan import-json params.json --out conf/experiment/mine.yaml",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", metavar="PARAM.json", type=Path)
     parser.add_argument("--out", metavar="YAML", type=Path, required=True, help="the recipe: conf/experiment/NAME.yaml")

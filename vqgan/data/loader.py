@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vqgan.data.folder import BadFiles, ClipDataset, UnusableError
 from vqgan.errors import DataError
+from vqgan.signals import STOP_SIGNALS
 
 Failures = list[tuple[str, str]]  # path, reason
 READERS = 4
@@ -133,3 +135,6 @@ def _collate(samples: list[tuple[Tensor | None, Failures]]) -> tuple[Tensor | No
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # A signal to the whole process group is the training process's business: it saves, and ends its workers.
+    for name in STOP_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -31,8 +31,8 @@ class Videos(Folder[VideoFile]):
 
     Args:
         clip_frames: frames of a clip.
-        stride: take every stride-th frame; null with `fps`.
-        fps: take the frame on screen at each 1/fps seconds, whatever the file's frame rate; null with `stride`.
+        stride: take every stride-th frame.
+        fps: take the frame on screen at each 1/fps seconds instead, whatever the file's frame rate; null for `stride`.
     """
 
     clip_frames: int
@@ -46,9 +46,8 @@ class Videos(Folder[VideoFile]):
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check(self.stride is None or self.stride > 0, "stride", self.stride, "positive")
         check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check(
-            (self.stride is None) != (self.fps is None), "stride", self.stride, "null when fps is given, else a number"
-        )
+        check(self.fps is None or self.stride in (None, 1), "stride", self.stride, "1 when fps is given")
+        check(self.fps is not None or self.stride is not None, "stride", self.stride, "a number unless fps is given")
 
     def scan(self, path: Path) -> tuple[VideoFile, str | None]:
         """Index a video; too few frames for one clip make it unusable."""

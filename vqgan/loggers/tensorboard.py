@@ -27,7 +27,7 @@ class TensorBoard(Logger):
         try:
             import tensorboard  # noqa: F401
         except ImportError:
-            raise ConfigError("logger=tensorboard needs the extra: pip install 'vqgan[tensorboard]'.") from None
+            raise ConfigError("logger=tensorboard needs the extra: pip install tensorboard.") from None
         self.folder = folder / "tensorboard"
         self.writer: SummaryWriter | None = None
 
