@@ -60,6 +60,7 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     loss = make_loss(config)
     schedule: Schedule = build(config.schedule, "schedule")
     data: Folder[Any] = build(config.data, "data")
+    check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
     fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)

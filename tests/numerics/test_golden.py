@@ -177,7 +177,7 @@ def test_trajectory(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("vqgan.trainer.to_frames", lambda frames: frames)  # the reference's input is float already
     for step, row in enumerate(golden.trajectory):
         metrics = trainer.step(step, [golden.frames(step + 1)])
-        relative = 1e-3 if step >= len(golden.trajectory) - 3 else 1e-4
+        relative = 1e-3 if step >= len(golden.trajectory) * 2 // 3 else 1e-4  # differences grow
         for theirs, name in METRICS.items():
             if theirs in row:
                 assert close(metrics[name], row[theirs], relative), f"step {step}: {name}"
@@ -208,7 +208,7 @@ def record_gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[
 def check_gradients(golden: Golden, gradients: dict[str, dict[str, float]]) -> None:
     for key in ("grad0", "disc_grad0"):
         expected = {n.removeprefix(f"{key}/"): v for n, v in golden.arrays.items() if n.startswith(f"{key}/")}
-        assert expected
+        assert expected or key == "disc_grad0", "a short trajectory may end before the discriminator's first step"
         for name, norm in expected.items():
             found = gradients[key].get(ours(name.removeprefix(DISCRIMINATOR)), 0.0)
             assert close(found, norm, 1e-4, FLOOR), f"{key} of {name}: {found} instead of {float(norm)}"

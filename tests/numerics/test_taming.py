@@ -125,6 +125,8 @@ def call(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -
 def test_the_command_and_further_training(
     reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: Compose
 ) -> None:
+    if reference.params["ddconfig"]["in_channels"] != 3:
+        pytest.skip("videos have three channels")
     checkpoint, config, out = tmp_path / "last.ckpt", tmp_path / "model.yaml", tmp_path / "tokenizer"
     torch.save({"state_dict": reference.state, "global_step": 7}, checkpoint)
     params = {k: v for k, v in reference.params.items() if k != "variant"}
