@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,43 @@ def test_what_is_no_tokenizer_is_said_clearly(tmp_path: Path) -> None:
 def test_the_import_needs_no_torch() -> None:
     code = "import sys, vqgan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_hub_id_is_downloaded_by_huggingface_hub(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export.export(trained, out, "safetensors")
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        asked.append((name, allow_patterns))
+        return str(out)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    frames = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(vqgan.load("someone/tokenizer").encode(frames), vqgan.load(out).encode(frames))
+    assert asked == [("someone/tokenizer", ["model.safetensors", "discriminator.safetensors", "config.json"])]
+
+
+def test_without_the_hub_package_or_without_a_network_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match="pip install"):
+        vqgan.load("someone/tokenizer")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=unreachable))
+    with pytest.raises(ConfigError, match="no network"):
+        vqgan.load("someone/tokenizer")
+
+
+def test_a_damaged_best_checkpoint_is_not_loaded(trained: Path) -> None:
+    best = (trained / "checkpoints" / "best").resolve() / "state.pt"
+    content = bytearray(best.read_bytes())
+    content[len(content) // 2] ^= 1
+    best.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged"):
+        vqgan.load(trained)
