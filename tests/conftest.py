@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
@@ -20,6 +21,7 @@ with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecke
     import vqgan.train  # noqa: F401
 
 from vqgan.config import conf_dir  # noqa: E402
+from vqgan.losses.lpips import vgg16_features  # noqa: E402
 
 Compose = Callable[..., DictConfig]
 REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
@@ -57,3 +59,11 @@ def real_videos() -> Path:
     if not REAL_VIDEOS.is_dir():
         pytest.skip("no folder of real videos")
     return REAL_VIDEOS
+
+
+@pytest.fixture(scope="session")
+def vgg16_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like the one that would be downloaded, with random weights."""
+    file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
+    torch.save({f"features.{name}": value for name, value in vgg16_features().state_dict().items()}, file)
+    return file

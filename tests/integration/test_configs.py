@@ -16,7 +16,6 @@ from vqgan.config import build, check_top_level, conf_dir
 from vqgan.data import BadFiles, Folder
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
-from vqgan.losses.lpips import vgg16_features
 from vqgan.train import make_trainer, run
 
 CHOICES = sorted((file.parent.name, file.stem) for file in conf_dir().glob("*/*.yaml"))
@@ -29,14 +28,6 @@ PROMISED = (  # keys of DESIGN.md
     "trainer.discriminator_every", "trainer.accumulate", "trainer.precision", "trainer.compile", "trainer.device",
     "trainer.log_every", "trainer.evaluate_every", "trainer.checkpoint_every", "name", "seed", "run_dir", "resume",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def vgg16_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like the one that would be downloaded, with random weights."""
-    file = tmp_path_factory.mktemp("weights") / "vgg16.pth"
-    torch.save({f"features.{name}": value for name, value in vgg16_features().state_dict().items()}, file)
-    return file
 
 
 def composed_as_typed(*overrides: str) -> object:

@@ -27,6 +27,8 @@ PANELS = {
 }  # fmt: skip
 ADVERSARIAL = ("trainer.log_every=1", "loss.discriminator_start=0", "trainer.discriminator_every=1")
 
+pytestmark = pytest.mark.tracker
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -243,6 +243,19 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
     assert fingerprint(run(interrupted)) == fingerprint(whole)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_full_loss_trains_and_is_measured_in_float32(
+    composed: Compose, tmp_path: Path, vgg16_weights: Path, precision: str
+) -> None:
+    values = ["loss=vqgan", f"loss.perceptual.weights={vgg16_weights}", "loss.discriminator_start=1"]
+    trainer = run(composed(*values, f"trainer.precision={precision}", "trainer.log_every=1"))
+    last = rows(tmp_path / "run")[-1]
+    assert {"train/perceptual", "train/adversarial", "adversarial/weight", "validation/lpips"} <= last.keys()
+    assert trainer.latest["train/perceptual"].dtype == torch.float32
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "latest" / "state.pt", weights_only=True)
+    assert "loss" not in saved, "the perceptual network is no part of a checkpoint"
+
+
 def test_a_signal_to_the_whole_process_group_saves_too(tmp_path: Path) -> None:
     """As schedulers and `timeout` send it: the loader's workers must outlive it."""
     command = [sys.executable, "train.py", "logger=none", "data.workers=2", "data.validation_clips=2",

@@ -56,8 +56,10 @@ class LPIPS(nn.Module):
         self, a: Float[Tensor, "frames rgb height width"], b: Float[Tensor, "frames rgb height width"]
     ) -> Float[Tensor, "frames"]:
         """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels."""
+        # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
         distances = [
-            head((x - y).square()).mean(dim=(1, 2, 3)) for head, x, y in zip(self.heads, self._taps(a), self._taps(b))
+            ((x - y).square() * weight).sum(1).mean(dim=(1, 2))
+            for weight, x, y in zip(self.heads.parameters(), self._taps(a), self._taps(b))
         ]
         return torch.stack(distances).sum(0)
 
