@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.config import values_of
 from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
 
 # What a run cannot change and still be the same run.
@@ -124,8 +125,10 @@ def load_config(folder: Path) -> DictConfig | None:
 
 
 def _comparable(config: DictConfig, key: str) -> object:
-    value = OmegaConf.to_container(config, resolve=True).get(key)  # type: ignore[union-attr]
-    return {k: v for k, v in value.items() if k not in FREE} if isinstance(value, dict) else value
+    value = config.get(key)
+    if not isinstance(value, DictConfig):
+        return value
+    return {k: v for k, v in values_of(value, key).items() if k not in FREE}
 
 
 def typed_for(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import Compose
 from vqgan.autoencoder import Autoencoder
@@ -30,7 +30,7 @@ PROMISED = (  # keys of DESIGN.md
 )  # fmt: skip
 
 
-def composed_as_typed(*overrides: str) -> object:
+def composed_as_typed(*overrides: str) -> DictConfig:
     """The config without the small sizes of the other tests."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("train", list(overrides))
@@ -59,9 +59,9 @@ def test_every_choice_composes_and_builds(
 @pytest.mark.parametrize("choice", BACKBONES)
 def test_every_backbone_builds_at_its_own_size(choice: str) -> None:
     config = composed_as_typed(f"backbone={choice}")
-    backbone = build(config.backbone, "backbone")  # type: ignore[attr-defined]
+    backbone = build(config.backbone, "backbone")
     with torch.device("meta"):
-        autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))  # type: ignore[attr-defined]
+        autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
         frames = torch.empty(1, backbone.image_channels, backbone.resolution, backbone.resolution)
         latents = autoencoder.quant_conv(autoencoder.encoder(frames))
     side = backbone.resolution // backbone.downsampling
@@ -80,8 +80,8 @@ def test_every_experiment_opens_with_its_question_and_command(name: str) -> None
     overrides = shlex.split(comments[1])[3:]
     assert f"experiment={name}" in overrides
     config = composed_as_typed(*overrides)
-    check_top_level(config)  # type: ignore[arg-type]
-    assert config.name != "vqgan"  # type: ignore[attr-defined]  # its runs are kept apart from the demo's
+    check_top_level(config)
+    assert config.name != "vqgan"  # its runs are kept apart from the demo's
 
 
 @pytest.mark.parametrize("logger", ["wandb", "tensorboard", "none", "[wandb,tensorboard]"])
@@ -99,7 +99,7 @@ def test_the_promised_keys_exist(model: str, backbone: str, data: str, logger: s
             assert part in value, key
             value = value[part]
     loggers = {"none": set(), "[wandb,tensorboard]": {"wandb", "tensorboard"}}.get(logger, {logger})
-    assert set(config.logger) == loggers  # type: ignore[attr-defined]
+    assert set(config.logger) == loggers
 
 
 def experiment(folder: Path, *lines: str) -> str:
@@ -116,7 +116,7 @@ def test_an_experiment_wins_over_the_primary_config_and_the_command_line_over_bo
         "trainer: {steps: 7, keep: 9}", "model: {quantizer: {codebook_size: 99}}",
     )  # fmt: skip
     config = composed_as_typed(mine, "experiment=mine", "trainer.steps=8", "seed=6")
-    check_top_level(config)  # type: ignore[arg-type]
+    check_top_level(config)
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     assert (values["name"], values["seed"]) == ("mine", 6)
@@ -152,7 +152,7 @@ def test_every_sweep_varies_keys_that_exist(file: Path) -> None:
     config = composed_as_typed("data=videos", "data.root=x")
     groups = {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
     for key, parameter in sweep.parameters.items():
-        assert key in groups or OmegaConf.select(config, key) is not None, key  # type: ignore[arg-type]
+        assert key in groups or OmegaConf.select(config, key) is not None, key
         for value in parameter["values"]:
             composed_as_typed("data=videos", "data.root=x", f"{key}={value}")
     assert sweep.metric.name == "validation/psnr"
