@@ -7,7 +7,7 @@
 `python train.py --help` shows the groups and every key.
 """
 
-from vqgan.commands.train import main
+from vqgan.commands import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

@@ -21,9 +21,11 @@ with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecke
     import vqgan.train  # noqa: F401
 
 from vqgan.config import conf_dir  # noqa: E402
+from vqgan.data import Limits  # noqa: E402
 from vqgan.losses.lpips import vgg16_features  # noqa: E402
 
 Compose = Callable[..., DictConfig]
+LIMITS = Limits(seconds=10, megabytes=512, stall_seconds=60)
 REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 
 

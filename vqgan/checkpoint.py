@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from vqgan.errors import CheckpointError, ConfigError, StorageError
+from vqgan.errors import CheckpointError, ConfigError, StorageError, storing
+
+MANIFEST, STATE = "manifest.json", "state.pt"
+LARGEST_MANIFEST = 2**16  # bytes
 
 
 class Stateful(Protocol):
@@ -30,7 +34,7 @@ class Checkpoints:
     """The folder `checkpoints` of a run: `step-00001000/{state.pt, manifest.json}` and the links `latest` and `best`.
 
     Args:
-        folder: made at the first save.
+        folder: made at the first save; the run folder must be there.
         keep: so many of the newest stay, and the best.
     """
 
@@ -40,36 +44,40 @@ class Checkpoints:
     def save(self, step: int, score: float | None = None, **stateful: Stateful) -> Path:
         """Write the checkpoint of step `step`; if `score` is the highest so far it becomes `best`.
 
+        At every instant there is a good checkpoint, if there was one before.
+
         Raises:
             StorageError: it cannot be written; the older checkpoints are untouched.
         """
         target, aside = self._path(step), self.folder / f".unfinished-{step}"
+        state = {name: part.state_dict() for name, part in stateful.items()}
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            torch.save({name: part.state_dict() for name, part in stateful.items()}, aside / "state.pt")
-            manifest = {
-                "step": step,
-                "score": score,
-                "torch": torch.__version__,
-                "files": {
-                    "state.pt": {"sha256": _sha256(aside / "state.pt"), "bytes": (aside / "state.pt").stat().st_size}
-                },
-            }
-            (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            for part in (*aside.iterdir(), aside):
-                _flush(part)
-            shutil.rmtree(target, ignore_errors=True)
-            aside.rename(target)
-            _flush(self.folder)
-            self._link("latest", target)
-            if score is not None and score > self.best_score():
-                self._link("best", target)
-            self._prune()
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            shutil.rmtree(aside, ignore_errors=True)
-            raise StorageError(f"The checkpoint of step {step} cannot be written to {target}: {error}.") from error
+            with storing(target, size_of(state)):
+                self.folder.mkdir(exist_ok=True)
+                self._discard(self.folder.glob(".unfinished-*"))  # what kills have left
+                self._write(aside, step, score, state)
+                self._publish(aside, target)
+                self._link("latest", target)
+                if score is not None and score > self.best_score():
+                    self._link("best", target)
+                self._prune(step)
+        except StorageError:
+            self._discard([aside])
+            raise
         return target
+
+    def require_room(self, size: int) -> None:
+        """Check before the first step that there is room for two checkpoints of `size` bytes.
+
+        Raises:
+            StorageError: there is not.
+        """
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < 2 * size:
+            raise StorageError(
+                f"{self.folder} has no room for checkpoints: the new one and the one before it need "
+                f"{2 * size:,} bytes, and {free:,} are free. Free some space, or choose another run_dir."
+            )
 
     def load_latest(self, **stateful: Stateful) -> int:
         """Give each part its state from the newest good checkpoint.
@@ -81,12 +89,14 @@ class Checkpoints:
             CheckpointError: there are checkpoints, but none is intact.
             ConfigError: it is of another model.
         """
-        found = sorted(self.folder.glob("step-*"), reverse=True)
+        found = self._newest_first()
+        dangling = (self.folder / "latest").is_symlink() and not (self.folder / "latest").exists()
+        complaints = [f"{self.folder / 'latest'} leads to no checkpoint."] if dangling else []
         for path in found:
             try:
-                step, state = self._read(path)
+                step, state = read(path)
             except CheckpointError as error:
-                warnings.warn(f"{error} The one before it is tried.", stacklevel=2)
+                complaints.append(str(error))
                 continue
             if state.keys() != stateful.keys():
                 raise ConfigError(
@@ -95,13 +105,12 @@ class Checkpoints:
             for name, part in stateful.items():
                 try:
                     part.load_state_dict(state[name])
-                except (RuntimeError, ValueError) as error:
+                except (RuntimeError, ValueError, KeyError, TypeError) as error:
                     raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
+            if complaints:
+                warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)
             return step
-        if found:
-            raise CheckpointError(
-                f"None of the {len(found)} checkpoints in {self.folder} is intact, so nothing was loaded."
-            )
+        self._refuse_if_any(complaints)
         return 0
 
     def read_best(self) -> tuple[int, dict[str, Any]]:
@@ -110,60 +119,158 @@ class Checkpoints:
         Raises:
             CheckpointError: none is intact, or there is none.
         """
-        best = [self.folder / "best"] if (self.folder / "best").exists() else []
-        found = [*best, *sorted(self.folder.glob("step-*"), reverse=True)]
-        for path in found:
+        best = (self.folder / "best").resolve()
+        found = [*([best] if best in [path.resolve() for path in self._newest_first()] else []), *self._newest_first()]
+        complaints = []
+        for path in dict.fromkeys(found):
             try:
-                return self._read(path)
+                step, state = read(path)
             except CheckpointError as error:
-                warnings.warn(f"{error} Another one is tried.", stacklevel=2)
-        raise CheckpointError(f"None of the {len(found)} checkpoints in {self.folder} is intact.")
+                complaints.append(str(error))
+                continue
+            if complaints:
+                warnings.warn(f"{' '.join(complaints)} {path} is taken instead.", stacklevel=2)
+            return step, state
+        self._refuse_if_any(complaints)
+        raise CheckpointError(f"There is no checkpoint in {self.folder}.")
 
     def best_score(self) -> float:
         """The score of `best`; minus infinity if there is none."""
         try:
-            return float(json.loads((self.folder / "best" / "manifest.json").read_text())["score"])
-        except (OSError, ValueError):
+            return float(read_manifest(self.folder / "best")["score"])
+        except (CheckpointError, TypeError, ValueError, KeyError):
             return float("-inf")
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
-    def _read(self, path: Path) -> tuple[int, dict[str, Any]]:
-        """A checkpoint's step and state, after comparing its hash.
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), key=_number, reverse=True)
 
-        Raises:
-            CheckpointError: something is missing or altered.
-        """
-        try:
-            manifest = json.loads((path / "manifest.json").read_text())
-            step, expected = int(manifest["step"]), manifest["files"]["state.pt"]["sha256"]
-            found = _sha256(path / "state.pt")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
-        if found != expected:
+    def _refuse_if_any(self, complaints: list[str]) -> None:
+        """Raise unless there never was a checkpoint: a run must not begin anew in silence."""
+        if complaints:
             raise CheckpointError(
-                f"The checkpoint {path} is damaged: state.pt is not what was saved (SHA-256 differs)."
+                f"{' '.join(complaints)} No checkpoint in {self.folder} is intact, so nothing was loaded. Bring one "
+                "back from a copy, or begin anew with another run_dir."
             )
-        try:
-            state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError):
-            raise CheckpointError(f"The checkpoint {path} is not plain data, so it was not loaded.") from None
-        return step, state
+
+    def _write(self, aside: Path, step: int, score: float | None, state: Mapping[str, Any]) -> None:
+        aside.mkdir()
+        torch.save(dict(state), aside / STATE)
+        file = aside / STATE
+        files = {STATE: {"sha256": _sha256(file), "bytes": file.stat().st_size}}
+        manifest = {"step": step, "score": score, "torch": torch.__version__, "files": files}
+        (aside / MANIFEST).write_text(_with_digest(manifest))
+        for part in (*aside.iterdir(), aside):
+            _flush(part)
+
+    def _publish(self, aside: Path, target: Path) -> None:
+        self._discard([target])  # it can only be a damaged one, from which an earlier resume fell back
+        aside.rename(target)
+        _flush(self.folder)
 
     def _link(self, name: str, target: Path) -> None:
         aside = self.folder / f".{name}"
         aside.unlink(missing_ok=True)
         aside.symlink_to(target.name)
         aside.replace(self.folder / name)
+        _flush(self.folder)
 
-    def _prune(self) -> None:
-        kept = {(self.folder / "best").resolve()} | {
-            p.resolve() for p in sorted(self.folder.glob("step-*"))[-self.keep :]
-        }
-        for path in self.folder.glob("step-*"):
-            if path.resolve() not in kept:
-                shutil.rmtree(path)
+    def _prune(self, step: int) -> None:
+        """Keep the newest and the best. Those of later steps are damaged: else the run would have gone on from them."""
+        older = [path for path in self._newest_first() if _number(path) <= _number(self._path(step))]
+        kept = {(self.folder / "best").resolve(), *(path.resolve() for path in older[: self.keep])}
+        self._discard(path for path in self._newest_first() if path.resolve() not in kept)
+
+    @staticmethod
+    def _discard(folders: Iterator[Path] | list[Path]) -> None:
+        for folder in list(folders):
+            (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def read(path: Path) -> tuple[int, dict[str, Any]]:
+    """A checkpoint's step and state, after comparing its size and hash; no code in it is ever run.
+
+    Raises:
+        CheckpointError: something is missing or altered, or it is more than plain data.
+    """
+    manifest = read_manifest(path)
+    file = path / STATE
+    try:
+        step, expected = int(manifest["step"]), dict(manifest["files"][STATE])
+        if file.stat().st_size != expected["bytes"]:
+            raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} has not the size that was saved.")
+        if _sha256(file) != expected["sha256"]:
+            raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} is not what was saved (SHA-256 differs).")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
+    state = read_plain(file)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"The checkpoint {path} holds no state.")
+    return step, state
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, if it is exactly what was written.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        if (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
+            raise ValueError("too large")
+        text = (path / MANIFEST).read_text()
+        manifest = json.loads(text)
+        whole = {key: value for key, value in manifest.items() if key != "sha256"}
+        if text != _with_digest(whole):
+            raise ValueError("not what was saved")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"The checkpoint {path} is damaged: {MANIFEST}: {error}.") from None
+    return whole
+
+
+def read_plain(file: Path) -> Any:
+    """What `torch.save` wrote: tensors, numbers, text, lists and dicts, and nothing that would run code.
+
+    Raises:
+        CheckpointError: it is more than that, or claims to be larger than it is.
+    """
+    refused = CheckpointError(
+        f"{file} is not plain data, so it was not loaded: tensors, numbers, text, lists and dicts are all that is "
+        "ever read, since anything else could run code."
+    )
+    try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > file.stat().st_size:  # torch does not compress
+                raise refused
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception:  # a hostile file can make the reader fail in any way; torch's own advice would be to trust it
+        raise refused from None
+
+
+def size_of(state: Any) -> int:
+    """Bytes that a checkpoint of these parts takes, about."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(size_of(value) for value in state.values())
+    return sum(size_of(value) for value in state) if isinstance(state, list | tuple) else 0
+
+
+def _number(path: Path) -> str:
+    return path.name.zfill(64)  # a step of more than eight digits comes after one of eight
+
+
+def _with_digest(manifest: Mapping[str, Any]) -> str:
+    """The manifest's text, in which its own hash stands too."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": digest}, indent=1)
 
 
 def _sha256(file: Path) -> str:

@@ -22,7 +22,7 @@ from omegaconf.resolvers import oc
 
 from vqgan.errors import ConfigError, InvalidValueError, check
 
-SETTINGS = ("name", "seed", "run_dir", "resume", "init_from")
+SETTINGS = ("name", "seed", "run_dir", "resume", "allow_other_data", "init_from")
 SECTIONS = (
     "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
     "trainer",
@@ -101,6 +101,8 @@ def check_top_level(config: DictConfig) -> None:
     seed, name = values["seed"], values["name"]
     check(_fits(seed, int) and 0 <= seed < 2**31, "seed", seed, "a whole number in [0, 2^31)")
     check(isinstance(name, str) and bool(name), "name", name, _text_for("name", name))
+    other = values["allow_other_data"]
+    check(isinstance(other, bool), "allow_other_data", other, "true or false")
     for key in SECTIONS:
         check(isinstance(values[key], dict), key, values[key], "a section of values")
     _check_sections(values)
@@ -113,7 +115,10 @@ def _check_sections(values: dict[str, Any]) -> None:
     nodes = {key: values[key] for key in SECTIONS if key not in ("model", "discriminator_optimizer", "logger")}
     nodes["model.quantizer"] = values["model"].get("quantizer")
     nodes["discriminator_optimizer"] = {**values["optimizer"], **values["discriminator_optimizer"]}
-    nodes |= {f"logger.{key}": node for key, node in values["logger"].items()}
+    loggers = dict(values["logger"])
+    private = loggers.pop("private", None)
+    check(isinstance(private, bool), "logger.private", private, "true or false")
+    nodes |= {f"logger.{key}": node for key, node in loggers.items()}
     for path, node in nodes.items():
         _check_node(node, path)
 

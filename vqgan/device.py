@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.errors import ConfigError
+from vqgan.errors import ConfigError, StorageError
 
 
 def find_device(name: str) -> torch.device:
@@ -43,3 +45,38 @@ def compile_networks(autoencoder: Autoencoder, discriminator: nn.Module | None) 
     autoencoder.decoder.features = torch.compile(autoencoder.decoder.features)  # type: ignore[method-assign]
     if discriminator is not None:
         discriminator.compile()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a device or in the process."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) -> StorageError:
+    """What to say then.
+
+    Args:
+        device: where the networks are.
+        clip: shape (…, time, height, width, rgb).
+        batch_size: clips per micro-batch.
+    """
+    time, height, width = clip[-4:-1]
+    return StorageError(
+        f"Out of memory on {device}: the peak was {_peak(device) / 2**30:.1f} GiB, with {batch_size} clips of {time} "
+        f"frames of {width}×{height} at once. The newest checkpoint is good. Try a smaller data.batch_size with more "
+        "trainer.accumulate (the same step in more parts), fewer data.clip_frames, a smaller data.resolution, or "
+        "trainer.precision=bf16."
+    )
+
+
+def _peak(device: torch.device) -> int:
+    """The most bytes that were in use."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

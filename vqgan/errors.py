@@ -5,6 +5,11 @@ Every message is one paragraph: what is wrong, where (the yaml key or the file),
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class VQGANError(Exception):
     """An error that a user can mend; `exit_code` is what the process ends with."""
@@ -46,6 +51,28 @@ class StorageError(VQGANError):
     """The disk is full, read-only or gone, or memory ran out."""
 
     exit_code = 5
+
+
+@contextlib.contextmanager
+def storing(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into a `StorageError` that names it, and the bytes if it is known.
+
+    torch reports a full disk as a RuntimeError.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        need = "" if needed is None else f" It needs {needed:,} bytes, and"
+        raise StorageError(
+            f"{path} cannot be written: {reason}.{need} {_free(path)} Free some space, or choose another run_dir."
+        ) from error
+
+
+def _free(path: Path) -> str:
+    """How many bytes are free where `path` is, or would be."""
+    there = next((p for p in (path, *path.absolute().parents) if p.exists()), Path.cwd())
+    return f"{shutil.disk_usage(there).free:,} bytes are free in {there}."
 
 
 class RunFolderInUseError(VQGANError):

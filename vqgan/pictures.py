@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqgan.data.video_file import write_video
+from vqgan.errors import storing
 
 CLIP_FPS = 12
 SCALE_UP_TO = 128  # pixels: smaller frames are enlarged by a whole factor, so that a person can see them
@@ -26,17 +27,21 @@ def write_pictures(
 
     Returns:
         The files, under the names by which they are logged.
+
+    Raises:
+        StorageError: they cannot be written.
     """
-    folder.mkdir(exist_ok=True)
     rows = rearrange([originals, reconstructions], "row b t h w c -> t (row h) (b w) c").numpy()
     factor = max(1, SCALE_UP_TO // originals.shape[2])
     rows = rows.repeat(factor, axis=1).repeat(factor, axis=2)
     files = {"reconstructions/frames": folder / f"step-{step:08d}.png"}
-    Image.fromarray(rows[len(rows) // 2]).save(files["reconstructions/frames"])
-    if len(rows) > 1:
-        files["reconstructions/clips"] = folder / f"step-{step:08d}.mp4"
-        there_and_back = np.concatenate([rows, rows[-2:0:-1]])  # a few frames are over too soon
-        write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (3, 1, 1, 1))), CLIP_FPS)
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(rows[len(rows) // 2]).save(files["reconstructions/frames"])
+        if len(rows) > 1:
+            files["reconstructions/clips"] = folder / f"step-{step:08d}.mp4"
+            there_and_back = np.concatenate([rows, rows[-2:0:-1]])  # a few frames are over too soon
+            write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (3, 1, 1, 1))), CLIP_FPS)
     return files
 
 

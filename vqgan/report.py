@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from vqgan.run_folder import replace_text
+
 WIDTH, HEIGHT, MARGIN = 420, 180, 34  # of a chart, in px
 STYLE = """
 :root { color-scheme: light dark; --line: #2563eb; --grid: #8884; }
@@ -43,7 +45,7 @@ def write_report(folder: Path) -> Path | None:
 </body></html>
 """
     target = folder / "report.html"
-    target.write_text(page, encoding="utf-8")
+    replace_text(target, page)
     return target
 
 

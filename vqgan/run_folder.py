@@ -11,21 +11,18 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vqgan.config import values_of
-from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
+from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError, storing
 
 # What a run cannot change and still be the same run.
 FIXED = ("backbone", "model", "discriminator")
 # What changes with the same run_dir only by mistake, as when the overrides are not typed again; resume= may change it.
 EXPECTED = ("seed", "data")
-FREE = {
-    "batch_size",
-    "workers",
-    "validation_clips",
-    "max_bad_fraction",
-    "max_bad_files",
-}  # values of data that may change
+# Values of data that may change; which files there are is for the checkpoint to say.
+FREE = {"root", "val_root", "batch_size", "workers", "validation_clips", "max_bad_fraction", "max_bad_files", "limits"}
+LARGEST_CONFIG = 2**20  # bytes
 
 
 class RunFolder:
@@ -67,7 +64,7 @@ class RunFolder:
             for name, text in texts.items():
                 file = self.path / name
                 self.before[file] = file.read_text() if file.exists() else None
-                _replace(file, text)
+                replace_text(file, text)
         except BaseException as error:
             self.__exit__(type(error))
             raise
@@ -88,7 +85,7 @@ class RunFolder:
             if text is None:
                 file.unlink(missing_ok=True)
             else:
-                _replace(file, text)
+                replace_text(file, text)
         if None in self.before.values() and issubclass(error, ConfigError):
             (self.path / "bad_files.jsonl").unlink(missing_ok=True)  # a data error's message refers to it
 
@@ -116,8 +113,13 @@ def load_config(folder: Path) -> DictConfig | None:
     if not file.exists():
         return None
     try:
-        config = OmegaConf.load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if file.stat().st_size > LARGEST_CONFIG:
+            raise ConfigError(f"{file} is not the config of a run: it is larger than {LARGEST_CONFIG} bytes.")
+        text = file.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines of them fill a memory
+            raise ConfigError(f"{file} is not the config of a run: those have no aliases.")
+        config = OmegaConf.create(text)
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())}.") from None
     if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
         raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
@@ -139,11 +141,21 @@ def typed_for(folder: Path) -> list[str]:
     return typed
 
 
-def _replace(file: Path, text: str) -> None:
-    """Write a file so that it is never there in part."""
+def replace_text(file: Path, text: str) -> None:
+    """Write a file so that it is never there in part.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     aside = file.with_name(f".{file.name}")
-    aside.write_text(text)
-    aside.replace(file)
+    try:
+        with storing(file):
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(file)
+    except StorageError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def _difference(old: object, new: object, path: str) -> str:

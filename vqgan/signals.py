@@ -1,26 +1,55 @@
-"""Stopping when asked to."""
+"""Stopping when asked to: at once where nothing can be lost, else as soon as what is being done is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows lacks the last
 
 
+class StopRequested(KeyboardInterrupt):  # no Exception, so that nobody on the way takes it for an error to handle
+    """A signal came; its name is the message."""
+
+
 class StopSignals:
-    """While it is open, SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process at once."""
+    """While it is open, SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process.
+
+    `at_once` marks parts that may be left at any point; a signal ends them, or the next of them, by `StopRequested`.
+    """
 
     def __init__(self) -> None:
         self.name = ""
+        self._interruptible = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
         return bool(self.name)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A part that a signal may end at any point: it waits, or computes what can be computed again.
+
+        Raises:
+            StopRequested: a signal came, here or before.
+        """
+        self._interruptible = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._interruptible = False
+
+    def check(self) -> None:
+        """Raise `StopRequested` if a signal came."""
+        if self.requested:
+            raise StopRequested(self.name)
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
@@ -35,3 +64,6 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+        if self._interruptible:
+            self._interruptible = False  # a second signal must not disturb the way out
+            raise StopRequested(self.name)

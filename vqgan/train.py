@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from vqgan.blocks import Backbone
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, Folder, Loader
 from vqgan.data.loader import read_evenly
-from vqgan.errors import check
+from vqgan.device import find_device
+from vqgan.errors import VQGANError, check
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
+from vqgan.provenance import make_provenance
 from vqgan.report import write_report
 from vqgan.run_folder import RunFolder
 from vqgan.schedules import Schedule
+from vqgan.settings import Settings
 from vqgan.terminal import table
 from vqgan.tokenizer import load_weights
-from vqgan.trainer import Settings, Trainer
+from vqgan.trainer import Trainer
 
 
 def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
@@ -46,11 +50,18 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
         print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
         try:
             trainer.run()
-        finally:
-            trainer.loggers.close()
-            write_report(folder.path)
+        except BaseException:
+            with contextlib.suppress(VQGANError):  # the first error is the one to read
+                _finish(trainer, hurried=True)
+            raise
+        _finish(trainer)
         print(f"\nDone.\n{table(_result(trainer))}", flush=True)
     return trainer
+
+
+def _finish(trainer: Trainer, hurried: bool = False) -> None:
+    trainer.loggers.close(hurried)
+    write_report(trainer.folder)
 
 
 def make_trainer(config: DictConfig, folder: Path) -> Trainer:
@@ -80,9 +91,12 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         autoencoder_optimizer=autoencoder_optimizer,
         discriminator_optimizer=discriminator_optimizer,
         schedule=schedule,
-        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files),
-        validation=read_evenly(validation, data.validation_clips, bad_files),
+        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits),
+        validation=read_evenly(validation, data.validation_clips, bad_files, data.workers, data.limits),
         loggers=make_loggers(config, folder),
+        provenance=make_provenance(
+            public_values(config), find_device(settings.device), data.fingerprint, config.allow_other_data
+        ),
         folder=folder,
         seed=config.seed,
     )
@@ -107,8 +121,9 @@ def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module |
 
 def make_loggers(config: DictConfig, folder: Path) -> Loggers:
     """`metrics.jsonl`, and the chosen ones."""
-    parts = {"folder": folder, "config": public_values(config)}
-    chosen = {str(name): build(node, f"logger.{name}", **parts) for name, node in config.logger.items()}
+    parts = {"folder": folder, "config": public_values(config), "private": config.logger.private}
+    nodes = {str(name): node for name, node in config.logger.items() if name != "private"}
+    chosen = {name: build(node, f"logger.{name}", **parts) for name, node in nodes.items()}
     return Loggers({"jsonl": JsonLines(folder), **chosen})
 
 
@@ -137,4 +152,5 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
         ("best checkpoint", str((checkpoints / "best").resolve())),
+        *trainer.loggers.summaries(),
     ]

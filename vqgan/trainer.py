@@ -1,12 +1,14 @@
-"""The training loop: `run` → `step` → `update_autoencoder` / `update_discriminator`."""
+"""The training loop: `run` → `step` → gradients of both players → `update_autoencoder` / `update_discriminator`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,64 +16,25 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.checkpoint import Checkpoints, Stateful
+from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
-from vqgan.device import compile_networks, find_device
-from vqgan.errors import DivergedError, StoppedError, check
+from vqgan.device import compile_networks, find_device, is_out_of_memory, out_of_memory
+from vqgan.errors import DivergedError, StoppedError, storing
 from vqgan.evaluation import evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
 from vqgan.loggers import Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.pictures import write_pictures
+from vqgan.provenance import Provenance
 from vqgan.schedules import Schedule
-from vqgan.signals import StopSignals
+from vqgan.settings import Settings
+from vqgan.signals import StopRequested, StopSignals
+from vqgan.skipping import Buffers, SkippedSteps, gradient_norm, nonfinite
 from vqgan.terminal import Clock, Progress
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
-
-
-@dataclass(kw_only=True, frozen=True)
-class Settings:
-    """How a run is trained: the values of `conf/trainer`.
-
-    Args:
-        steps: optimizer steps of the whole run.
-        discriminator_every: the discriminator steps on every so-manieth step, from `loss.discriminator_start` on.
-        accumulate: micro-batches per step; their mean gradient is one step's.
-        clip_gradients: largest norm of each player's gradient; null for no clipping.
-        precision: of the networks, `fp32` or `bf16` (autocast); quantizer and losses are always float32.
-        compile: compile encoder, decoder and discriminator; needs a C++ compiler.
-        device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
-        log_every: steps between rows of `metrics.jsonl`.
-        evaluate_every: steps between evaluations on the validation clips.
-        pictures: validation clips to show at each evaluation.
-        checkpoint_every: steps between checkpoints; one is also written when validation is best, and at the end.
-        usage_steps: a code counts as used if it was chosen within so many steps.
-        keep: so many of the newest checkpoints stay, and the best.
-    """
-
-    steps: int
-    discriminator_every: int
-    accumulate: int
-    clip_gradients: float | None
-    precision: Literal["fp32", "bf16"]
-    compile: bool
-    device: str
-    log_every: int
-    evaluate_every: int
-    pictures: int
-    checkpoint_every: int
-    usage_steps: int
-    keep: int
-
-    def __post_init__(self) -> None:
-        for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
-                    "pictures", "usage_steps", "keep"):  # fmt: skip
-            check(getattr(self, key) > 0, key, getattr(self, key), "positive")
-        limit = self.clip_gradients
-        check(limit is None or limit > 0, "clip_gradients", limit, "positive or null")
-        find_device(self.device)
+SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
 
 
 @dataclass(kw_only=True, eq=False)
@@ -89,6 +52,7 @@ class Trainer:
         loader: the training batches.
         validation: clips to validate on, uint8 (batch, time, height, width, rgb).
         loggers: what takes the numbers.
+        provenance: software, hardware, data and config, kept with each checkpoint.
         folder: of the run.
         seed: of every random choice.
     """
@@ -103,14 +67,18 @@ class Trainer:
     loader: Loader
     validation: Tensor
     loggers: Loggers
+    provenance: Provenance
     folder: Path
     seed: int
 
     latest: dict[str, Any] = field(init=False, default_factory=dict)  # of each metric, whichever step it is from
     last_validation: dict[str, float] = field(init=False, default_factory=dict)
     done: int = field(init=False, default=0)  # finished steps
+    shown: int = field(init=False, default=-1)  # steps whose row is logged
+    saved: int = field(init=False, default=-1)  # steps in the newest checkpoint
 
     def __post_init__(self) -> None:
+        self.skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
         self.hardware = find_device(self.settings.device)
         for network in (self.autoencoder, self.discriminator, self.loss):
@@ -124,60 +92,70 @@ class Trainer:
 
         Raises:
             StoppedError: a signal came; the run is saved up to its last finished step.
-            DivergedError: a loss is not finite; the newest checkpoint is from before.
+            DivergedError: too many losses or gradients are not finite; the newest checkpoint is from before.
+            StorageError: a file cannot be written, or memory ran out; the newest checkpoint is good.
         """
-        self.done = self.checkpoints.load_latest(**self.state())
+        self._resume()
         with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress:
-            if self.done >= self.settings.steps:
-                print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
-            if self.done == 0:
-                self._log(progress, self._validation_row())
-            batches = self.loader.batches(first=self.done * self.settings.accumulate)
-            clock = Clock()
+            try:
+                self._train(stop, progress)
+                self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
+            except StopRequested as signal:
+                self._save(None)
+                raise StoppedError(
+                    f"Stopped by {signal} after step {self.done}; everything is saved. "
+                    f"Go on with: python train.py resume={self.folder}"
+                ) from None
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise out_of_memory(self.hardware, self.validation.shape, self.loader.batch_size) from error
+
+    def _train(self, stop: StopSignals, progress: Progress) -> None:
+        clock = Clock()
+        self._after_step(stop, progress, clock)  # what a stop in the middle of it has left to do
+        first = self.done * self.settings.accumulate
+        with contextlib.closing(self.loader.batches(first)) as batches:
             while self.done < self.settings.steps:
-                clips = clock.wait(lambda: [next(batches) for _ in range(self.settings.accumulate)])
+                with stop.at_once():
+                    clips = clock.wait(lambda: [next(batches) for _ in range(self.settings.accumulate)])
                 self.latest |= self.step(self.done, clips)
                 self.done += 1
                 clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
-                row = self._train_row() | clock.read() if self._is_due(self.settings.log_every) else {}
-                row |= self._validation_row() if self._is_due(self.settings.evaluate_every) else {}
-                score = row.get("validation/psnr")
-                improved = score is not None and score > self.checkpoints.best_score()
                 progress.advance()
-                if row:
-                    self._log(progress, row)
-                if improved or stop.requested or self._is_due(self.settings.checkpoint_every):
-                    self._check_finite(dict(self.autoencoder.state_dict()))
-                    self.checkpoints.save(self.done, score, **self.state())
-                if row:
-                    clock.restart()
-                if stop.requested and self.done < self.settings.steps:
-                    raise StoppedError(
-                        f"Stopped by {stop.name} after step {self.done}; everything is saved. "
-                        f"Go on with: python train.py resume={self.folder}"
-                    )
-            self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
+                self._after_step(stop, progress, clock)
 
     def step(self, step: int, clips: Sequence[Clips]) -> dict[str, Tensor]:
-        """One step of both players, on one forward pass of the autoencoder.
+        """One step of both players, on one forward pass of the autoencoder; without effect if it is not finite.
 
         Args:
             step: counted from 0; together with the seed it decides every random choice.
             clips: one batch per micro-batch.
 
         Returns:
-            Detached scalars on the device, averaged over micro-batches.
+            Detached scalars on the device, averaged over micro-batches; none if the step was skipped.
         """
         torch.manual_seed((self.seed << 32) + step)
+        buffers = Buffers(self._networks())
         micro_batches = [to_frames(batch.to(self.hardware, non_blocking=True)) for batch in clips]
-        reconstructions, metrics = self.update_autoencoder(step, micro_batches)
-        if self.loss.is_adversarial(step) and step % self.settings.discriminator_every == 0:
-            metrics |= self.update_discriminator(step, micro_batches, reconstructions)
+        reconstructions, metrics = self.autoencoder_gradients(step, micro_batches)
+        numbers = [metrics["train/total"], gradient_norm(self.autoencoder)]
+        adversarial = self.loss.is_adversarial(step) and step % self.settings.discriminator_every == 0
+        if adversarial:
+            metrics |= self.discriminator_gradients(step, micro_batches, reconstructions)
+            numbers += [metrics["train/discriminator"], gradient_norm(self.discriminator)]
+        if not torch.stack(numbers).isfinite().all():
+            self._skip(step, buffers)
+            return {}
+        self.update_autoencoder(step)
+        if adversarial:
+            self.update_discriminator(step)
         return metrics
 
-    def update_autoencoder(self, step: int, micro_batches: Sequence[Frames]) -> tuple[list[Frames], dict[str, Tensor]]:
+    def autoencoder_gradients(
+        self, step: int, micro_batches: Sequence[Frames]
+    ) -> tuple[list[Frames], dict[str, Tensor]]:
         """The generator's side; returns the reconstructions, which the discriminator is to see, and metrics."""
-        self._set_learning_rate(self.autoencoder_optimizer, step)
         reconstructions, metrics = [], []
         for frames in micro_batches:
             with self.autocast():
@@ -186,36 +164,42 @@ class Trainer:
             (loss.total / len(micro_batches)).backward()
             reconstructions.append(output.reconstruction.detach())
             metrics.append(loss.metrics | {"codebook/perplexity": output.perplexity.detach()})
-        self._clip(self.autoencoder)
-        self.autoencoder_optimizer.step()
-        self.autoencoder_optimizer.zero_grad(set_to_none=True)
-        self.autoencoder.quantizer.update()
+            metrics[-1]["train/total"] = loss.total.detach()
         return reconstructions, _mean(metrics)
 
-    def update_discriminator(
+    def discriminator_gradients(
         self, step: int, micro_batches: Sequence[Frames], reconstructions: Sequence[Frames]
     ) -> dict[str, Tensor]:
         """The discriminator's side, on the reconstructions that the generator was judged by."""
         assert self.discriminator is not None
-        assert self.discriminator_optimizer is not None
-        self._set_learning_rate(self.discriminator_optimizer, step)
         metrics = []
         for frames, reconstruction in zip(micro_batches, reconstructions):
             with self.autocast():
                 loss = self.loss.discriminator_loss(frames, reconstruction, self.discriminator, step)
             (loss.total / len(micro_batches)).backward()
-            metrics.append(loss.metrics)
-        self._clip(self.discriminator)
-        self.discriminator_optimizer.step()
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
+            metrics.append(loss.metrics | {"train/discriminator": loss.total.detach()})
         return _mean(metrics)
+
+    def update_autoencoder(self, step: int) -> None:
+        """Move the autoencoder's parameters by their gradients, and the codebook where it learns without."""
+        self._update(self.autoencoder, self.autoencoder_optimizer, step)
+        self.autoencoder.quantizer.update()
+
+    def update_discriminator(self, step: int) -> None:
+        """Move the discriminator's parameters by their gradients."""
+        assert self.discriminator is not None
+        assert self.discriminator_optimizer is not None
+        self._update(self.discriminator, self.discriminator_optimizer, step)
 
     def state(self) -> dict[str, Stateful]:
         """All that a checkpoint holds; whatever else there is follows from the config and the step."""
         parts: dict[str, Stateful] = {
+            "provenance": self.provenance,
             "autoencoder": self.autoencoder,
             "autoencoder_optimizer": self.autoencoder_optimizer,
-            "metrics": self,
+            "progress": self,
+            "skipped": self.skipped,
+            "loader": self.loader,
             "loggers": self.loggers,
         }
         if self.discriminator is not None and self.discriminator_optimizer is not None:
@@ -227,27 +211,88 @@ class Trainer:
         return torch.autocast(self.hardware.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def state_dict(self) -> dict[str, Any]:
-        """The latest value of each metric, so that a resumed run's first row has all of them."""
-        return {name: float(value) for name, value in self.latest.items()}
+        """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
+        return {"shown": self.shown, "latest": {name: float(value) for name, value in self.latest.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the metrics back."""
-        self.latest = dict(state)
+        """Take it back."""
+        self.shown, self.latest = state["shown"], dict(state["latest"])
 
-    def _set_learning_rate(self, optimizer: Optimizer, step: int) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = optimizer.defaults["lr"] * self.schedule(step)
+    def _resume(self) -> None:
+        self.done = self.checkpoints.load_latest(**self.state())
+        if self.shown < 0:
+            self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
+        else:
+            self.saved = self.done
+        if self.done >= self.settings.steps:
+            print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
+        elif self.shown < 0 and (self.folder / "metrics.jsonl").exists():
+            print("This run was stopped before its first checkpoint: it begins again at step 0.")
+        self.checkpoints.require_room(sum(3 * size_of(network.state_dict()) for network in self._networks()))
 
-    def _clip(self, network: nn.Module) -> None:
+    def _after_step(self, stop: StopSignals, progress: Progress, clock: Clock) -> None:
+        """Measure, log and save what is due after the steps done so far.
+
+        Raises:
+            StopRequested: a signal came, and there are steps left.
+        """
+        score = None
+        if self.shown < self.done:
+            row = self._train_row() | clock.read() if self.done and self._is_due(self.settings.log_every) else {}
+            files: dict[str, Path] = {}
+            if self._is_due(self.settings.evaluate_every):
+                with stop.at_once():  # it changes nothing, and comes again when the run goes on
+                    row |= self._validation_row()
+                    files = self._pictures()
+                score = row["validation/psnr"]
+            if row:
+                self._refuse_nonfinite("", row)
+                progress.show(self.done, row)
+                self.loggers.log(self.done, row, files)
+            self.shown = self.done
+            improved = score is not None and score > self.checkpoints.best_score()
+            if self.done and (improved or self._is_due(self.settings.checkpoint_every)):
+                self._save(score)
+            if row:
+                clock.restart()
+        if self.done < self.settings.steps:
+            stop.check()
+
+    def _save(self, score: float | None) -> None:
+        if self.saved == self.done:
+            return
+        for name, part in self.state().items():
+            self._refuse_nonfinite(name, part.state_dict())
+        self.checkpoints.save(self.done, score, **self.state())
+        self.saved = self.done
+
+    def _skip(self, step: int, buffers: Buffers) -> None:
+        """Leave a step out as if it had not been: its gradients, and what its forward passes changed."""
+        buffers.restore()
+        for network in self._networks():
+            network.zero_grad(set_to_none=True)
+        self._write_down_batch(step)
+        too_many = self.skipped.add(step)
+        if too_many:
+            raise self._diverged(f"losses or gradients of {too_many} are not finite, the last of step {step}")
+
+    def _networks(self) -> list[nn.Module]:
+        return [self.autoencoder, *([] if self.discriminator is None else [self.discriminator])]
+
+    def _update(self, network: nn.Module, optimizer: Optimizer, step: int) -> None:
         if self.settings.clip_gradients is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_gradients)
+        for group in optimizer.param_groups:
+            group["lr"] = optimizer.defaults["lr"] * self.schedule(step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     def _is_due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
 
     def _train_row(self) -> dict[str, float]:
-        self._check_finite(self.latest)
-        row = self.state_dict()
+        row: dict[str, float] = {name: float(value) for name, value in self.latest.items()}
+        row["train/skipped_steps"] = self.skipped.total
         row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.settings.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
@@ -255,32 +300,38 @@ class Trainer:
                 row[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
         return row
 
-    def _check_finite(self, tensors: Mapping[str, Any]) -> None:
-        broken = [name for name, value in tensors.items() if not torch.isfinite(torch.as_tensor(value)).all()]
-        if broken:
-            raise DivergedError(
-                f"Training diverged: at step {self.done} {', '.join(broken[:5])} is not finite. The newest checkpoint "
-                f"in {self.checkpoints.folder} is from before. Try a lower optimizer.lr, trainer.clip_gradients=1, or "
-                "trainer.precision=fp32."
-            )
-
     def _validation_row(self) -> dict[str, float]:
         with self.autocast():
             row = evaluate(self.autoencoder, self.validation, self.loader.batch_size, self.loss.perceptual)
         self.last_validation = row
         return row
 
-    def _log(self, progress: Progress, row: dict[str, float]) -> None:
-        files = {}
-        if "validation/psnr" in row:
-            shown = self.validation[:: -(-len(self.validation) // self.settings.pictures)]  # from all of the data
-            with self.autocast():
-                reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
-            files = write_pictures(
-                self.folder / "reconstructions", self.done, shown, to_clips(reconstructions, shown.shape[1])
-            )
-        progress.show(self.done, row)
-        self.loggers.log(self.done, row, files)
+    def _pictures(self) -> dict[str, Path]:
+        shown = self.validation[:: -(-len(self.validation) // self.settings.pictures)]  # from all of the data
+        with self.autocast():
+            reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
+        folder = self.folder / "reconstructions"
+        return write_pictures(folder, self.done, shown, to_clips(reconstructions, shown.shape[1]))
+
+    def _refuse_nonfinite(self, what: str, values: Any) -> None:
+        broken = nonfinite(values, what)
+        if broken:
+            self._write_down_batch(self.done - 1)
+            raise self._diverged(f"at step {self.done} {', '.join(broken[:5])} is not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"Training diverged: {what}. The newest checkpoint in {self.checkpoints.folder} is from before; the clips "
+            f"of the last batch are in {self.folder / SKIPPED}. Try a lower optimizer.lr, "
+            "trainer.clip_gradients=1, or trainer.precision=fp32."
+        )
+
+    def _write_down_batch(self, step: int) -> None:
+        """Which clips a step was trained on: a line of `skipped_batches.jsonl`."""
+        clips = [source for batch in list(self.loader.drawn)[-self.settings.accumulate :] for source in batch]
+        file = self.folder / SKIPPED
+        with storing(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
+            lines.write(json.dumps({"step": step, "clips": clips}, ensure_ascii=False) + "\n")
 
 
 def _mean(metrics: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

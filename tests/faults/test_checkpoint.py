@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from vqgan.checkpoint import Checkpoints
+from vqgan.checkpoint import Checkpoints, _with_digest
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 
 
@@ -95,7 +96,7 @@ def test_with_none_intact_nothing_is_loaded(saved: Checkpoints) -> None:
     for folder in saved.folder.glob("step-*"):
         flip_one_bit(folder / "state.pt")
     module = network(0.0)
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError, match="None of the 3"):
+    with pytest.raises(CheckpointError, match=r"No checkpoint in .* is intact"):
         saved.load_latest(network=module)
     assert float(module.weight.detach().abs().max()) == 0.0
 
@@ -126,6 +127,14 @@ def test_another_model_is_refused(saved: Checkpoints) -> None:
         saved.load_latest(other=network(0.0))
 
 
+def sign(folder: Path, step: int) -> None:
+    """Write a manifest that fits, as whoever makes a hostile checkpoint would."""
+    content = (folder / "state.pt").read_bytes()
+    files = {"state.pt": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}}
+    manifest = {"step": step, "score": None, "torch": torch.__version__, "files": files}
+    (folder / "manifest.json").write_text(_with_digest(manifest))
+
+
 def test_a_checkpoint_that_would_run_code_is_not_loaded(tmp_path: Path, saved: Checkpoints) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -134,10 +143,7 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(tmp_path: Path, saved: C
     folder = saved.folder / "step-00000040"
     folder.mkdir()
     torch.save({"network": Payload()}, folder / "state.pt")
-    from vqgan.checkpoint import _sha256
-
-    manifest = {"step": 40, "score": None, "files": {"state.pt": {"sha256": _sha256(folder / "state.pt")}}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign(folder, 40)
     with pytest.warns(UserWarning, match="step-00000040"):
         assert loaded(saved) == (30, 30.0)
     assert not (tmp_path / "ran").exists()

@@ -187,7 +187,8 @@ def test_resume_keeps_the_runs_own_config(typed: Callable[..., Ended], tmp_path:
     folder = tmp_path / "(R) it's"
     # codebook_weight and final_factor are keys of this run's choices, not of the demo's
     changed = ("trainer.steps=2", "model.quantizer.codebook_size=16", "schedule.final_factor=0.5")
-    assert typed("resume='(R) it\\'s'", *changed).code == 0
+    with pytest.warns(UserWarning, match=r"no longer exactly .* schedule.final_factor was 0.1 and is 0.5"):
+        assert typed("resume='(R) it\\'s'", *changed).code == 0
     assert steps(folder) == [0, 1, 2]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["model"]["quantizer"]["_target_"] == "vqgan.quantizers.VectorQuantizer"

@@ -53,7 +53,7 @@ def test_every_choice_composes_and_builds(
     trainer = make_trainer(config, tmp_path)
     assert trainer.settings.steps == 3
     assert all(isinstance(logger, Logger) for logger in trainer.loggers.loggers.values())
-    assert set(trainer.loggers.loggers) == {"jsonl", *config.logger}
+    assert set(trainer.loggers.loggers) == {"jsonl", *config.logger} - {"private"}
 
 
 @pytest.mark.parametrize("choice", BACKBONES)
@@ -99,7 +99,7 @@ def test_the_promised_keys_exist(model: str, backbone: str, data: str, logger: s
             assert part in value, key
             value = value[part]
     loggers = {"none": set(), "[wandb,tensorboard]": {"wandb", "tensorboard"}}.get(logger, {logger})
-    assert set(config.logger) == loggers
+    assert set(config.logger) == {"private", *loggers}
 
 
 def experiment(folder: Path, *lines: str) -> str:

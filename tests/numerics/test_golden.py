@@ -18,7 +18,8 @@ from vqgan.discriminators import PatchGAN
 from vqgan.losses import VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 from vqgan.schedules import Constant
-from vqgan.trainer import Settings, Trainer
+from vqgan.settings import Settings
+from vqgan.trainer import Trainer
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 FLOOR = 1e-6  # gradients that are zero by construction show as noise around 1e-8
@@ -75,11 +76,12 @@ class Golden:
             autoencoder=self.autoencoder, discriminator=self.discriminator, loss=loss,
             autoencoder_optimizer=torch.optim.Adam(self.autoencoder.parameters(), **adam),
             discriminator_optimizer=torch.optim.Adam(self.discriminator.parameters(), **adam),
-            schedule=Constant(0), loader=None, validation=torch.empty(0), loggers=None, folder=folder, seed=0,
+            schedule=Constant(0), loader=None, validation=torch.empty(0), loggers=None, provenance=None,
+            folder=folder, seed=0,
             settings=Settings(
                 steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
                 clip_gradients=None, precision="fp32", compile=False, device="cpu", log_every=1, evaluate_every=1,
-                pictures=1, checkpoint_every=1, usage_steps=1, keep=1,
+                pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,
             ),
         )  # fmt: skip
 

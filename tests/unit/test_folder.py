@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import LIMITS
 from tests.unit.test_video_file import UNEVEN, Recording, number_shown
 from vqgan.data import BadFiles, ClipDataset, Videos
-from vqgan.data.folder import UnusableError
+from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.videos import VideoFolder, clip_starts
 from vqgan.errors import DataError, InvalidValueError
@@ -45,7 +46,7 @@ def videos(folder: Path, **changes: Any) -> Videos:
     settings: dict[str, Any] = {
         "root": str(folder), "val_root": None, "val_fraction": 0.1, "validation_clips": 4, "resolution": 32,
         "clip_frames": 4, "stride": 1, "fps": None, "crop": "center", "flip": False, "batch_size": 2, "workers": 0,
-        "max_bad_fraction": 0.0, "max_bad_files": 100,
+        "max_bad_fraction": 0.0, "max_bad_files": 100, "limits": LIMITS,
     }  # fmt: skip
     return Videos(**{**settings, **changes})
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import LIMITS
 from vqgan.data import BadFiles, Images
-from vqgan.data.folder import UnusableError
+from vqgan.data.bad_files import UnusableError
 from vqgan.data.images import ImageFolder
 
 RED, GREEN, BLUE, GREY = (220, 40, 30), (30, 200, 60), (40, 50, 230), (128, 128, 128)
@@ -143,6 +144,7 @@ def folder_of(root: Path, **changes: Any) -> Images:
     settings: dict[str, Any] = {
         "root": str(root), "val_root": None, "val_fraction": 0.1, "validation_clips": 4, "resolution": 32,
         "crop": "center", "flip": False, "batch_size": 2, "workers": 0, "max_bad_fraction": 0.0, "max_bad_files": 100,
+        "limits": LIMITS,
     }  # fmt: skip
     return Images(**{**settings, **changes})
 

@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import LIMITS
 from tests.unit.test_video_file import Recording
 from vqgan.data import BadFiles, ClipDataset, Loader
-from vqgan.data.folder import UnusableError
+from vqgan.data.bad_files import UnusableError
 from vqgan.data.loader import read_evenly
 from vqgan.data.transforms import augment
 from vqgan.data.video_file import scan_video
@@ -83,21 +84,21 @@ def video_clips(tmp_path_factory: pytest.TempPathFactory) -> VideoFolder:
 def test_videos_give_the_same_batches_with_any_number_of_workers(
     workers: int, video_clips: VideoFolder, ledger: BadFiles
 ) -> None:
-    in_this_process = batches(Loader(video_clips, 4, 0, 7, ledger), 6)
+    in_this_process = batches(Loader(video_clips, 4, 0, 7, ledger, LIMITS), 6)
     assert in_this_process[0].shape == (4, 4, 32, 32, 3)
-    assert_same(batches(Loader(video_clips, 4, workers, 7, ledger), 6), in_this_process)
+    assert_same(batches(Loader(video_clips, 4, workers, 7, ledger, LIMITS), 6), in_this_process)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_does_not_depend_on_where_iteration_starts(workers: int, ledger: BadFiles) -> None:
-    loader = Loader(Numbered(), 4, workers, 7, ledger)
-    assert_same(batches(loader, 5, first=6), batches(Loader(Numbered(), 4, 0, 7, ledger), 11)[6:])
+    loader = Loader(Numbered(), 4, workers, 7, ledger, LIMITS)
+    assert_same(batches(loader, 5, first=6), batches(Loader(Numbered(), 4, 0, 7, ledger, LIMITS), 11)[6:])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_every_clip_comes_once_in_each_epoch(batch_size: int, ledger: BadFiles) -> None:
     epochs = 4
-    loader = Loader(Numbered(), batch_size, 0, 7, ledger)
+    loader = Loader(Numbered(), batch_size, 0, 7, ledger, LIMITS)
     sequence = numbers(batches(loader, -(-CLIPS * epochs // batch_size)))
     orders = [sequence[epoch * CLIPS : (epoch + 1) * CLIPS] for epoch in range(epochs)]
     assert all(sorted(order) == list(range(CLIPS)) for order in orders)
@@ -105,28 +106,28 @@ def test_every_clip_comes_once_in_each_epoch(batch_size: int, ledger: BadFiles) 
 
 
 def test_another_seed_is_another_order_and_other_choices(ledger: BadFiles) -> None:
-    of_seeds = [torch.cat(batches(Loader(Numbered(), 11, 0, seed, ledger), 2)) for seed in range(4)]
+    of_seeds = [torch.cat(batches(Loader(Numbered(), 11, 0, seed, ledger, LIMITS), 2)) for seed in range(4)]
     orders = {tuple(clips[:, 0, 0, 0, 0].tolist()) for clips in of_seeds}
     choices = {tuple(clips[:, 0, 0, 1, 0].tolist()) for clips in of_seeds}
     assert len(orders) == len(choices) == 4
 
 
 def test_a_clip_gets_other_choices_in_each_epoch(ledger: BadFiles) -> None:
-    clips = torch.cat(batches(Loader(Numbered(clips=1), 8, 0, 7, ledger), 1))
+    clips = torch.cat(batches(Loader(Numbered(clips=1), 8, 0, 7, ledger, LIMITS), 1))
     assert len(set(clips[:, 0, 0, 1, 0].tolist())) > 4
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_an_unreadable_clip_is_replaced_by_rule_and_reported_once(workers: int, ledger: BadFiles) -> None:
     unusable = frozenset({2, 3, 7})
-    read = batches(Loader(Numbered(unusable), 4, workers, 7, ledger), 11)
+    read = batches(Loader(Numbered(unusable), 4, workers, 7, ledger, LIMITS), 11)
     assert not unusable & set(numbers(read))
     rows = [json.loads(line) for line in ledger.file.read_text().splitlines()]
     assert Counter(row["path"] for row in rows) == {"clip2": 1, "clip3": 1, "clip7": 1}
     assert {row["reason"] for row in rows} == {"damaged"}
     again = BadFiles(ledger.file.with_name("again.jsonl"), 1.0, 0)
-    assert_same(read, batches(Loader(Numbered(unusable), 4, 0, 7, again), 11))
-    whole = numbers(batches(Loader(Numbered(), 4, 0, 7, ledger), 11))
+    assert_same(read, batches(Loader(Numbered(unusable), 4, 0, 7, again, LIMITS), 11))
+    whole = numbers(batches(Loader(Numbered(), 4, 0, 7, ledger, LIMITS), 11))
     replaced = [position for position, number in enumerate(whole) if number in unusable]
     kept = [n for position, n in enumerate(numbers(read)) if position not in replaced]
     assert kept == [n for position, n in enumerate(whole) if position not in replaced]
@@ -137,20 +138,20 @@ def test_too_many_unreadable_clips_end_the_run(workers: int, tmp_path: Path) -> 
     bad_files = BadFiles(tmp_path / "bad_files.jsonl", 0.0, 1)
     bad_files.total = CLIPS
     with pytest.raises(DataError, match=f"2 of {CLIPS} files cannot be used"):
-        batches(Loader(Numbered(frozenset({1, 2, 3})), 4, workers, 7, bad_files), 11)
+        batches(Loader(Numbered(frozenset({1, 2, 3})), 4, workers, 7, bad_files, LIMITS), 11)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_where_nothing_can_be_read_the_error_is_one_paragraph(workers: int, ledger: BadFiles) -> None:
     with pytest.raises(DataError, match=r"clips in a row cannot be read; the last was of clip\d+ \(damaged\)") as error:
-        batches(Loader(Numbered(frozenset(range(CLIPS))), 2, workers, 7, ledger), 1)
+        batches(Loader(Numbered(frozenset(range(CLIPS))), 2, workers, 7, ledger, LIMITS), 1)
     assert "Traceback" not in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_the_sequence_can_be_sent_to_a_process_that_shares_nothing(video_clips: VideoFolder, ledger: BadFiles) -> None:
-    sequence = Loader(video_clips, 4, 2, 7, ledger).sequence
-    assert torch.equal(pickle.loads(pickle.dumps(sequence))[17][0], sequence[17][0])
+    sequence = Loader(video_clips, 4, 2, 7, ledger, LIMITS).sequence
+    assert torch.equal(pickle.loads(pickle.dumps(sequence))[17].clip, sequence[17].clip)
 
 
 def test_a_video_that_has_gone_is_replaced_and_reported(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_a_video_that_has_gone_is_replaced_and_reported(tmp_path: Path) -> None:
     dataset = VideoFolder([scan_video(file)[0] for file in files], 32, 4, 1, None, True, True)
     files[0].unlink()
     bad_files = BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0)
-    assert batches(Loader(dataset, 4, 0, 7, bad_files), 2)[1].shape == (4, 4, 32, 32, 3)
+    assert batches(Loader(dataset, 4, 0, 7, bad_files, LIMITS), 2)[1].shape == (4, 4, 32, 32, 3)
     assert bad_files.reasons == {str(files[0]): "decoding failed: No such file or directory"}
 
 
@@ -166,7 +167,7 @@ def test_reading_leaks_no_file_descriptor(video_clips: VideoFolder, ledger: BadF
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    sequence = Loader(video_clips, 4, 0, 7, ledger).sequence
+    sequence = Loader(video_clips, 4, 0, 7, ledger, LIMITS).sequence
     sequence[0]
     before = opened()
     for number in range(300):
@@ -176,16 +177,16 @@ def test_reading_leaks_no_file_descriptor(video_clips: VideoFolder, ledger: BadF
 
 @pytest.mark.parametrize(("most", "expected"), [(1, [0]), (2, [0, 10]), (3, [0, 5, 10]), (50, list(range(CLIPS)))])
 def test_validation_clips_are_evenly_spread(most: int, expected: list[int], ledger: BadFiles) -> None:
-    clips = read_evenly(Numbered(), most, ledger)
+    clips = read_evenly(Numbered(), most, ledger, 0, LIMITS)
     assert numbers([clips]) == expected
     assert clips[:, 0, 0, 1].max() == 0
 
 
 def test_unreadable_validation_clips_are_left_out_and_reported(ledger: BadFiles) -> None:
-    assert numbers([read_evenly(Numbered(frozenset({0, 5})), 3, ledger)]) == [10]
+    assert numbers([read_evenly(Numbered(frozenset({0, 5})), 3, ledger, 0, LIMITS)]) == [10]
     assert set(ledger.reasons) == {"clip0", "clip5"}
     with pytest.raises(DataError, match=r"None of the 2 validation clips can be read \(3 damaged\)"):
-        read_evenly(Numbered(frozenset(range(CLIPS))), 2, ledger)
+        read_evenly(Numbered(frozenset(range(CLIPS))), 2, ledger, 0, LIMITS)
 
 
 # Crops and flips

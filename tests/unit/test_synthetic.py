@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import LIMITS
 from vqgan.data import BadFiles, SyntheticVideos
 from vqgan.data import synthetic as synthetic_module
 from vqgan.data.synthetic import draw_video
@@ -20,7 +21,7 @@ def synthetic(root: Path | str, **changes: Any) -> SyntheticVideos:
     settings: dict[str, Any] = {
         "root": str(root), "val_root": None, "val_fraction": 0.2, "validation_clips": 4, "resolution": 32,
         "clip_frames": 4, "stride": 1, "fps": None, "crop": "random", "flip": True, "batch_size": 2, "workers": 0,
-        "max_bad_fraction": 0.0, "max_bad_files": 0, "videos": 5, "video_frames": 12,
+        "max_bad_fraction": 0.0, "max_bad_files": 0, "limits": LIMITS, "videos": 5, "video_frames": 12,
     }  # fmt: skip
     return SyntheticVideos(**{**settings, **changes})
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from vqgan.data.folder import UnusableError
+from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, read_frames, scan_video, write_video
 
 WIDTH, HEIGHT, BITS = 64, 48, 8

@@ -6,22 +6,20 @@ import ast
 import importlib
 import pkgutil
 import sys
+import warnings
 from pathlib import Path
 
-from vqgan.errors import ConfigError, VQGANError
+from vqgan.errors import ConfigError, StoppedError, VQGANError
+from vqgan.signals import StopRequested, StopSignals
 
 
 def main() -> None:
     """Run `vqgan SUBCOMMAND …`."""
     names = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__)}
     if len(sys.argv) > 1 and sys.argv[1] in names:
-        command = importlib.import_module(f"{__name__}.{names[sys.argv[1]]}")
+        name = names[sys.argv[1]]
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
-        try:
-            command.main()
-        except VQGANError as error:
-            print(error, file=sys.stderr)
-            sys.exit(error.exit_code)
+        run(name)
         return
     wants_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
     output = sys.stdout if wants_help else sys.stderr
@@ -33,3 +31,21 @@ def main() -> None:
         summary = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]  # importing it could load torch
         print(f"  {name:<14} {summary}", file=output)
     sys.exit(0 if wants_help else ConfigError.exit_code)
+
+
+def run(module: str) -> None:
+    """Run a subcommand: its errors are one paragraph and an exit code, and a signal ends it before it does harm."""
+    warnings.showwarning = _show
+    try:
+        with StopSignals() as stop, stop.at_once():  # from here on: imports take seconds
+            importlib.import_module(f"{__name__}.{module}").main()
+    except StopRequested as signal:
+        print(f"\nStopped by {signal}; what was finished is saved. The same command goes on.", file=sys.stderr)
+        sys.exit(StoppedError.exit_code)
+    except VQGANError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"\nWarning: {message}", file=sys.stderr, flush=True)

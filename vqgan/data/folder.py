@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,81 +17,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vqgan.data.bad_files import BadFiles, UnusableError
+from vqgan.data.workers import Limits, Watch, supervised
 from vqgan.errors import DataError, check
 
-MIN_SIDE, MAX_ASPECT = 16, 16  # pixels of the shorter side, longer over shorter side
-SCANNERS = 8  # threads that look into files at start-up; demuxing releases the interpreter lock
-
-
-class UnusableError(Exception):
-    """A file or clip that cannot be used; the message is the reason, a few words."""
-
-
-def check_size(width: float, height: float) -> None:
-    """Raise `UnusableError` if a picture, as displayed, is too small or too long to be cropped from."""
-    if min(width, height) < MIN_SIDE:
-        raise UnusableError(f"too small: {width:.0f}×{height:.0f}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UnusableError(f"too long a side: {width:.0f}×{height:.0f}")
-
-
-class BadFiles:
-    """The ledger of what could not be used: in `bad_files.jsonl`, once per path and reason, and counted.
-
-    Args:
-        file: where the ledger is kept. What an earlier part of the run wrote is not repeated, nor is it counted: the
-            files may have been mended since.
-        max_fraction: of all files; beyond it the run ends.
-        max_files: so many bad files never end a run: one text file should not stop a folder of ten videos.
-    """
-
-    def __init__(self, file: Path, max_fraction: float, max_files: int) -> None:
-        self.file, self.max_fraction, self.max_files = file, max_fraction, max_files
-        self.total = 0
-        self.reasons: dict[str, str] = {}
-        content = file.read_text(encoding="utf-8") if file.exists() else ""
-        self.written = set(_entries(content))
-        if content and not content.endswith("\n"):  # the last line of a run that was killed
-            file.write_text(content + "\n", encoding="utf-8")
-
-    def add(self, path: Path | str, reason: str) -> None:
-        """Write one file down, unless it is known already.
-
-        Raises:
-            DataError: more files are bad than the budget allows.
-        """
-        if str(path) in self.reasons:
-            return
-        self.reasons[str(path)] = reason
-        if (str(path), reason) not in self.written:
-            # A name that is not UTF-8 is written as JSON's own escapes.
-            with self.file.open("a", encoding="utf-8", errors="backslashreplace") as ledger:
-                ledger.write(json.dumps({"path": str(path), "reason": reason}, ensure_ascii=False) + "\n")
-        self.check_budget()
-
-    def check_budget(self) -> None:
-        """Raise `DataError` if more files are bad than the budget allows; nothing is judged before `total` is known."""
-        budget = max(self.max_files, self.max_fraction * self.total)
-        if self.total and len(self.reasons) > budget:
-            raise DataError(
-                f"{len(self.reasons)} of {self.total} files cannot be used ({self.summary()}), more than "
-                f"data.max_bad_fraction={self.max_fraction} and data.max_bad_files={self.max_files} allow. "
-                f"They are listed in {self.file}. Mend or remove them, or raise data.max_bad_fraction."
-            )
-
-    def summary(self) -> str:
-        """Counts per reason: `2 no video stream, 1 empty file`."""
-        reasons = Counter(reason.partition(":")[0] for reason in self.reasons.values())
-        return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-
-
-def _entries(content: str) -> Iterator[tuple[str, str]]:
-    for line in content.split("\n"):  # names may hold what `splitlines` takes for an end of line
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        yield entry["path"], entry["reason"]
+MOST_SCANNERS = 16  # processes that look into files at start-up, unless more read them in training
 
 
 class ClipDataset(Dataset[Tensor], ABC):
@@ -142,6 +70,7 @@ class Folder(ABC, Generic[Scanned]):
         workers: reading processes; 0 reads in the training process. The batches are the same for any number.
         max_bad_fraction: in [0, 1]; a larger share of unusable files ends the run (exit code 3).
         max_bad_files: at least 0; so few never end it.
+        limits: what reading one file may cost.
     """
 
     root: str
@@ -155,6 +84,9 @@ class Folder(ABC, Generic[Scanned]):
     workers: int
     max_bad_fraction: float
     max_bad_files: int
+    limits: Limits
+
+    fingerprint: str = field(init=False, default="")  # of the usable files: their paths below the root, and sizes
 
     suffixes: ClassVar[frozenset[str]]  # in lower case: what counts as a file of this kind
 
@@ -188,7 +120,8 @@ class Folder(ABC, Generic[Scanned]):
         """
         root = Path(self.root).expanduser()
         files = self._files(root, "data.root")
-        others = [] if self.val_root is None else self._files(Path(self.val_root).expanduser(), "data.val_root")
+        val_root = root if self.val_root is None else Path(self.val_root).expanduser()
+        others = [] if self.val_root is None else self._files(val_root, "data.val_root")
         everything = sorted({*files, *others})
         found = dict(zip(everything, self._scan_all(everything, bad_files)))
         usable = {file: scanned for file, scanned in found.items() if scanned is not None}
@@ -204,6 +137,7 @@ class Folder(ABC, Generic[Scanned]):
         validation = [file for file in others if file in usable]
         if self.val_root is None:
             training, validation = _split(training, root, self.val_fraction)
+        self.fingerprint = _fingerprint([(root, training), (val_root, validation)])
         return self.dataset([usable[file] for file in training]), self.dataset([usable[file] for file in validation])
 
     def _files(self, root: Path, key: str) -> list[Path]:
@@ -228,29 +162,59 @@ class Folder(ABC, Generic[Scanned]):
         return not name.startswith(".") and Path(name).suffix.lower() in self.suffixes
 
     def _scan_all(self, files: list[Path], bad_files: BadFiles) -> list[Scanned | None]:
-        def scan(file: Path) -> tuple[Scanned | None, str | None]:
-            try:
-                if not file.exists():
-                    raise UnusableError("dangling link")
-                if not file.is_file():  # a FIFO would block whoever opens it
-                    raise UnusableError("not a regular file")
-                if file.stat().st_size == 0:
-                    raise UnusableError("empty file")
-                return self.scan(file)
-            except UnusableError as error:
-                return None, str(error)
-            except OSError as error:
-                return None, f"unreadable: {error.strerror or error}"
-
-        with ThreadPoolExecutor(SCANNERS) as threads:
-            progress = tqdm(
-                threads.map(scan, files), "scanning", len(files), leave=False, delay=2, disable=None, unit="file"
-            )
-            results = list(progress)
+        workers = max(self.workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if self.workers else 0
+        watch = Watch(min(workers, len(files)), self.limits)
+        scanner = _Scanner(self.scan, files, watch)
+        scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
+            scanner, lambda position: range(position, len(files)), watch, scanner.lose
+        )
+        with closing(scan):
+            results = list(tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file"))
         for file, (_, reason) in zip(files, results):
             if reason is not None:
                 bad_files.add(file, reason)
-        return [found for found, _ in results]
+        return [scanned for scanned, _ in results]
+
+
+class _Scanner(Dataset[Any]):
+    """What `scan` finds in each file; None and the reason for one that cannot be used."""
+
+    def __init__(self, scan: Callable[[Path], tuple[Any, str | None]], files: Sequence[Path], watch: Watch) -> None:
+        self.scan, self.files, self.watch = scan, files, watch
+        self.lost: dict[int, str] = {}
+
+    def lose(self, number: int, _: int, reason: str) -> str:
+        self.lost[number] = reason
+        return str(self.files[number])
+
+    def __getitem__(self, number: int) -> tuple[Any | None, str | None]:
+        file = self.files[number]
+        try:
+            if number in self.lost:
+                raise UnusableError(self.lost[number])
+            if not file.exists():
+                raise UnusableError("dangling link")
+            if not file.is_file():  # a FIFO would block whoever opens it
+                raise UnusableError("not a regular file")
+            if file.stat().st_size == 0:
+                raise UnusableError("empty file")
+            with self.watch.reading(number):
+                return self.scan(file)
+        except UnusableError as error:
+            return None, str(error)
+        except OSError as error:
+            return None, f"unreadable: {error.strerror or error}"
+
+
+def _fingerprint(sides: Sequence[tuple[Path, list[Path]]]) -> str:
+    """What the files of training and validation are, wherever their folders lie."""
+    digest = hashlib.sha256()
+    for root, files in sides:
+        for file in files:
+            name = file.relative_to(root).as_posix().encode("utf-8", "surrogateescape")
+            digest.update(b"%b\0%d\0" % (name, file.stat().st_size))
+        digest.update(b"\0")
+    return f"{sum(len(files) for _, files in sides)} files, {digest.hexdigest()[:32]}"
 
 
 def _keep_visible(folder: Path, subfolders: list[str]) -> None:

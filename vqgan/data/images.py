@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vqgan.data.folder import ClipDataset, Folder, UnusableError, check_size
+from vqgan.data.bad_files import UnusableError, check_size
+from vqgan.data.folder import ClipDataset, Folder
 from vqgan.data.transforms import augment
 
 SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"

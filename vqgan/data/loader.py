@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import functools
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from vqgan.data.folder import BadFiles, ClipDataset, UnusableError
+from vqgan.data.bad_files import BadFiles, UnusableError
+from vqgan.data.folder import ClipDataset
+from vqgan.data.workers import Limits, Watch, supervised
 from vqgan.errors import DataError
-from vqgan.signals import STOP_SIGNALS
 
 Failures = list[tuple[str, str]]  # path, reason
-READERS = 4
 MAX_REPLACEMENTS = 100  # clips tried in place of a bad one before the data are called unusable
+REMEMBERED = 1024  # batches whose clips can be named
+
+
+@dataclass
+class Sample:
+    """One clip of the sequence; None where neither it nor its replacements can be read."""
+
+    clip: UInt8[Tensor, "time height width rgb"] | None
+    source: dict[str, Any]  # path, clip, number in the sequence
+    failures: Failures
+
+
+@dataclass
+class Batch:
+    """Several of them, stacked."""
+
+    clips: UInt8[Tensor, "batch time height width rgb"] | None
+    sources: list[dict[str, Any]]
+    failures: Failures
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that the device reads directly; the loader calls this by name."""
+        return Batch(self.clips if self.clips is None else self.clips.pin_memory(), self.sources, self.failures)
 
 
 class Loader:
@@ -36,90 +61,129 @@ class Loader:
         workers: reading processes; 0 reads in this one.
         seed: of order and augmentation.
         bad_files: where clips that cannot be read are written down.
+        limits: of each read.
     """
 
-    def __init__(self, dataset: ClipDataset, batch_size: int, workers: int, seed: int, bad_files: BadFiles) -> None:
+    def __init__(
+        self, dataset: ClipDataset, batch_size: int, workers: int, seed: int, bad_files: BadFiles, limits: Limits
+    ) -> None:
         self.dataset, self.batch_size, self.workers, self.bad_files = dataset, batch_size, workers, bad_files
-        self.sequence = _Sequence(dataset, seed)
+        self.watch = Watch(workers, limits)
+        self.sequence = Sequence(dataset, seed, self.watch)
+        self.drawn: deque[list[dict[str, Any]]] = deque(maxlen=REMEMBERED)
 
-    def batches(self, first: int) -> Iterator[UInt8[Tensor, "batch time height width rgb"]]:
-        """Batches `first`, `first` + 1, … without end.
+    def batches(self, first: int) -> Generator[UInt8[Tensor, "batch time height width rgb"], None, None]:
+        """Batches `first`, `first` + 1, … without end; a worker process that crashes or hangs is replaced.
+
+        Close it in the end, as by `contextlib.closing`.
 
         Raises:
-            DataError: too many clips cannot be read.
+            DataError: too many clips cannot be read, or the workers end again and again.
         """
-        numbers = (range(n * self.batch_size, (n + 1) * self.batch_size) for n in count(first))
-        loader = DataLoader(
-            self.sequence,
-            batch_sampler=_Endless(numbers),
-            num_workers=self.workers,
-            collate_fn=_collate,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
-        )
-        for clips, failures in loader:
-            for path, reason in failures:
-                self.bad_files.add(path, reason)
-            if clips is None:
-                path, reason = failures[-1]
-                raise DataError(
-                    f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {path} ({reason}). "
-                    f"They are listed in {self.bad_files.file}."
-                )
-            yield clips
+        size = self.batch_size
+
+        def numbers(position: int) -> Iterator[list[int]]:
+            return (list(range(n * size, (n + 1) * size)) for n in count(first + position))
+
+        def lose(clip: int, position: int, reason: str) -> str:
+            path = str(self.dataset.path(clip))
+            self.sequence.lost[path] = [(first + position) * size, reason]
+            return path
+
+        with closing(supervised(self.sequence, numbers, self.watch, lose, _collate)) as batches:
+            for batch in batches:
+                for path, reason in batch.failures:
+                    self.bad_files.add(path, reason)
+                if batch.clips is None:
+                    path, reason = batch.failures[-1]
+                    raise DataError(
+                        f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {path} ({reason}). "
+                        f"They are listed in {self.bad_files.file}."
+                    )
+                self.drawn.append(batch.sources)
+                yield batch.clips
+
+    def state_dict(self) -> dict[str, Any]:
+        """The files that ended their workers, and from where in the sequence on they are left out."""
+        return {"lost": dict(self.sequence.lost)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Leave out the same files."""
+        self.sequence.lost = dict(state["lost"])
 
 
-class _Endless(torch.utils.data.Sampler[list[int]]):
-    def __init__(self, numbers: Iterator[range]) -> None:
-        self.numbers = numbers
+class Sequence(Dataset[Sample]):
+    """The endless sequence of clips, by position."""
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(list, self.numbers)
+    def __init__(self, dataset: ClipDataset, seed: int, watch: Watch) -> None:
+        self.dataset, self.seed, self.watch = dataset, seed, watch
+        self.lost: dict[str, list[Any]] = {}  # path: the position from which it is left out, reason
 
-
-class _Sequence(Dataset[tuple[Tensor | None, Failures]]):
-    """The endless sequence of clips, by position; None where neither a clip nor its replacements can be read."""
-
-    def __init__(self, dataset: ClipDataset, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
-
-    def __getitem__(self, number: int) -> tuple[Tensor | None, Failures]:
+    def __getitem__(self, number: int) -> Sample:
+        """The clip at a position, or what replaces it."""
         epoch, position = divmod(number, len(self.dataset))
         rng = np.random.default_rng([self.seed, number])
         index = int(_order(len(self.dataset), self.seed, epoch)[position])
         failures: Failures = []
         for _ in range(MAX_REPLACEMENTS):
+            path = str(self.dataset.path(index))
+            since, reason = self.lost.get(path, (number + 1, ""))
             try:
-                return self.dataset.read(index, rng), failures
+                if number >= since:
+                    raise UnusableError(reason)
+                with self.watch.reading(index):
+                    clip = self.dataset.read(index, rng)
+                return Sample(clip, {"path": path, "clip": index, "number": number}, failures)
             except UnusableError as error:
-                failures.append((str(self.dataset.path(index)), str(error)))
-                index = int(rng.integers(len(self.dataset)))
-        return None, failures
+                failures.append((path, str(error)))
+                # Not from `rng`, which a failed read has used to some unknown extent.
+                index = int(np.random.default_rng([self.seed, number, len(failures)]).integers(len(self.dataset)))
+        return Sample(None, {}, failures)
 
 
-def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles) -> UInt8[Tensor, "batch time height width rgb"]:
+def read_evenly(
+    dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits
+) -> UInt8[Tensor, "batch time height width rgb"]:
     """At most `most` clips, evenly spread over the data set; those that cannot be read are written down and left out.
 
     Raises:
         DataError: none can be read.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
-
-    def read(index: int) -> Tensor | UnusableError:
-        try:
-            return dataset[index]
-        except UnusableError as error:
-            return error
-
-    with ThreadPoolExecutor(READERS) as threads:  # decoding releases the interpreter lock
-        results = list(threads.map(read, indices))
+    watch = Watch(workers, limits)
+    still = _Still(dataset, watch)
+    read: Generator[Tensor | str, None, None] = supervised(
+        still, lambda position: indices[position:], watch, still.lose
+    )
+    with closing(read):
+        results = list(read)
     for index, result in zip(indices, results):
-        if isinstance(result, UnusableError):
-            bad_files.add(dataset.path(index), str(result))
+        if isinstance(result, str):
+            bad_files.add(dataset.path(index), result)
     clips = [result for result in results if isinstance(result, Tensor)]
     if not clips:
         raise DataError(f"None of the {len(indices)} validation clips can be read ({bad_files.summary()}).")
     return torch.stack(clips)
+
+
+class _Still(Dataset[Any]):
+    """Clips without augmentation; for one that cannot be read, the reason."""
+
+    def __init__(self, dataset: ClipDataset, watch: Watch) -> None:
+        self.dataset, self.watch, self.lost = dataset, watch, dict[int, str]()
+
+    def lose(self, index: int, _: int, reason: str) -> str:
+        self.lost[index] = reason
+        return str(self.dataset.path(index))
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        if index in self.lost:
+            return self.lost[index]
+        try:
+            with self.watch.reading(index):
+                return self.dataset[index]
+        except UnusableError as error:
+            return str(error)
 
 
 @functools.lru_cache(maxsize=4)
@@ -127,14 +191,8 @@ def _order(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype
     return np.random.default_rng([seed, epoch, clips]).permutation(clips)
 
 
-def _collate(samples: list[tuple[Tensor | None, Failures]]) -> tuple[Tensor | None, Failures]:
-    clips = [clip for clip, _ in samples if clip is not None]
-    failures = [failure for _, failures in samples for failure in failures]
-    return torch.stack(clips) if len(clips) == len(samples) else None, failures
-
-
-def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)
-    # A signal to the whole process group is the training process's business: it saves, and ends its workers.
-    for name in STOP_SIGNALS:
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+def _collate(samples: list[Sample]) -> Batch:
+    clips = [sample.clip for sample in samples if sample.clip is not None]
+    failures = [failure for sample in samples for failure in sample.failures]
+    whole = len(clips) == len(samples)
+    return Batch(torch.stack(clips) if whole else None, [sample.source for sample in samples], failures)

@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float, Int, UInt8
 
-from vqgan.data.folder import UnusableError, check_size
+from vqgan.data.bad_files import UnusableError, check_size
 
 # The demuxers of video files. Playlists and session descriptions are not among them: those open other files.
 CONTAINERS = (

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vqgan.data.folder import ClipDataset, Folder, UnusableError
+from vqgan.data.bad_files import UnusableError
+from vqgan.data.folder import ClipDataset, Folder
 from vqgan.data.transforms import augment
 from vqgan.data.video_file import VideoFile, read_frames, scan_video
 from vqgan.errors import check

@@ -63,9 +63,10 @@ class ActNorm(nn.Module):
         if self.training and not self.initialized:
             with torch.no_grad():
                 deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)  # unbiased, as the reference
-                self.loc.copy_(-mean)
-                self.scale.copy_(1 / (deviation + 1e-6))
-                self.initialized.fill_(1)
+                if (deviation + mean).isfinite().all():  # else the step is skipped, and the next one is the first
+                    self.loc.copy_(-mean)
+                    self.scale.copy_(1 / (deviation + 1e-6))
+                    self.initialized.fill_(1)
         return self.scale * (x + self.loc)
 
 

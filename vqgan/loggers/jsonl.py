@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vqgan.errors import storing
 from vqgan.loggers.logger import Logger
 
 
@@ -21,7 +22,7 @@ class JsonLines(Logger):
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
         """Append one row."""
         row = {"step": step, "time": round(time.time(), 3), **scalars}
-        with self.file.open("a") as rows:
+        with storing(self.file), self.file.open("a") as rows:
             rows.write(json.dumps(row) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
@@ -29,6 +30,7 @@ class JsonLines(Logger):
         return {"bytes": self.file.stat().st_size if self.file.exists() else 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Drop rows that were written after the checkpoint: those steps come again."""
-        if self.file.exists() and self.file.stat().st_size > state["bytes"]:
-            os.truncate(self.file, state["bytes"])
+        """Drop rows that were written after the checkpoint: those steps come again. Without one, drop all."""
+        length = state.get("bytes", 0)
+        if self.file.exists() and self.file.stat().st_size > length:
+            os.truncate(self.file, length)

@@ -11,8 +11,9 @@ from typing import Any
 class Logger(ABC):
     """Takes what a run measures.
 
-    A constructor takes `folder`, the run folder, and `config`, the run's values without secrets, beside its own values.
-    Nothing is opened before the first `log`, so that a resumed run can first be told its state.
+    A constructor takes, beside its own values, `folder`, the run folder; `config`, the run's values without secrets;
+    and `private`, whether nothing that tells of the data may leave the machine. Nothing is opened before the first
+    `log`, so that a resumed run can first be told its state.
     """
 
     @abstractmethod
@@ -26,8 +27,12 @@ class Logger(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  # nothing to do unless there is state
         """Go on where the state was saved."""
 
-    def close(self) -> None:  # noqa: B027  # nothing to do unless something was opened
-        """Finish; called once, also after an error."""
+    def close(self, hurried: bool = False) -> None:  # noqa: B027  # nothing to do unless something was opened
+        """Finish; called once, also after an error. `hurried`: the process was told to stop, so within seconds."""
+
+    def summary(self) -> tuple[str, str] | None:
+        """What a person should read at the end of the run: a name and a text, or nothing."""
+        return None
 
 
 class Loggers(Logger):
@@ -46,12 +51,15 @@ class Loggers(Logger):
         return {name: logger.state_dict() for name, logger in self.loggers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Give each its state; a logger that was not there before starts afresh."""
+        """Give each its state; one that was not there before, or in a run without a checkpoint, has none."""
         for name, logger in self.loggers.items():
-            if name in state:
-                logger.load_state_dict(state[name])
+            logger.load_state_dict(state.get(name, {}))
 
-    def close(self) -> None:
+    def close(self, hurried: bool = False) -> None:
         """Close all of them."""
         for logger in self.loggers.values():
-            logger.close()
+            logger.close(hurried)
+
+    def summaries(self) -> list[tuple[str, str]]:
+        """What all of them want to be read."""
+        return [said for logger in self.loggers.values() if (said := logger.summary()) is not None]

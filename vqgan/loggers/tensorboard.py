@@ -23,7 +23,7 @@ class TensorBoard(Logger):
         ConfigError: the package tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:  # noqa: ARG002
+    def __init__(self, folder: Path, config: Mapping[str, Any], private: bool) -> None:  # noqa: ARG002  # local
         try:
             import tensorboard  # noqa: F401
         except ImportError:
@@ -43,7 +43,7 @@ class TensorBoard(Logger):
             if file.suffix == ".png":
                 self.writer.add_image(name, np.asarray(Image.open(file)), step, dataformats="HWC")
 
-    def close(self) -> None:
+    def close(self, hurried: bool = False) -> None:  # noqa: ARG002  # it is quick
         """Flush what is pending."""
         if self.writer is not None:
             self.writer.close()

@@ -1,61 +1,85 @@
-"""Weights & Biases."""
+"""Weights & Biases, in a process of its own: whatever becomes of it, training does not notice."""
 
 from __future__ import annotations
 
+import json
 import os
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vqgan.errors import ConfigError
+from vqgan.errors import storing
 from vqgan.loggers.logger import Logger
+
+MOST_WAITING = 10_000  # rows that the process may be behind before they are dropped
+PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was told to stop
+STATUS, LOG = "status.json", "process.log"  # in the run folder's wandb/
 
 
 class WeightsAndBiases(Logger):
     """A W&B run per training run, its files below the run folder's `wandb/`; a resumed run continues it.
 
+    Rows go through a pipe to `wandb_process.py`, which alone imports wandb. If that is slow, dies or hangs, training
+    goes on at its speed and with its numbers, a warning says so once, and `metrics.jsonl` has every row.
+
     Args:
         folder: the run folder.
         config: the run's values, shown and filterable in W&B.
+        private: nothing of the data goes there: no pictures, names or paths, nor what machine or code it is.
         project: of W&B.
         entity: user or team; null for the default one.
         group: of runs that belong together; null for none.
         tags: of the run.
-        mode: `auto` is what `WANDB_MODE` says, else online when logged in (`WANDB_API_KEY`, or `wandb login`) and
-            reachable, and offline otherwise; `online` or `offline` insist. Offline runs are uploaded later with
-            `wandb sync`.
-
-    Raises:
-        ConfigError: `online`, and W&B cannot be reached or does not take the key.
+        mode: `auto` is what `WANDB_MODE` says, else online when logged in (`WANDB_API_KEY`, or `wandb login`), and
+            offline otherwise; `online` and `offline` insist. What cannot be reached is kept offline, to be uploaded
+            later with `wandb sync`.
     """
 
     def __init__(
         self,
         folder: Path,
         config: Mapping[str, Any],
+        private: bool,
         project: str,
         entity: str | None,
         group: str | None,
         tags: list[str],
         mode: Literal["auto", "online", "offline"],
     ) -> None:
-        self.folder, self.config = folder, config
-        self.project, self.entity, self.group, self.tags = project, entity, group, tags
-        self.mode = mode
-        self.run: Any = None
+        self.folder, self.private = folder / "wandb", private
+        self.settings = {
+            "dir": str(folder),
+            "config": dict(config),
+            "private": private,
+            "name": None if private else "/".join(folder.parts[-2:]),
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "tags": tags,
+            "mode": mode,
+        }
         self.id: str | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.rows: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
+        self.warned = False
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
-        """Log one step; pictures as images, clips as videos."""
-        import wandb
-
-        run = self.run or self._start()
-        media = {
-            name: wandb.Video(str(file), format="mp4") if file.suffix == ".mp4" else wandb.Image(str(file))
-            for name, file in files.items()
-        }
-        run.log({"trainer/step": step, **scalars, **media})
+        """Pass one step on; pictures as images, clips as videos."""
+        if self.process is None:
+            self._start()
+        media = {} if self.private else {name: str(file) for name, file in files.items()}
+        try:
+            self.rows.put_nowait(json.dumps({"step": step, "scalars": dict(scalars), "files": media}))
+        except queue.Full:
+            self._warn("Weights & Biases takes no more rows")
+        self._look_after()
 
     def state_dict(self) -> dict[str, Any]:
         """The run's id."""
@@ -63,63 +87,94 @@ class WeightsAndBiases(Logger):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue that run."""
-        self.id = state["id"]
+        self.id = state.get("id")
 
-    def close(self) -> None:
-        """End the run, so that the next job of a multirun gets its own."""
-        if self.run is not None:
-            self.run.finish()
-            self.run = None
-
-    def _start(self) -> Any:
-        import wandb
-
-        mode = chosen_mode() if self.mode == "auto" else self.mode
+    def close(self, hurried: bool = False) -> None:
+        """Let the process finish, and end it if it does not."""
+        if self.process is None:
+            return
+        with_room = self.rows.qsize() < MOST_WAITING
+        if with_room:
+            self.rows.put(None)
         try:
-            self.run = self._open(mode)
-        except wandb.errors.Error as error:
-            reason = " ".join(str(error).split())
-            if self.mode != "auto":
-                raise ConfigError(
-                    f"logger.wandb.mode={self.mode}: {reason} Log in, or take logger.wandb.mode=offline or logger=none."
-                ) from None
-            warnings.warn(f"Weights & Biases cannot be used online ({reason}); this run is kept offline.", stacklevel=3)
-            self.run = self._open("offline")
-        self.id = self.run.id
-        # Steps come from our checkpoints: across a resume W&B's own counter starts anew.
-        self.run.define_metric("trainer/step", hidden=True)
-        self.run.define_metric("*", step_metric="trainer/step")
-        for name in ("validation/psnr", "validation/ssim"):
-            self.run.define_metric(name, step_metric="trainer/step", summary="max")
-        return self.run
+            self.process.wait(HURRY)
+        except subprocess.TimeoutExpired:
+            if with_room and not hurried:
+                print(f"Weights & Biases is not done yet; waiting for {PATIENCE:.0f} seconds at most.", flush=True)
+            try:
+                self.process.wait(0 if hurried or not with_room else PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._end()
+                self._warn("Weights & Biases did not finish")
+        self._look_after()
+        self.process = None
 
-    def _open(self, mode: Any) -> Any:
-        import wandb
+    def summary(self) -> tuple[str, str] | None:
+        """Where the run is kept, and how to upload it."""
+        status = self._status()
+        if status.get("url"):
+            return "W&B", status["url"]
+        if status.get("directory"):
+            return "W&B", f"offline; upload with: wandb sync {status['directory']}"
+        return None
 
-        return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            group=self.group,
-            tags=self.tags,
-            name="/".join(self.folder.parts[-2:]),
-            id=self.id,
-            resume="allow",
-            dir=str(self.folder),
-            config=dict(self.config),
-            mode=mode,
-            reinit="finish_previous",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+    def _start(self) -> None:
+        # Under `wandb agent` the run has an id already.
+        self.id = os.environ.get("WANDB_RUN_ID") or self.id or secrets.token_hex(4)
+        with storing(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / STATUS).unlink(missing_ok=True)
+            log = (self.folder / LOG).open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                # -P: else this folder's wandb.py would stand before the package
+                [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the training process, which ends this one
+            )
+        self.rows.put(json.dumps({**self.settings, "id": self.id, "status": str(self.folder / STATUS)}))
+        threading.Thread(target=_pass_on, args=(self.rows, self.process), daemon=True).start()
+
+    def _look_after(self) -> None:
+        assert self.process is not None
+        if self.process.poll() not in (None, 0):
+            self._warn("Weights & Biases has stopped")
+        elif reason := self._status().get("reason"):
+            self._warn(f"Weights & Biases cannot be used online ({reason}) and this run is kept offline")
+
+    def _status(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self.folder / STATUS).read_text()))
+        except (OSError, ValueError):  # not there yet
+            return {}
+
+    def _warn(self, what: str) -> None:
+        if not self.warned:
+            self.warned = True
+            directory = self._status().get("directory")
+            later = f", and `wandb sync {directory}` uploads what it has" if directory else ""
+            warnings.warn(
+                f"{what}. Training goes on; metrics.jsonl has all rows{later}. See {self.folder / LOG}.", stacklevel=3
+            )
+
+    def _end(self) -> None:
+        assert self.process is not None
+        if hasattr(os, "killpg"):
+            os.killpg(self.process.pid, signal.SIGKILL)  # with its service
+        self.process.kill()
+        self.process.wait()
 
 
-def chosen_mode() -> str:
-    """`WANDB_MODE` if it is set, else `online` if W&B would find credentials, else `offline`."""
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return "online"
-    settings = wandb.setup().settings
-    return "online" if settings.api_key or wbauth.read_netrc_auth(host=settings.base_url) else "offline"
+def _pass_on(rows: queue.Queue[str | None], process: subprocess.Popen[bytes]) -> None:
+    """Write rows to the process until None comes; a process that does not read stops this thread alone."""
+    assert process.stdin is not None
+    try:
+        with process.stdin as pipe:
+            while (row := rows.get()) is not None:
+                pipe.write(row.encode() + b"\n")
+                pipe.flush()
+    except OSError:  # it died, which `log` notices by itself
+        while rows.get() is not None:
+            pass

@@ -1,0 +1,83 @@
+"""What cannot be used: the reason, and the ledger."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from vqgan.errors import DataError, storing
+
+MIN_SIDE, MAX_ASPECT = 16, 16  # pixels of the shorter side, longer over shorter side
+
+
+class UnusableError(Exception):
+    """A file or clip that cannot be used; the message is the reason, a few words."""
+
+
+def check_size(width: float, height: float) -> None:
+    """Raise `UnusableError` if a picture, as displayed, is too small or too long to be cropped from."""
+    if min(width, height) < MIN_SIDE:
+        raise UnusableError(f"too small: {width:.0f}×{height:.0f}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UnusableError(f"too long a side: {width:.0f}×{height:.0f}")
+
+
+class BadFiles:
+    """The ledger of what could not be used: in `bad_files.jsonl`, once per path and reason, and counted.
+
+    Args:
+        file: where the ledger is kept. What an earlier part of the run wrote is not repeated, nor is it counted: the
+            files may have been mended since.
+        max_fraction: of all files; beyond it the run ends.
+        max_files: so many bad files never end a run: one text file should not stop a folder of ten videos.
+    """
+
+    def __init__(self, file: Path, max_fraction: float, max_files: int) -> None:
+        self.file, self.max_fraction, self.max_files = file, max_fraction, max_files
+        self.total = 0
+        self.reasons: dict[str, str] = {}
+        content = file.read_text(encoding="utf-8") if file.exists() else ""
+        self.written = set(_entries(content))
+        if content and not content.endswith("\n"):  # the last line of a run that was killed
+            file.write_text(content + "\n", encoding="utf-8")
+
+    def add(self, path: Path | str, reason: str) -> None:
+        """Write one file down, unless it is known already.
+
+        Raises:
+            DataError: more files are bad than the budget allows.
+        """
+        if str(path) in self.reasons:
+            return
+        self.reasons[str(path)] = reason
+        if (str(path), reason) not in self.written:
+            # A name that is not UTF-8 is written as JSON's own escapes.
+            with storing(self.file), self.file.open("a", encoding="utf-8", errors="backslashreplace") as ledger:
+                ledger.write(json.dumps({"path": str(path), "reason": reason}, ensure_ascii=False) + "\n")
+        self.check_budget()
+
+    def check_budget(self) -> None:
+        """Raise `DataError` if more files are bad than the budget allows; nothing is judged before `total` is known."""
+        budget = max(self.max_files, self.max_fraction * self.total)
+        if self.total and len(self.reasons) > budget:
+            raise DataError(
+                f"{len(self.reasons)} of {self.total} files cannot be used ({self.summary()}), more than "
+                f"data.max_bad_fraction={self.max_fraction} and data.max_bad_files={self.max_files} allow. "
+                f"They are listed in {self.file}. Mend or remove them, or raise data.max_bad_fraction."
+            )
+
+    def summary(self) -> str:
+        """Counts per reason: `2 no video stream, 1 empty file`."""
+        reasons = Counter(reason.partition(":")[0] for reason in self.reasons.values())
+        return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def _entries(content: str) -> Iterator[tuple[str, str]]:
+    for line in content.split("\n"):  # names may hold what `splitlines` takes for an end of line
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        yield entry["path"], entry["reason"]

@@ -1,0 +1,274 @@
+"""Reading in processes that may crash or hang: their work is given out anew, and what keeps ending them is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vqgan.data.bad_files import UnusableError
+from vqgan.errors import DataError, check
+from vqgan.signals import STOP_SIGNALS
+
+T = TypeVar("T")
+MAX_RESTARTS = 3  # of the workers without a batch between them
+CHANCES = 2  # how often a file may end or block its worker: the first time may have had another cause
+POLL = 0.5  # seconds between looks at the workers while waiting for them
+NOTHING, PR_SET_PDEATHSIG = -1, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What reading one file may cost.
+
+    Args:
+        seconds: of computing for one clip, or for looking into one file; what takes longer is unusable.
+        megabytes: beyond what its process had before (on Linux, with `workers` above 0).
+        stall_seconds: workers that finish nothing for so long are ended and replaced.
+    """
+
+    seconds: float
+    megabytes: int
+    stall_seconds: float
+
+    def __post_init__(self) -> None:
+        check(self.seconds > 0, "seconds", self.seconds, "positive")
+        check(self.megabytes > 0, "megabytes", self.megabytes, "positive")
+        check(self.stall_seconds > 0, "stall_seconds", self.stall_seconds, "positive")
+
+
+class WorkerError(Exception):
+    """Workers died, or finish nothing any more; `subjects` are what they were reading."""
+
+    def __init__(self, reason: str, subjects: Sequence[int]) -> None:
+        super().__init__(reason)
+        self.reason, self.subjects = reason, subjects
+
+
+class Watch:
+    """Knows what each worker is reading, and how long it has made no progress.
+
+    Args:
+        workers: how many processes; 0 for this one.
+        limits: of each read.
+    """
+
+    def __init__(self, workers: int, limits: Limits) -> None:
+        self.workers, self.limits = workers, limits
+        # Per worker: its process, the subject that it reads, and how many it has begun; in memory that it shares.
+        self.slots = torch.zeros(max(workers, 1), 3, dtype=torch.int64).share_memory_()
+        self.slots[:, 1] = NOTHING
+        self.processes: list[Any] = []
+
+    @contextlib.contextmanager
+    def reading(self, subject: int) -> Iterator[None]:
+        """While `subject` is read, within the limits.
+
+        Raises:
+            UnusableError: it took too long or too much memory.
+        """
+        worker = torch.utils.data.get_worker_info()
+        slot = self.slots[worker.id if worker else 0]
+        slot[1], slot[2] = subject, slot[2] + 1
+        try:
+            with _time_limit(self.limits.seconds), _memory_limit(self.limits.megabytes if worker else None):
+                yield
+        except MemoryError:
+            raise UnusableError(f"too large: needs more than {self.limits.megabytes} MB") from None
+        finally:
+            slot[1] = NOTHING
+
+    def start(self, loader: DataLoader[T]) -> Iterator[T]:
+        """Start the processes.
+
+        torch's handler of a worker's death, which would raise in the middle of a training step, is put out of action:
+        `take` looks at the workers itself.
+        """
+        before = set(multiprocessing.active_children())
+        in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+        handler = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
+        iterator = iter(loader)
+        if in_main_thread:
+            signal.signal(signal.SIGCHLD, handler)
+        self.processes = [process for process in multiprocessing.active_children() if process not in before]
+        return iterator
+
+    def take(self, iterator: Iterator[T]) -> T:
+        """The next result.
+
+        Raises:
+            StopIteration: there is none.
+            WorkerError: it will not come.
+        """
+        seen, since = self.slots.clone(), time.monotonic()
+        while True:
+            try:
+                return next(iterator)
+            except (RuntimeError, OSError, EOFError) as error:  # whatever a death looks like from here
+                died = self._died()
+                if died:
+                    raise WorkerError(*died) from None
+                if not self.workers or not str(error).startswith("DataLoader timed out"):
+                    raise
+            if not torch.equal(seen, self.slots):
+                seen, since = self.slots.clone(), time.monotonic()
+            elif time.monotonic() - since > self.limits.stall_seconds:
+                blocked = [int(subject) for subject in self.slots[:, 1] if subject != NOTHING]
+                raise WorkerError(f"nothing was read for {self.limits.stall_seconds:g} seconds", blocked)
+
+    def stop(self) -> None:
+        """End the processes; they hold nothing that could be lost."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+        self.processes = []
+        self.slots[:, 1] = NOTHING
+
+    def _died(self) -> tuple[str, list[int]] | None:
+        for process in self.processes:
+            process.join(POLL if not process.is_alive() else 0)
+        dead = {process.pid: process.exitcode for process in self.processes if process.exitcode is not None}
+        if not dead:
+            return None
+        codes = {f"signal {-code}" if code < 0 else f"exit code {code}" for code in dead.values()}
+        subjects = [int(subject) for pid, subject, _ in self.slots.tolist() if pid in dead and subject != NOTHING]
+        return f"a worker process ended with {', '.join(sorted(codes))}", subjects
+
+
+def supervised(
+    dataset: Dataset[Any],
+    batches: Callable[[int], Iterable[Any]],
+    watch: Watch,
+    lose: Callable[[int, int, str], str],
+    collate: Callable[[list[Any]], T] | None = None,
+) -> Generator[T, None, None]:
+    """What `dataset` gives for each of `batches`, in order, each exactly once, whatever happens to the workers.
+
+    Args:
+        dataset: reads under `watch.reading(subject)`.
+        batches: the numbers to read from a position on: lists of them with `collate`, else single ones.
+        watch: of as many workers as there shall be.
+        lose: called with (subject, position, reason) when a subject has ended its worker twice. It must make the
+            dataset give something else for it, and returns its name.
+        collate: see `DataLoader`.
+
+    Raises:
+        DataError: the workers fail again and again at one position.
+    """
+    position, restarts = 0, 0
+    suspicions: Counter[int] = Counter()
+    while True:
+        order: dict[str, Any] = {"batch_sampler" if collate else "sampler": _Order(batches(position))}
+        loader: DataLoader[T] = DataLoader(
+            dataset,
+            **order,
+            batch_size=1 if collate else None,
+            num_workers=watch.workers,
+            collate_fn=collate,
+            pin_memory=collate is not None and torch.cuda.is_available(),
+            worker_init_fn=_Start(watch),
+            timeout=POLL if watch.workers else 0,
+        )
+        iterator = watch.start(loader)
+        try:
+            while True:
+                try:
+                    result = watch.take(iterator)
+                except StopIteration:
+                    return
+                yield result
+                position, restarts = position + 1, 0
+        except WorkerError as fault:
+            restarts += 1
+            suspicions.update(fault.subjects)
+            lost = [s for s in fault.subjects if suspicions[s] == CHANCES]
+            names = [lose(subject, position, fault.reason) for subject in lost]
+            if restarts > MAX_RESTARTS and not lost:
+                raise DataError(
+                    f"Reading failed {restarts} times in a row: {fault.reason}. If memory is short, take fewer "
+                    "data.workers or a smaller data.batch_size; data.workers=0 reads in the training process."
+                ) from None
+            what = f"; {', '.join(names)} is left out from now on" if names else ""
+            warnings.warn(f"Reading goes on with new worker processes: {fault.reason}{what}.", stacklevel=2)
+        finally:
+            watch.stop()
+            del iterator
+
+
+class _Order(torch.utils.data.Sampler[Any]):
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+class _Start:
+    """The first thing that a worker does."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def __call__(self, worker: int) -> None:
+        torch.set_num_threads(1)
+        # A signal to the whole process group is the training process's business: it saves, and ends its workers.
+        for name in STOP_SIGNALS:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        if sys.platform == "linux":  # else a killed run's workers would hold its lock for seconds
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        self.watch.slots[worker, 0] = os.getpid()
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raise `UnusableError` after so many seconds of computing; only the main thread of a process can be timed."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(_: int, __: FrameType | None) -> None:
+        raise UnusableError(f"too slow: more than {seconds:g} seconds of computing")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@contextlib.contextmanager
+def _memory_limit(megabytes: int | None) -> Iterator[None]:
+    """Let this process allocate so much more and nothing beyond."""
+    if megabytes is None or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    allocated = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = allocated + megabytes * 2**20
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -1,0 +1,103 @@
+"""What a run's numbers depend on beside its steps, recorded with each checkpoint and compared when the run goes on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+import vqgan
+from vqgan.errors import ConfigError
+
+PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit of a result
+# Keys of the config that no weight depends on. Where the data lie is one: what they are is compared by itself.
+NEUTRAL = (
+    "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root",
+    "data.workers", "data.validation_clips", "data.max_bad_fraction", "data.max_bad_files", "data.limits",
+    "trainer.steps", "trainer.log_every", "trainer.evaluate_every", "trainer.pictures", "trainer.checkpoint_every",
+    "trainer.usage_steps", "trainer.keep", "trainer.max_skipped_in_a_row", "trainer.max_skipped_fraction",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Software, hardware, data and config of a run.
+
+    Args:
+        environment: what the last digits depend on, by name.
+        data: the fingerprint of the data set.
+        config: the run's values, by their full key.
+        allow_other_data: go on with another data set.
+    """
+
+    environment: Mapping[str, str]
+    data: str
+    config: Mapping[str, Any]
+    allow_other_data: bool
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record."""
+        return {"environment": dict(self.environment), "data": self.data, "config": dict(self.config)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Compare with the record of a checkpoint.
+
+        Raises:
+            ConfigError: it is of a run on other data.
+        """
+        if state["data"] != self.data and not self.allow_other_data:
+            raise ConfigError(
+                f"The data are not those that this run was trained on: {self.data} now, {state['data']} then (by the "
+                "paths below data.root, and the sizes, of all files that can be used). Bring them back, go on with "
+                "these by allow_other_data=true, or start another run with the old weights: init_from=RUN."
+            )
+        changes = [*_changes(state["environment"], self.environment), *_changes(state["config"], self.config)]
+        if state["data"] != self.data:
+            changes.append("another data set")
+        if changes:
+            warnings.warn(
+                f"This run goes on, but no longer exactly as it would have without a stop: {'; '.join(changes)}.",
+                stacklevel=2,
+            )
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What the last digits of a run depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "vqgan": vqgan.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "device": f"{device.type}, {name}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads (OMP_NUM_THREADS)": str(torch.get_num_threads()),
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+    }
+
+
+def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested sections that results depend on, as `model.quantizer.decay`."""
+    for name, value in values.items():
+        key = f"{path}{name}"
+        if key in NEUTRAL:
+            continue
+        if isinstance(value, Mapping):
+            yield from by_full_key(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def make_provenance(config: Mapping[str, Any], device: torch.device, data: str, allow_other_data: bool) -> Provenance:
+    """The record of this process."""
+    return Provenance(
+        environment=environment(device), data=data, config=dict(by_full_key(config)), allow_other_data=allow_other_data
+    )
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [f"{key} was {old.get(key)} and is {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]

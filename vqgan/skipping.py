@@ -1,0 +1,77 @@
+"""Steps whose numbers are not finite: left out, counted, and too many of them end the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WINDOW = 1000  # steps in which the share of skipped ones is judged
+
+
+class SkippedSteps:
+    """Counts the steps that were left out.
+
+    Args:
+        most_in_a_row: one more ends the run.
+        most_of_window: a larger share of the last 1000 steps ends it; in [0, 1].
+    """
+
+    def __init__(self, most_in_a_row: int, most_of_window: float) -> None:
+        self.most_in_a_row, self.most_of_window = most_in_a_row, most_of_window
+        self.total = 0
+        self.recent: list[int] = []  # those that can still count, rising
+
+    def add(self, step: int) -> str | None:
+        """Count one; returns why the run must end, if it must."""
+        self.total += 1
+        self.recent = [*(s for s in self.recent if s > step - WINDOW), step]
+        row = next((n for n, s in enumerate(reversed(self.recent)) if s != step - n), len(self.recent))
+        if row > self.most_in_a_row:
+            return f"{row} steps in a row"
+        if len(self.recent) > self.most_of_window * WINDOW:
+            return f"{len(self.recent)} of the last {WINDOW} steps"
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {"total": self.total, "recent": list(self.recent)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.total, self.recent = state["total"], list(state["recent"])
+
+
+class Buffers:
+    """What forward passes change in networks beside gradients (statistics of norms, a codebook's start), to undo it."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        self.buffers = [buffer for network in networks for buffer in network.buffers()]
+        self.before = [buffer.clone() for buffer in self.buffers]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put them back as they were."""
+        for buffer, before in zip(self.buffers, self.before):
+            buffer.copy_(before)
+
+
+def gradient_norm(network: nn.Module | None) -> Tensor:
+    """The norm of all gradients of a network together; not finite if one of them is not."""
+    assert network is not None
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def nonfinite(values: Any, path: str = "") -> list[str]:
+    """The names of the numbers and tensors in nested dicts and lists that are not finite."""
+    if isinstance(values, Mapping):
+        return [
+            name for key, value in values.items() for name in nonfinite(value, f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(values, list | tuple):
+        return [name for value in values for name in nonfinite(value, path)]
+    if isinstance(values, Tensor | float) and not torch.as_tensor(values).isfinite().all():
+        return [path]
+    return []
