@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +54,7 @@ class Checkpoints:
         try:
             with storing(target, size_of(state)):
                 self.folder.mkdir(exist_ok=True)
-                self._discard(self.folder.glob(".unfinished-*"))  # what kills have left
+                _discard(self.folder.glob(".unfinished-*"))  # what kills have left
                 self._write(aside, step, score, state)
                 self._publish(aside, target)
                 self._link("latest", target)
@@ -62,7 +62,7 @@ class Checkpoints:
                     self._link("best", target)
                 self._prune(step)
         except StorageError:
-            self._discard([aside])
+            _discard([aside])
             raise
         return target
 
@@ -166,7 +166,7 @@ class Checkpoints:
             _flush(part)
 
     def _publish(self, aside: Path, target: Path) -> None:
-        self._discard([target])  # it can only be a damaged one, from which an earlier resume fell back
+        _discard([target])  # it can only be a damaged one, from which an earlier resume fell back
         aside.rename(target)
         _flush(self.folder)
 
@@ -181,13 +181,7 @@ class Checkpoints:
         """Keep the newest and the best. Those of later steps are damaged: else the run would have gone on from them."""
         older = [path for path in self._newest_first() if _number(path) <= _number(self._path(step))]
         kept = {(self.folder / "best").resolve(), *(path.resolve() for path in older[: self.keep])}
-        self._discard(path for path in self._newest_first() if path.resolve() not in kept)
-
-    @staticmethod
-    def _discard(folders: Iterator[Path] | list[Path]) -> None:
-        for folder in list(folders):
-            (folder / MANIFEST).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
-            shutil.rmtree(folder, ignore_errors=True)
+        _discard(path for path in self._newest_first() if path.resolve() not in kept)
 
 
 def read(path: Path) -> tuple[int, dict[str, Any]]:
@@ -261,6 +255,16 @@ def size_of(state: Any) -> int:
     if isinstance(state, Mapping):
         return sum(size_of(value) for value in state.values())
     return sum(size_of(value) for value in state) if isinstance(state, list | tuple) else 0
+
+
+def _discard(folders: Iterable[Path]) -> None:
+    """Remove folders; a kill in the middle leaves nothing that is named as a checkpoint is."""
+    for folder in list(folders):
+        if folder.is_dir() and not folder.name.startswith("."):
+            aside = folder.with_name(f".unfinished-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder = folder.rename(aside)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _number(path: Path) -> str:

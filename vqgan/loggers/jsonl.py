@@ -33,4 +33,5 @@ class JsonLines(Logger):
         """Drop rows that were written after the checkpoint: those steps come again. Without one, drop all."""
         length = state.get("bytes", 0)
         if self.file.exists() and self.file.stat().st_size > length:
-            os.truncate(self.file, length)
+            with storing(self.file):
+                os.truncate(self.file, length)

@@ -1,0 +1,207 @@
+"""Disks that are full, read-only or gone, and memory that runs out: a clear end, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import Compose
+from tests.faults.runs import ROOT, SMALL, finish, rows, saved_steps, start, train, unfinished
+from vqgan.checkpoint import Checkpoints, read
+from vqgan.device import out_of_memory
+from vqgan.errors import StorageError
+from vqgan.train import run
+from vqgan.trainer import Trainer
+
+can_mount = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
+needs_mounts = pytest.mark.skipif(not can_mount, reason="this user cannot mount")
+MANY = ("trainer.steps=400", "trainer.checkpoint_every=10", "trainer.evaluate_every=1000", "trainer.keep=30")
+
+
+def in_a_small_disk(folder: Path, size: str, *overrides: str, options: str = "") -> tuple[int, str]:
+    """Train with `folder` on a file system of its own; what is there at the end is copied to `folder`-copy."""
+    inside = " ".join([sys.executable, str(ROOT / "train.py"), *SMALL, f"run_dir={folder}/run", *overrides])
+    script = (
+        f"mount -t tmpfs -o size={size}{options} none {folder} && {inside}; code=$?; "
+        f"cp -a {folder}/. {folder}-copy/; exit $code"
+    )
+    Path(f"{folder}-copy").mkdir()
+    folder.mkdir()
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def paragraph(error: str) -> str:
+    """The last line of what was printed; there must be no traceback."""
+    assert "Traceback" not in error, error
+    return error.strip().splitlines()[-1]
+
+
+@needs_mounts
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path: Path) -> None:
+    code, error = in_a_small_disk(tmp_path / "disk", "4M", *MANY)
+    assert code == 5, error
+    said = paragraph(error)
+    assert "/run/checkpoints/step-" in said
+    assert "cannot be written" in said
+    assert "bytes are free" in said
+    assert "It needs" in said
+    copy = tmp_path / "disk-copy" / "run"
+    assert unfinished(copy) == []
+    assert saved_steps(copy) != []
+    for path in (copy / "checkpoints").glob("step-*"):
+        read(path)
+    assert (copy / "checkpoints" / "latest").exists()
+
+
+@needs_mounts
+def test_a_disk_too_small_for_two_checkpoints_is_noticed_before_the_first_step(tmp_path: Path) -> None:
+    code, error = in_a_small_disk(tmp_path / "disk", "1M", *MANY)
+    assert code == 5, error
+    assert "has no room for checkpoints" in paragraph(error)
+
+
+@needs_mounts
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    code, error = in_a_small_disk(tmp_path / "disk", "20M", *MANY, options=",ro")
+    assert code == 5, error
+    assert str(tmp_path / "disk" / "run") in paragraph(error)
+    assert "Read-only file system" in paragraph(error)
+
+
+def test_a_file_that_may_not_grow_is_as_a_full_disk(tmp_path: Path) -> None:
+    """By a limit of the process, which needs no rights."""
+    train(tmp_path / "run", "trainer.steps=10", "trainer.checkpoint_every=5")
+    size = (tmp_path / "run" / "checkpoints" / "latest" / "state.pt").stat().st_size
+    script = tmp_path / "limited.py"
+    script.write_text(
+        f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1000}, {size - 1000}))\n"
+        "from vqgan.commands import run\nrun('train')\n"
+    )
+    code, _, error = finish(start(tmp_path / "run", "trainer.steps=20", "trainer.checkpoint_every=5", script=script))
+    assert code == 5, error
+    assert "step-00000015" in paragraph(error)
+    assert unfinished(tmp_path / "run") == []
+    assert saved_steps(tmp_path / "run")[-1] == 10
+    train(tmp_path / "run", "trainer.steps=20", "trainer.checkpoint_every=5")
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "reconstructions", "checkpoints", "everything"])
+def test_what_is_removed_while_a_run_writes_to_it_ends_it_clearly(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    original = Trainer.step
+
+    def remove(self: Trainer, step: int, clips: Any) -> Any:
+        if step == 2:
+            shutil.rmtree(tmp_path / "run") if what == "everything" else None
+            if what == "checkpoints":
+                shutil.rmtree(tmp_path / "run" / what)
+                (tmp_path / "run" / what).touch()
+        return original(self, step, clips)
+
+    if what in ("metrics.jsonl", "reconstructions"):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / what).mkdir() if what == "metrics.jsonl" else (tmp_path / "run" / what).touch()
+    monkeypatch.setattr(Trainer, "step", remove)
+    with pytest.raises(StorageError, match=r"cannot be written") as error:
+        run(composed("trainer.steps=9", "trainer.log_every=1", "trainer.checkpoint_every=1"))
+    assert error.value.exit_code == 5
+    assert str(tmp_path / "run") in str(error.value)
+    assert (tmp_path / "run").exists() == (what != "everything"), "a folder that has gone does not come back"
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["device", "process", "Python"],
+)
+def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
+) -> None:
+    original = Trainer.autoencoder_gradients
+
+    def explode(self: Trainer, step: int, micro_batches: Any) -> Any:
+        if step == 3:
+            raise raised
+        return original(self, step, micro_batches)
+
+    monkeypatch.setattr(Trainer, "autoencoder_gradients", explode)
+    with pytest.raises(
+        StorageError, match=r"Out of memory on cpu: the peak was \d+\.\d GiB, with 2 clips of 1"
+    ) as error:
+        run(composed("trainer.steps=9", "trainer.checkpoint_every=2"))
+    assert error.value.exit_code == 5
+    for word in ("16×16", "data.batch_size", "trainer.accumulate", "data.resolution", "trainer.precision=bf16"):
+        assert word in str(error.value)
+    assert read(tmp_path / "run" / "checkpoints" / "latest")[0] == 2
+
+
+def test_memory_that_really_runs_out_is_recognised(tmp_path: Path) -> None:
+    script = tmp_path / "limited.py"
+    limit = 600 * 2**20
+    script.write_text(
+        "import resource, torch, vqgan.train\n"
+        f"resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))\n"
+        "from vqgan.commands import run\nrun('train')\n"
+    )
+    values = ("backbone.channels=64", "backbone.norm_groups=4", "backbone.resolution=256", "data.batch_size=16")
+    code, _, error = finish(start(tmp_path / "run", *values, "data.validation_clips=1", script=script))
+    assert code == 5, error
+    assert paragraph(error).startswith("Out of memory on cpu"), error
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Trainer, "autoencoder_gradients", explode)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(composed())
+
+
+def test_the_peak_is_that_of_the_process() -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    assert f"{peak:.1f} GiB" in str(out_of_memory(torch.device("cpu"), (1, 4, 16, 16, 3), 2))
+
+
+def test_a_second_process_is_turned_away_at_once_and_a_killed_ones_lock_is_taken_over(tmp_path: Path) -> None:
+    first = start(tmp_path / "run", "trainer.steps=99999", "data.workers=2")
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    began = time.monotonic()
+    code, _, error = finish(start(tmp_path / "run"))
+    waited = time.monotonic() - began
+    assert (code, first.poll()) == (6, None)
+    assert f"in use by process {first.pid} on " in paragraph(error)
+    assert waited < 20, "most of it is the start of Python and torch"
+    os.kill(first.pid, 9)  # its workers are not told
+    first.communicate()
+    code, out, error = finish(start(tmp_path / "run", "trainer.steps=1"))
+    assert code == 0, error
+    assert "begins again at step 0" in out
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1]
+
+
+def test_room_is_that_of_the_disk(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.require_room(1000)
+    with pytest.raises(StorageError, match="has no room"):
+        checkpoints.require_room(2**60)

@@ -1,0 +1,251 @@
+"""Reading processes that crash, hang or are killed cost one file at most, and not a bit of the result."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import LIMITS, Compose
+from tests.faults.runs import digest
+from tests.unit.test_video_file import Recording
+from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
+from vqgan.data.loader import read_evenly
+from vqgan.data.videos import VideoFolder
+from vqgan.errors import DataError
+from vqgan.train import run
+
+CLIPS = 24
+IMPATIENT = Limits(seconds=1, megabytes=300, stall_seconds=1.5)
+
+
+def crash() -> None:
+    ctypes.string_at(0)  # a segmentation fault, as of a broken decoder
+
+
+def vanish() -> None:
+    os._exit(0)
+
+
+def hang() -> None:
+    while True:
+        time.sleep(1)
+
+
+def hang_in_c() -> None:
+    threading.Lock().acquire()
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()  # no signal handler runs in there
+
+
+def compute_forever() -> None:
+    while True:
+        sum(range(1000))
+
+
+def eat_memory() -> None:
+    np.ones(2**28)  # 2 GB
+
+
+class Trapped(ClipDataset):
+    """Clips that are their number, some of which do harm when they are read."""
+
+    def __init__(self, traps: dict[int, Any], once: Path | None = None) -> None:
+        self.traps, self.once = traps, once
+
+    def __len__(self) -> int:
+        return CLIPS
+
+    def path(self, index: int) -> Path:
+        return Path(f"clip{index}")
+
+    def read(self, index: int, rng: np.random.Generator | None) -> Tensor:
+        if index in self.traps and not (self.once is not None and (self.once / str(index)).exists()):
+            if self.once is not None:
+                (self.once / str(index)).touch()
+            self.traps[index]()
+        chance = 0 if rng is None else int(rng.integers(256))
+        return torch.tensor([index, chance], dtype=torch.uint8).reshape(1, 1, 2, 1).expand(1, 1, 2, 3)
+
+
+def ledger(tmp_path: Path) -> BadFiles:
+    bad_files = BadFiles(tmp_path / f"bad_files{time.monotonic_ns()}.jsonl", 1.0, 0)
+    bad_files.total = CLIPS
+    return bad_files
+
+
+def drawn(loader: Loader, count: int = 12, first: int = 0) -> Tensor:
+    with closing(loader.batches(first)) as batches:
+        return torch.cat(list(itertools.islice(batches, count)))
+
+
+FATAL = {"a crash": crash, "an exit": vanish, "a hang": hang, "a hang in C": hang_in_c}
+
+
+@pytest.mark.parametrize("trap", FATAL.values(), ids=FATAL.keys())
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_ends_its_worker_is_left_out_and_reported(tmp_path: Path, trap: Any, workers: int) -> None:
+    bad_files = ledger(tmp_path)
+    with pytest.warns(UserWarning, match="Reading goes on with new worker processes") as said:
+        clips = drawn(Loader(Trapped({5: trap}), 4, workers, 7, bad_files, IMPATIENT))
+    assert len(clips) == 48
+    assert 5 not in clips[:, 0, 0, 0, 0]
+    whole = drawn(Loader(Trapped({}), 4, 0, 7, ledger(tmp_path), LIMITS))
+    others = whole[:, 0, 0, 0, 0] != 5
+    assert torch.equal(clips[others], whole[others]), "nothing else is skipped or repeated"
+    assert list(bad_files.reasons) == ["clip5"]
+    assert len(said) == 2, "it gets a second chance"
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("trap", FATAL.values(), ids=FATAL.keys())
+def test_what_happens_once_costs_nothing(tmp_path: Path, trap: Any) -> None:
+    once = tmp_path / "once"
+    once.mkdir()
+    bad_files = ledger(tmp_path)
+    with pytest.warns(UserWarning, match="Reading goes on"):
+        clips = drawn(Loader(Trapped({5: trap, 11: trap}, once), 4, 2, 7, bad_files, IMPATIENT))
+    assert torch.equal(clips, drawn(Loader(Trapped({}), 4, 0, 7, ledger(tmp_path), LIMITS)))
+    assert bad_files.reasons == {}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_stopped_from_outside_costs_nothing(tmp_path: Path, sent: signal.Signals) -> None:
+    bad_files = ledger(tmp_path)
+    loader = Loader(Trapped({}), 4, 2, 7, bad_files, IMPATIENT)
+
+    def disturbed() -> Iterator[Tensor]:
+        with closing(loader.batches(0)) as batches:
+            for number, batch in enumerate(itertools.islice(batches, 20)):
+                yield batch
+                if number == 3:
+                    assert loader.watch.processes[0].pid is not None
+                    os.kill(loader.watch.processes[0].pid, sent)
+
+    with pytest.warns(UserWarning, match="Reading goes on"):
+        clips = list(disturbed())
+    assert torch.equal(torch.cat(clips), drawn(Loader(Trapped({}), 4, 0, 7, bad_files, LIMITS), 20))
+    assert bad_files.reasons == {}
+
+
+@pytest.mark.parametrize(
+    ("trap", "reason"),
+    [(compute_forever, "too slow: more than 1 s"), (eat_memory, "too large: needs more than 300 MB")],
+)
+def test_a_file_that_takes_too_much_is_left_out_without_ending_its_worker(
+    tmp_path: Path, trap: Any, reason: str
+) -> None:
+    bad_files = ledger(tmp_path)
+    clips = drawn(Loader(Trapped({5: trap}), 4, 1, 7, bad_files, replace(IMPATIENT, stall_seconds=60)))
+    assert 5 not in clips[:, 0, 0, 0, 0]
+    assert bad_files.reasons["clip5"].startswith(reason)
+
+
+def test_a_file_that_computes_for_ever_is_ended_in_the_training_process_too(tmp_path: Path) -> None:
+    bad_files = ledger(tmp_path)
+    drawn(Loader(Trapped({5: compute_forever}), 4, 0, 7, bad_files, IMPATIENT))
+    assert bad_files.reasons["clip5"].startswith("too slow")
+
+
+def test_where_everything_crashes_the_run_ends_after_three_restarts(tmp_path: Path) -> None:
+    def vanish_between() -> None:
+        os._exit(3)
+
+    class Cursed(Trapped):
+        def path(self, index: int) -> Path:
+            if multiprocessing.parent_process() is not None:
+                vanish_between()
+            return super().path(index)
+
+    with (
+        pytest.warns(UserWarning, match="Reading goes on") as said,
+        pytest.raises(DataError, match=r"Reading failed 4 times in a row: a worker process ended with exit code 3"),
+    ):
+        drawn(Loader(Cursed({}), 4, 2, 7, ledger(tmp_path), IMPATIENT))
+    assert len(said) == 3
+
+
+def test_a_resumed_run_leaves_out_the_same_file_from_the_same_clip_on(tmp_path: Path) -> None:
+    loader = Loader(Trapped({5: crash}), 4, 1, 7, ledger(tmp_path), IMPATIENT)
+    with pytest.warns(UserWarning, match="Reading goes on") as said:
+        whole = drawn(loader, 12)
+    assert "clip5 is left out from now on" in str(said[-1].message)
+    again = Loader(Trapped({5: crash}), 4, 1, 7, ledger(tmp_path), IMPATIENT)
+    again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    assert torch.equal(drawn(again, 4, first=8), whole[32:])
+    assert torch.equal(drawn(again, 12), whole), "also from before it was found out"
+
+
+@pytest.mark.parametrize("trap", [crash, hang_in_c])
+def test_a_validation_clip_that_ends_its_worker_is_left_out(tmp_path: Path, trap: Any) -> None:
+    bad_files = ledger(tmp_path)
+    with pytest.warns(UserWarning, match="Reading goes on"):
+        clips = read_evenly(Trapped({3: trap}), CLIPS, bad_files, 2, IMPATIENT)
+    assert clips[:, 0, 0, 0, 0].tolist() == [n for n in range(CLIPS) if n != 3]
+    assert list(bad_files.reasons) == ["clip3"]
+
+
+@pytest.mark.parametrize("trap", [crash, hang_in_c])
+def test_a_file_that_ends_its_scanner_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: Any) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(5):
+        Recording().write_numbers(tmp_path, 8).rename(folder / f"{number}.mp4")
+    original = Videos.scan
+
+    def scan(self: Videos, path: Path) -> Any:
+        if path.name == "2.mp4":
+            trap()
+        return original(self, path)
+
+    monkeypatch.setattr(Videos, "scan", scan)
+    data = Videos(
+        root=str(folder), val_root=None, val_fraction=0.1, validation_clips=4, resolution=32, clip_frames=4, stride=1,
+        fps=None, crop="center", flip=False, batch_size=2, workers=2, max_bad_fraction=0.0, max_bad_files=1,
+        limits=IMPATIENT,
+    )  # fmt: skip
+    bad_files = BadFiles(tmp_path / "bad_files.jsonl", 0.0, 1)
+    with pytest.warns(UserWarning, match="Reading goes on"):
+        training, validation = data.datasets(bad_files)
+    names = {side.path(index).name for side in (training, validation) for index in range(len(side))}
+    assert names == {"0.mp4", "1.mp4", "3.mp4", "4.mp4"}
+    assert list(bad_files.reasons) == [str(folder / "2.mp4")]
+
+
+def test_a_run_whose_workers_die_ends_with_the_same_bits(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ["trainer.steps=8", "data.workers=2", "loss.discriminator_start=2"]
+    run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
+    original, parent = VideoFolder.read, os.getpid()
+    marks = tmp_path / "marks"
+    marks.mkdir()
+
+    def read(self: VideoFolder, index: int, rng: np.random.Generator | None) -> Tensor:
+        if rng is not None and os.getpid() != parent and len(list(marks.iterdir())) < 3 and index % 5 == 0:
+            (marks / str(time.monotonic_ns())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, index, rng)
+
+    monkeypatch.setattr(VideoFolder, "read", read)
+    with pytest.warns(UserWarning, match=r"ended with signal 9"):
+        trainer = run(composed(*values, f"run_dir={tmp_path / 'killed'}"))
+    assert len(list(marks.iterdir())) == 3
+    if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
+        assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
