@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from vqgan.errors import check
 
+MOST_LEVELS, MOST_BLOCKS = 12, 64  # beyond any use; a description from elsewhere must not ask for millions
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
@@ -54,10 +56,11 @@ class Backbone:
         fits = self.channels > 0 and self.channels % self.norm_groups == 0
         check(fits, "channels", self.channels, f"a multiple of norm_groups={self.norm_groups}")
         check(
-            len(self.channel_multipliers) > 0 and all(m > 0 for m in self.channel_multipliers),
-            "channel_multipliers", self.channel_multipliers, "a list of positive whole numbers",
+            0 < len(self.channel_multipliers) <= MOST_LEVELS and all(m > 0 for m in self.channel_multipliers),
+            "channel_multipliers", self.channel_multipliers[:20], f"at most {MOST_LEVELS} positive whole numbers",
         )  # fmt: skip
-        check(self.residual_blocks > 0, "residual_blocks", self.residual_blocks, "positive")
+        fits = 0 < self.residual_blocks <= MOST_BLOCKS
+        check(fits, "residual_blocks", self.residual_blocks, f"positive, at most {MOST_BLOCKS}")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
         check(self.latent_dim > 0, "latent_dim", self.latent_dim, "positive")

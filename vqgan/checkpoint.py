@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickletools
+import re
 import shutil
 import warnings
 import zipfile
@@ -18,6 +20,10 @@ from vqgan.errors import CheckpointError, ConfigError, StorageError, storing
 
 MANIFEST, STATE = "manifest.json", "state.pt"
 LARGEST_MANIFEST = 2**16  # bytes
+LARGEST_STEP = 10**12
+# All that the pickle in a file of plain data may name.
+PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+PLAIN_STORAGE = re.compile(r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
 
 
 class Stateful(Protocol):
@@ -105,7 +111,9 @@ class Checkpoints:
             for name, part in stateful.items():
                 try:
                     part.load_state_dict(state[name])
-                except (RuntimeError, ValueError, KeyError, TypeError) as error:
+                except ConfigError:
+                    raise
+                except Exception as error:  # whatever a part makes of a state that is not its own
                     raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
             if complaints:
                 warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)
@@ -138,7 +146,7 @@ class Checkpoints:
         """The score of `best`; minus infinity if there is none."""
         try:
             return float(read_manifest(self.folder / "best")["score"])
-        except (CheckpointError, TypeError, ValueError, KeyError):
+        except (CheckpointError, TypeError, ValueError, KeyError, OverflowError):
             return float("-inf")
 
     def _path(self, step: int) -> Path:
@@ -193,7 +201,11 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
     manifest = read_manifest(path)
     file = path / STATE
     try:
-        step, expected = int(manifest["step"]), dict(manifest["files"][STATE])
+        step, expected = manifest["step"], dict(manifest["files"][STATE])
+        if type(step) is not int or not 0 <= step < LARGEST_STEP:
+            raise ValueError("its step is no number of steps")
+        if not file.is_file():
+            raise ValueError(f"{STATE} is no file")
         if file.stat().st_size != expected["bytes"]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} has not the size that was saved.")
         if _sha256(file) != expected["sha256"]:
@@ -201,7 +213,7 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
     state = read_plain(file)
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(part, dict) for part in state.values()):
         raise CheckpointError(f"The checkpoint {path} holds no state.")
     return step, state
 
@@ -213,8 +225,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: it is not.
     """
     try:
-        if (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
-            raise ValueError("too large")
+        if not (path / MANIFEST).is_file() or (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
+            raise ValueError("missing, no file, or too large")
         text = (path / MANIFEST).read_text()
         manifest = json.loads(text)
         whole = {key: value for key, value in manifest.items() if key != "sha256"}
@@ -232,20 +244,37 @@ def read_plain(file: Path) -> Any:
         CheckpointError: it is more than that, or claims to be larger than it is.
     """
     refused = CheckpointError(
-        f"{file} is not plain data, so it was not loaded: tensors, numbers, text, lists and dicts are all that is "
-        "ever read, since anything else could run code."
+        f"{file} is not plain data, so it was not loaded: tensors, numbers, text, lists and dicts, as torch has saved "
+        "them since 1.6, are all that is ever read, since anything else could run code."
     )
     try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > file.stat().st_size:  # torch does not compress
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            # torch does not compress, so what claims to be larger than the file is a trap.
+            if sum(entry.file_size for entry in entries) > file.stat().st_size:
                 raise refused
+            pickles = [archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")]
+        if not all(_is_plain(content) for content in pickles):
+            raise refused
         return torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception:  # a hostile file can make the reader fail in any way; torch's own advice would be to trust it
         raise refused from None
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether a pickle names nothing but tensors.
+
+    torch's own reader, which follows, allows more: functions that take gigabytes, for example.
+    """
+    named = []
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("GLOBAL", "INST"):
+            named.append(str(argument))
+        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX", "OBJ"):
+            return False
+    return all(name in PLAIN or PLAIN_STORAGE.fullmatch(name) for name in named)
 
 
 def size_of(state: Any) -> int:

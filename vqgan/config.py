@@ -186,7 +186,7 @@ def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
     plain = {k: v for k, v in plain.items() if k not in built}
 
     def make(arguments: dict[str, Any]) -> Any:
-        return hydra.utils.instantiate(arguments, _partial_=True, _convert_="all")(**built, **parts)
+        return hydra.utils.instantiate(arguments, _partial_=True, _convert_="all", _recursive_=False)(**built, **parts)
 
     try:
         return make(plain)

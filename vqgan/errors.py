@@ -16,6 +16,10 @@ class VQGANError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """The paragraph; what it quotes from files cannot speak to the terminal."""
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+
 
 class ConfigError(VQGANError):
     """The configuration asks for something that cannot be."""

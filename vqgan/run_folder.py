@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vqgan.config import values_of
@@ -22,7 +23,9 @@ FIXED = ("backbone", "model", "discriminator")
 EXPECTED = ("seed", "data")
 # Values of data that may change; which files there are is for the checkpoint to say.
 FREE = {"root", "val_root", "batch_size", "workers", "validation_clips", "max_bad_fraction", "max_bad_files", "limits"}
-LARGEST_CONFIG = 2**20  # bytes
+LARGEST_CONFIG = 2**16  # bytes
+LONGEST_REASON = 500  # characters
+DEEPEST = 32  # brackets within brackets
 
 
 class RunFolder:
@@ -112,18 +115,34 @@ def load_config(folder: Path) -> DictConfig | None:
     file = folder / "config.yaml"
     if not file.exists():
         return None
-    try:
-        if file.stat().st_size > LARGEST_CONFIG:
-            raise ConfigError(f"{file} is not the config of a run: it is larger than {LARGEST_CONFIG} bytes.")
-        text = file.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines of them fill a memory
-            raise ConfigError(f"{file} is not the config of a run: those have no aliases.")
-        config = OmegaConf.create(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())}.") from None
+    config = read_yaml(file)
     if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
         raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
     return config
+
+
+def read_yaml(file: Path) -> DictConfig | ListConfig:
+    """A yaml file as data: its interpolations unresolved, nothing in it built, and no larger than a config can be.
+
+    Raises:
+        ConfigError: it is not that.
+    """
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST_CONFIG:
+            raise ConfigError(f"{file} is no config: it is no file, or larger than {LARGEST_CONFIG} bytes.")
+        text = file.read_text(encoding="utf-8")
+        if _depth(text) > DEEPEST:  # the parser would take minutes for a page of brackets
+            raise ConfigError(f"{file} is no config: its brackets are nested too deeply.")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines of them fill a memory
+            raise ConfigError(f"{file} has aliases (*name), which are not read.")
+        return OmegaConf.create(text)
+    except (OSError, yaml.YAMLError, ValueError, AttributeError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())[:LONGEST_REASON]}.") from None
+
+
+def _depth(text: str) -> int:
+    depths = itertools.accumulate((c in "[{") - (c in "]}") for c in text)
+    return max(depths, default=0)
 
 
 def _comparable(config: DictConfig, key: str) -> object:
@@ -136,9 +155,8 @@ def _comparable(config: DictConfig, key: str) -> object:
 def typed_for(folder: Path) -> list[str]:
     """What was typed for the run in a folder."""
     file = folder / "overrides.yaml"
-    typed = OmegaConf.to_container(OmegaConf.load(file)) if file.exists() else []
-    assert isinstance(typed, list)
-    return typed
+    typed = OmegaConf.to_container(read_yaml(file)) if file.exists() else []
+    return [str(override) for override in typed] if isinstance(typed, list) else []
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -7,15 +7,19 @@ classes alone.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,12 +28,14 @@ import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.checkpoint import Checkpoints
-from vqgan.config import values_of
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
 FORMAT = 1  # of config.json
+LARGEST_DESCRIPTION = 2**20  # bytes
+MOST_REFERENCES = 4  # from one value of a config to the next
+LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
 
@@ -53,15 +59,10 @@ def read(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the autoencoder's tensors of what `load` takes."""
     folder = Path(source)
     if (folder / "checkpoints").is_dir():
-        _, state = Checkpoints(folder / "checkpoints", keep=1).read_best()
-        return describe(folder), state["autoencoder"]
+        return describe(folder), _tensors_of(folder, "autoencoder")
     if not folder.is_dir():
         folder = _downloaded(str(source))
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        return description, load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is neither a run nor an exported tokenizer ({error}).") from None
+    return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
 
 
 def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn.Module | None) -> None:
@@ -74,24 +75,59 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
     _, state = read(source)
     networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, state)]
     critic = _discriminator_of(Path(source))
-    if discriminator is not None and critic is not None:
+    if discriminator is not None and critic:
         networks.append(("discriminator", discriminator, critic))
     for name, network, tensors in networks:
         try:
+            _compare(network.state_dict(), tensors)
             network.load_state_dict(tensors)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ConfigError(f"init_from={source}: its {name} is not the configuration's. {error}") from None
 
 
 def describe(run: Path) -> dict[str, Any]:
     """What `config.json` says of the tokenizer that a run trains."""
-    config = load_config(run)
-    if config is None:
+    if not (run / "config.yaml").exists():
         raise ConfigError(f"There is no run in {run} (no config.yaml).")
-    quantizer = values_of(config.model.quantizer, "model.quantizer")
-    backbone = values_of(config.backbone, "backbone")
-    del backbone["_target_"]
-    return description_of(backbone, quantizer.pop("_target_").rpartition(".")[2], quantizer)
+    try:
+        config = load_config(run)
+        assert config is not None
+        quantizer, backbone = sizes_in(config, "model.quantizer"), sizes_in(config, "backbone")
+        del backbone["_target_"]
+        name = str(quantizer.pop("_target_")).rpartition(".")[2]
+    except (
+        ConfigError,
+        OmegaConfBaseException,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AssertionError,
+    ) as error:
+        raise CheckpointError(f"{run / 'config.yaml'} does not describe a tokenizer: {error}") from None
+    return description_of(backbone, name, quantizer)
+
+
+def sizes_in(config: DictConfig, section: str) -> dict[str, Any]:
+    """The values of a section, where they are plain or refer to plain ones; nothing else in the config is looked at.
+
+    Raises:
+        ValueError: a value is more than that. (References within references could fill any memory.)
+    """
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+
+    def follow(path: str) -> Any:
+        return functools.reduce(lambda node, key: node[key], path.split("."), tree)
+
+    values = {}
+    for key, value in follow(section).items():
+        for _ in range(MOST_REFERENCES):
+            reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+            value = follow(reference[1]) if reference else value
+        if "${" in str(value) or isinstance(value, dict):
+            raise ValueError(f"{section}.{key} is no plain value")
+        values[str(key)] = value
+    return values
 
 
 def description_of(backbone: Mapping[str, Any], quantizer: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +151,9 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Auto
             expected = Autoencoder(backbone, quantizer(**values)).state_dict()
         _compare(expected, state)
         return Autoencoder(backbone, quantizer(**values))
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError, RuntimeError) as error:
-        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {error}.") from None
+    except Exception as error:  # a hostile description can make the constructors fail in any way
+        text = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
 
 
 def quantizer_classes() -> dict[str, type[Quantizer]]:
@@ -154,17 +191,59 @@ def write(
 
 def _discriminator_of(folder: Path) -> dict[str, Tensor] | None:
     if (folder / "checkpoints").is_dir():
-        _, state = Checkpoints(folder / "checkpoints", keep=1).read_best()
-        return state.get("discriminator")
-    return load_file(folder / DISCRIMINATOR) if (folder / DISCRIMINATOR).exists() else None
+        return _tensors_of(folder, "discriminator")
+    return _read_weights(folder / DISCRIMINATOR) if (folder / DISCRIMINATOR).exists() else None
+
+
+def tensors_in(state: Mapping[str, Any], part: str, folder: Path) -> dict[str, Tensor]:
+    """A network's tensors in a checkpoint's state; none if it has no such part.
+
+    Raises:
+        CheckpointError: there is something else.
+    """
+    tensors: dict[str, Tensor] = dict(dict.items(state.get(part, {})))  # whatever its own methods were replaced by
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()):
+        raise CheckpointError(f"The checkpoint of {folder} holds no {part}.")
+    return tensors
+
+
+def _tensors_of(run: Path, part: str) -> dict[str, Tensor]:
+    _, state = Checkpoints(run / "checkpoints", keep=1).read_best()
+    return tensors_in(state, part, run)
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:
+            raise ValueError(f"{file.name} is missing, no file, or too large")
+        description = json.loads(file.read_text())
+        if not isinstance(description, dict):
+            raise ValueError(f"{file.name} holds no description")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({error}).") from None
+    return description
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file.name} is missing, or no file")
+        return load_file(file)
+    except Exception as error:  # a hostile file can make the reader fail in any way
+        text = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({text}).") from None
 
 
 def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    other = sorted(k for k in expected.keys() & found.keys() if expected[k].shape != found[k].shape)
+    other = sorted(
+        k
+        for k in expected.keys() & found.keys()
+        if expected[k].shape != found[k].shape or expected[k].dtype != found[k].dtype
+    )
     problems = [
         f"{len(names)} tensors {what} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", other))
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape or type", other))
         if names
     ]
     if problems:

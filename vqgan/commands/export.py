@@ -14,7 +14,9 @@ from torch import Tensor
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
 from vqgan.taming import to_taming
-from vqgan.tokenizer import describe, write
+from vqgan.tokenizer import describe, rebuild, tensors_in, write
+
+LARGEST_METRICS = 2**30  # bytes
 
 CARD = """---
 library_name: vqgan
@@ -79,11 +81,12 @@ def export(run: Path, out: Path, layout: str) -> None:
         raise ConfigError(f"{run} is no run folder: it has no checkpoints.")
     description = describe(run)
     step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
-    network, discriminator = state["autoencoder"], state.get("discriminator")
+    network, discriminator = (tensors_in(state, part, run) for part in ("autoencoder", "discriminator"))
+    rebuild(description, network)  # or nothing is written
     if layout == "taming":
-        write_taming(out, to_taming(network, discriminator), description)
+        write_taming(out, to_taming(network, discriminator or None), description)
     else:
-        write(out, description, network, discriminator, model_card(run, out.name, step, description))
+        write(out, description, network, discriminator or None, model_card(run, out.name, step, description))
 
 
 def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -106,13 +109,22 @@ def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping
         raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
 
 
+def validation_at(step: int, metrics: Path) -> dict[str, float]:
+    """What was measured at a step; nothing if the file does not say."""
+    try:
+        if not metrics.is_file() or metrics.stat().st_size > LARGEST_METRICS:
+            return {}
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        found = next(row for row in rows if row["step"] == step and "validation/psnr" in row)
+        return {k: float(v) for k, v in found.items() if k.startswith("validation/")}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, StopIteration):
+        return {}
+
+
 def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
     """What the tokenizer is, how good, and from which recipe."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    measured: dict[str, float] = next((row for row in rows if row["step"] == step and "validation/psnr" in row), {})
-    figures = [
-        f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items() if k.startswith("validation/")
-    ]
+    measured = validation_at(step, run / "metrics.jsonl")
+    figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
     side = description["backbone"]["resolution"]
     levels = len(description["backbone"]["channel_multipliers"])
     return CARD.format(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from vqgan.errors import CheckpointError, ConfigError
+from vqgan.checkpoint import read_plain
+from vqgan.errors import CheckpointError, ConfigError, VQGANError
+from vqgan.run_folder import read_yaml
 from vqgan.taming import translate
 from vqgan.tokenizer import write
 
@@ -28,7 +29,7 @@ indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1]
 frames = tokenizer.decode(indices)
 ```
 
-To train it further: `python train.py init_from={folder} {overrides} data=videos data.root=DIR`
+To train it further: `{typed}`
 """
 
 
@@ -43,14 +44,22 @@ def main() -> None:
     parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the tokenizer")
     arguments = parser.parse_args()
-    imported = translate(read_checkpoint(arguments.checkpoint), read_config(arguments.config))
-    overrides = overrides_for(imported.description, imported.loss)
-    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=arguments.out, overrides=" ".join(overrides))
+    checkpoint, config = read_checkpoint(arguments.checkpoint), read_config(arguments.config)
+    try:
+        imported = translate(checkpoint, config)
+        overrides = overrides_for(imported.description, imported.loss)
+    except VQGANError:
+        raise
+    except Exception as error:  # a yaml that is of something else can fail in any way
+        raise ConfigError(
+            f"{arguments.config} does not describe this checkpoint's networks: {type(error).__name__}: {error}."
+        ) from None
+    typed = shlex.join(["python", "train.py", f"init_from={arguments.out}", *overrides, "data=videos", "data.root=DIR"])
+    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=arguments.out, typed=typed)
     state = imported.autoencoder.state_dict()
     write(arguments.out, imported.description, state, imported.discriminator or None, card)
     also = " and its discriminator" if imported.discriminator else ""
-    command = f"python train.py init_from={arguments.out} {' '.join(overrides)} data=videos data.root=DIR"
-    print(f"{arguments.out} holds the tokenizer{also}. Train it further with:\n  {command}")
+    print(f"{arguments.out} holds the tokenizer{also}. Train it further with:\n  {typed}")
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:
@@ -62,15 +71,16 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ConfigError(f"There is no file {file}.")
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError):
-        # torch's own message would advise to read it without protection
+        content = read_plain(file)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{file} cannot be read as plain data. Nothing else is ever loaded, since it could run code. If you "
-            "trust it, save its state dict alone with the software that wrote it: torch.save(model.state_dict(), FILE)."
+            f"{error} If you trust it, save its state dict alone with the software that wrote it: "
+            "torch.save(model.state_dict(), FILE)."
         ) from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    content = dict(dict.items(content)) if isinstance(content, dict) else {}  # whatever its methods were replaced by
+    state = content.get("state_dict", content)
+    state = dict(dict.items(state)) if isinstance(state, dict) else {}
+    if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise CheckpointError(f"{file} holds no state dict.")
     return state
 
@@ -79,16 +89,26 @@ def read_config(file: Path) -> dict[str, Any]:
     """`model.params` of a yaml of the reference's, with the variant that its `target` names."""
     if not file.is_file():
         raise ConfigError(f"There is no file {file}.")
-    content = OmegaConf.to_container(OmegaConf.load(file))
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds no config.")
-    model: dict[str, Any] = content.get("model", content)
-    params: dict[str, Any] = model.get("params", model)
-    if "first_stage_config" in params:  # latent-diffusion: the autoencoder inside a diffusion model's yaml
-        model = params["first_stage_config"]
-        params = model["params"]
-    variant = str(params.get("variant") or model.get("target") or "VQModel").rpartition(".")[2]
-    return {**params, "variant": variant.removesuffix("Interface")}
+    content = OmegaConf.to_container(read_yaml(file))
+    if _builds_or_refers(content):
+        raise ConfigError(f"{file} has references (${{name}}) or a _target_, which no config of the reference has.")
+    try:
+        assert isinstance(content, dict)
+        model: dict[str, Any] = content.get("model", content)
+        params: dict[str, Any] = model.get("params", model)
+        if "first_stage_config" in params:  # latent-diffusion: the autoencoder inside a diffusion model's yaml
+            model = params["first_stage_config"]
+            params = model["params"]
+        variant = str(params.get("variant") or model.get("target") or "VQModel").rpartition(".")[2]
+        return {**params, "variant": variant.removesuffix("Interface")}
+    except (AssertionError, AttributeError, KeyError, TypeError):
+        raise ConfigError(f"{file} holds no config of a model.") from None
+
+
+def _builds_or_refers(content: Any) -> bool:
+    if isinstance(content, dict):
+        return "_target_" in content or any(map(_builds_or_refers, content.values()))
+    return any(map(_builds_or_refers, content)) if isinstance(content, list) else "${" in str(content)
 
 
 def overrides_for(description: Mapping[str, Any], loss: Mapping[str, Any]) -> list[str]:

@@ -79,6 +79,9 @@ def resuming(arguments: list[str]) -> list[str]:
     saved = load_config(Path(str(folder)))
     if saved is None:
         raise ConfigError(f"resume={folder}: there is no run in that folder (no config.yaml).")
+    unknown = sorted(str(key) for key in saved if key not in TOP_LEVEL)
+    if unknown:  # a section for Hydra could name things to call
+        raise ConfigError(f"resume={folder}: its config.yaml has the unknown key '{unknown[0]}', which no run writes.")
     if any(flag in arguments for flag in MULTIRUN):
         raise ConfigError("resume= continues one run: leave --multirun out.")
     for override in parsed:

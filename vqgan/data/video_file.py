@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ TIMELESS = {"avi"}
 # How many keyframes before a frame decoding starts, one after the other until the frame is found. A container may seek
 # too far where keyframes are closer than the decoder's delay.
 KEYFRAMES_BACK = (1, 4)
+
+# Within one call FFmpeg cannot be interrupted otherwise: a file's tail that was never written is read to its end there.
+CALL_SECONDS = 5
 
 T = TypeVar("T")
 Packet: TypeAlias = "av.Packet[VideoStream]"
@@ -111,6 +115,8 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
                 keyframes, time_base = np.array(sorted(index.keyframes), np.int64), index.time_base
             aspect = float(stream.sample_aspect_ratio or 1)
             video = VideoFile(path, pts, keyframes, time_base, first.width, first.height, aspect, *_orientation(first))
+            del first, frames
+            gc.collect(1)  # a frame whose side data were looked at is in a cycle of references, and may be large
     except av.FFmpegError as error:
         raise UnusableError(f"unreadable: {error.strerror or error}") from None
     check_size(video.width * video.pixel_aspect, video.height)
@@ -272,6 +278,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet]
 def _until_error(items: Iterator[T]) -> Iterator[T]:
     try:
         yield from items
+    except av.ExitError:
+        raise UnusableError(f"too slow: more than {CALL_SECONDS} seconds for one packet") from None
     except av.FFmpegError:
         return
 
@@ -280,9 +288,16 @@ def _until_error(items: Iterator[T]) -> Iterator[T]:
 def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     # A file name with a % or a protocol in front must stay a file name; a title in another encoding harms nobody.
     try:
-        container = av.open(f"file:{path}", options=OPEN_OPTIONS, metadata_errors="replace")
+        container = av.open(
+            f"file:{path}",
+            options=OPEN_OPTIONS,
+            metadata_errors="replace",
+            timeout=(CALL_SECONDS, CALL_SECONDS),
+        )
     except av.ArgumentError:
         raise UnusableError("not a video: a file of another kind") from None
+    except av.ExitError:
+        raise UnusableError(f"too slow: more than {CALL_SECONDS} seconds to open") from None
     with container:
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]  # no cover art
         if not streams:

@@ -38,7 +38,8 @@ class Limits:
 
     Args:
         seconds: of computing for one clip, or for looking into one file; what takes longer is unusable.
-        megabytes: beyond what its process had before (on Linux, with `workers` above 0).
+        megabytes: beyond what its process had before (on Linux, with `workers` above 0); two or more workers have half
+            of it each, so that two bad files at the same time do not take twice as much.
         stall_seconds: workers that finish nothing for so long are ended and replaced.
     """
 
@@ -74,6 +75,8 @@ class Watch:
         self.slots = torch.zeros(max(workers, 1), 3, dtype=torch.int64).share_memory_()
         self.slots[:, 1] = NOTHING
         self.processes: list[Any] = []
+        self.allowance = limits.megabytes // min(max(workers, 1), 2)
+        self.allocated = 0  # by a worker when it starts
 
     @contextlib.contextmanager
     def reading(self, subject: int) -> Iterator[None]:
@@ -86,10 +89,10 @@ class Watch:
         slot = self.slots[worker.id if worker else 0]
         slot[1], slot[2] = subject, slot[2] + 1
         try:
-            with _time_limit(self.limits.seconds), _memory_limit(self.limits.megabytes if worker else None):
+            with _time_limit(self.limits.seconds), _memory_limit(self.allowance if worker else None, self.allocated):
                 yield
         except MemoryError:
-            raise UnusableError(f"too large: needs more than {self.limits.megabytes} MB") from None
+            raise UnusableError(f"too large: needs more than {self.allowance} MB") from None
         finally:
             slot[1] = NOTHING
 
@@ -233,6 +236,7 @@ class _Start:
         if sys.platform == "linux":  # else a killed run's workers would hold its lock for seconds
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         self.watch.slots[worker, 0] = os.getpid()
+        self.watch.allocated = _allocated()
 
 
 @contextlib.contextmanager
@@ -254,15 +258,21 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
+def _allocated() -> int:
+    """Bytes that this process has asked for; 0 where that cannot be known."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextlib.contextmanager
-def _memory_limit(megabytes: int | None) -> Iterator[None]:
-    """Let this process allocate so much more and nothing beyond."""
+def _memory_limit(megabytes: int | None, allocated: int) -> Iterator[None]:
+    """Let this process allocate so much more than `allocated`, and nothing beyond."""
     if megabytes is None or sys.platform != "linux":
         yield
         return
     import resource
 
-    allocated = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = allocated + megabytes * 2**20
     if hard != resource.RLIM_INFINITY:
