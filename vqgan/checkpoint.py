@@ -213,7 +213,8 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
     state = read_plain(file)
-    if not isinstance(state, dict) or not all(isinstance(part, dict) for part in state.values()):
+    state = dict(dict.items(state)) if isinstance(state, dict) else {}  # whatever its own methods were replaced by
+    if not state or not all(isinstance(part, dict) for part in state.values()):
         raise CheckpointError(f"The checkpoint {path} holds no state.")
     return step, state
 
@@ -253,7 +254,7 @@ def read_plain(file: Path) -> Any:
             # torch does not compress, so what claims to be larger than the file is a trap.
             if sum(entry.file_size for entry in entries) > file.stat().st_size:
                 raise refused
-            pickles = [archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")]
+            pickles = [archive.read(entry) for entry in entries if entry.filename.lower().endswith(".pkl")]
         if not all(_is_plain(content) for content in pickles):
             raise refused
         return torch.load(file, map_location="cpu", weights_only=True)

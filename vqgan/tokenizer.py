@@ -241,9 +241,15 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Non
         for k in expected.keys() & found.keys()
         if expected[k].shape != found[k].shape or expected[k].dtype != found[k].dtype
     )
+    hollow = sorted(k for k, v in found.items() if v.untyped_storage().nbytes() < v.numel() * v.element_size())
     problems = [
         f"{len(names)} tensors {what} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape or type", other))
+        for what, names in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape or type", other),
+            ("without their values", hollow),
+        )
         if names
     ]
     if problems:

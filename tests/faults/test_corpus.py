@@ -33,7 +33,8 @@ BLACK = 30  # no pixel of a black frame is as bright; the darkest of a good one 
 SCAN_SECONDS, MORE_MEMORY = 10, 512  # of a file; beyond what good files need, in MB
 
 # Displayed (height, width) at 48 pixels of the shorter side where that is not 48×64, and first number shown if not 1.
-DISPLAYED = {"rotated": (64, 48), "anamorphic": (48, 128)}
+# Of the header that lies about its size, the shape of a pixel that follows from it is believed.
+DISPLAYED = {"rotated": (64, 48), "anamorphic": (48, 128), "claims 32767×32767": (48, 85)}
 FIRST_SHOWN = {"starts between keyframes": 8}
 HEAVY = re.compile(r"[68]000×|swells|million|flipped")  # read alone in slow tests only, like good ones
 NOT_IN_ORDER = {"rotated", "400 frames at one place"}

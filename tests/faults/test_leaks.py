@@ -18,7 +18,8 @@ from vqgan.trainer import Trainer
 
 KINDS = (
     Recording(), Recording(b_frames=2), Recording("libvpx", "webm"), Recording("mpeg4", "avi"),
-    Recording("mjpeg", "mov", "yuvj420p"), Recording(suffix="mkv"), Recording(suffix="ts"), Recording("ffv1", "mkv", "bgr0"),
+    Recording("mjpeg", "mov", "yuvj420p"), Recording(suffix="mkv"), Recording(suffix="ts"),
+    Recording("ffv1", "mkv", "bgr0"),
 )  # fmt: skip
 
 

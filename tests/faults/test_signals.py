@@ -87,13 +87,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 PLACES = ["imports", "step", "validation", "data"]
-MORE_PLACES = ["scan", "building", "update", "pictures", "save"]
+MORE = [
+    *((place, "SIGTERM") for place in ("scan", "building", "update", "pictures", "save")),
+    ("step", "SIGINT"), ("data", "SIGUSR1"), ("step", "twice"), ("save", "twice"), ("validation", "twice"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("place", [*PLACES, *(pytest.param(place, marks=pytest.mark.slow) for place in MORE_PLACES)])
 @pytest.mark.parametrize(
-    "name",
-    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1", "twice"))],
+    ("place", "name"),
+    [*((place, "SIGTERM") for place in PLACES), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
 )
 def test_a_signal_saves_and_the_run_goes_on_exactly(
     tmp_path: Path, script: Path, undisturbed: Path, place: str, name: str
