@@ -96,8 +96,8 @@ class Checkpoints:
             ConfigError: it is of another model.
         """
         found = self._newest_first()
-        dangling = (self.folder / "latest").is_symlink() and not (self.folder / "latest").exists()
-        complaints = [f"{self.folder / 'latest'} leads to no checkpoint."] if dangling else []
+        links = [self.folder / name for name in (["latest"] if found else ["latest", "best"])]
+        complaints = [f"{link} leads to no checkpoint." for link in links if link.is_symlink() and not link.exists()]
         for path in found:
             try:
                 step, state = read(path)

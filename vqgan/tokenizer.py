@@ -34,6 +34,7 @@ from vqgan.run_folder import load_config
 
 FORMAT = 1  # of config.json
 LARGEST_DESCRIPTION = 2**20  # bytes
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights may be stored in
 MOST_REFERENCES = 4  # from one value of a config to the next
 LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
@@ -239,7 +240,7 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Non
     other = sorted(
         k
         for k in expected.keys() & found.keys()
-        if expected[k].shape != found[k].shape or expected[k].dtype != found[k].dtype
+        if expected[k].shape != found[k].shape or found[k].dtype not in (expected[k].dtype, *PRECISIONS)
     )
     hollow = sorted(k for k, v in found.items() if v.untyped_storage().nbytes() < v.numel() * v.element_size())
     problems = [

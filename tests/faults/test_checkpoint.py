@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,49 @@ def test_damage_is_noticed_and_the_one_before_is_loaded(saved: Checkpoints, dama
     damage(saved.folder / "step-00000030" / file)
     with pytest.warns(UserWarning, match="step-00000030 is damaged"):
         assert loaded(saved) == (20, 20.0)
+
+
+def plant(folder: Path, number: int) -> str:
+    """One of 100 faults in the newest checkpoint; returns what it is."""
+    chance = random.Random(number)
+    newest = folder / "step-00000030"
+    file = newest / ("state.pt" if number % 5 else "manifest.json")
+    content = bytearray(file.read_bytes())
+    kind = ("cut", "bit", "bit", "page", "gone")[number // 5 % 5]
+    if kind == "cut":
+        del content[chance.randrange(len(content)) :]
+    elif kind == "bit":
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    elif kind == "page":
+        start = chance.randrange(max(1, len(content) - 4096))
+        while not any(content[start : start + 512]):  # zeroing zeros is no fault
+            start = chance.randrange(max(1, len(content) - 4096))
+        content[start : start + 4096] = bytes(len(content[start : start + 4096]))
+    if kind == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    if number % 10 == 0:
+        (folder / "latest").unlink()
+        (folder / "latest").symlink_to("step-00000099")
+    return kind
+
+
+@pytest.mark.parametrize("number", range(100))
+def test_100_planted_faults_are_caught_before_a_tensor_is_used(saved: Checkpoints, number: int) -> None:
+    plant(saved.folder, number)
+    with pytest.warns(UserWarning, match=r"step-00000030 is damaged.*goes on from .*step-00000020"):
+        assert loaded(saved) == (20, 20.0)
+
+
+@pytest.mark.parametrize("link", ["latest", "best"])
+def test_a_folder_whose_checkpoints_have_gone_is_not_begun_anew(saved: Checkpoints, link: str) -> None:
+    for folder in saved.folder.glob("step-*"):
+        shutil.rmtree(folder)
+    if link == "best":
+        (saved.folder / "latest").unlink()
+    with pytest.raises(CheckpointError, match="leads to no checkpoint"):
+        loaded(saved)
 
 
 def test_with_none_intact_nothing_is_loaded(saved: Checkpoints) -> None:

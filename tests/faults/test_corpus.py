@@ -136,6 +136,7 @@ def test_the_corpus_is_large_and_quickly_made(tmp_path: Path) -> None:
         for name, (_, usable) in KINDS.items()
     ],
 )
+@pytest.mark.slow
 def test_every_kind_is_used_or_reported(name: str, tmp_path: Path, listener: socket.socket) -> None:
     make, usable = KINDS[name]
     folder = tmp_path / "videos" / "odd"
@@ -150,6 +151,7 @@ def test_every_kind_is_used_or_reported(name: str, tmp_path: Path, listener: soc
 
 
 @pytest.mark.parametrize("name", [name for name, (_, usable) in KINDS.items() if usable])
+@pytest.mark.slow
 def test_what_can_be_used_is_shown_as_it_was_recorded(name: str, tmp_path: Path) -> None:
     video, complaint = scan_video(KINDS[name][0](tmp_path))
     count = len(video.pts) if complaint is None else 2 * CLIP
@@ -198,7 +200,7 @@ def test_no_file_takes_longer_than_it_may(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "ts", "avi", "flv", "h264"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_no_flipped_bits_and_no_cut_end_a_run(suffix: str, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
@@ -335,7 +337,7 @@ def test_too_many_bad_files_end_the_run(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.6])
+@pytest.mark.parametrize("share", [0.1, 0.6])
 def test_a_run_trains_on_what_is_left(share: float, tmp_path: Path, listener: socket.socket, base: Run) -> None:
     names = list(KINDS) if share < 0.5 else BAD + [name for name, (_, usable) in KINDS.items() if usable is None]
     files = mix(tmp_path, names, max(round(len(BAD) / share), len(names)))

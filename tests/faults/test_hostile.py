@@ -714,6 +714,7 @@ def test_a_file_that_is_more_than_plain_data_is_refused(
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
 def test_the_same_file_is_refused_where_another_software_is_said_to_have_written_it(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:
@@ -734,6 +735,7 @@ def test_weights_of_the_perceptual_network_run_no_code(attempted: Attempt, world
 
 
 @pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.slow
 def test_plain_data_that_are_no_network_are_refused(name: str, attempted: Attempt, world: Path, marker: Path) -> None:
     run = a_hostile_run(world / "run", STRANGERS[name], marker)
     ended = attempted("load", run)
@@ -748,6 +750,7 @@ def test_plain_data_that_are_no_network_are_refused(name: str, attempted: Attemp
 
 
 @pytest.mark.parametrize("name", STRANGERS)
+@pytest.mark.slow
 def test_plain_data_that_are_no_network_are_not_imported(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:
@@ -763,6 +766,7 @@ HOSTILE = {"doubled": doubled(60), "endless": endless(), "number": 5, "methods":
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("key", ["state", "param_groups", "exp_avg", "betas"])
+@pytest.mark.slow
 def test_an_optimizer_takes_no_hostile_state(name: str, key: str, attempted: Attempt, world: Path) -> None:
     if (name, key) == ("doubled", "exp_avg"):
         pytest.skip("torch walks through it without end: a run folder of others is not to be resumed (SECURITY.md)")
@@ -952,6 +956,7 @@ def make_folder(file: Path) -> None:
 
 @pytest.mark.parametrize("make", [lead_to_zeros, make_pipe, lead_to_itself, make_folder])
 @pytest.mark.parametrize("name", ["state.pt", "manifest.json", "config.yaml", "metrics.jsonl"])
+@pytest.mark.slow
 def test_what_is_no_file_is_not_read_from_a_run(
     make: Callable[[Path], None], name: str, attempted: Attempt, world: Path
 ) -> None:
@@ -973,6 +978,7 @@ def test_what_is_no_file_is_not_read_from_a_run(
 
 @pytest.mark.parametrize("make", [lead_to_zeros, make_pipe, lead_to_itself, make_folder])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "discriminator.safetensors"])
+@pytest.mark.slow
 def test_what_is_no_file_is_not_read_from_an_export(
     make: Callable[[Path], None], name: str, attempted: Attempt, world: Path
 ) -> None:
@@ -1060,6 +1066,7 @@ DESCRIPTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", DESCRIPTIONS)
+@pytest.mark.slow
 def test_a_hostile_description_is_refused(name: str, attempted: Attempt, world: Path) -> None:
     ended = attempted("load", an_export(world / "export", DESCRIPTIONS[name]))
     assert ended.code == CHECKPOINT, ended
@@ -1233,6 +1240,7 @@ def text_of(texts: Texts, name: str, marker: Path) -> str:
 
 
 @pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.slow
 def test_a_hostile_config_in_a_run_of_others_is_refused(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:
@@ -1244,6 +1252,7 @@ def test_a_hostile_config_in_a_run_of_others_is_refused(
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.slow
 def test_what_is_no_size_in_a_config_of_others_is_not_looked_at(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:
@@ -1276,6 +1285,7 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.slow
 def test_a_run_goes_on_by_a_config_that_builds_allowed_classes_only(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:
@@ -1301,6 +1311,7 @@ TYPED = {
 
 
 @pytest.mark.parametrize("name", TYPED)
+@pytest.mark.slow
 def test_what_was_typed_for_a_run_is_read_as_text(name: str, attempted: Attempt, world: Path, marker: Path) -> None:
     run = a_run(world / "run")
     (run / "overrides.yaml").write_text(grown(TYPED[name].replace("MARKER", str(marker))))
@@ -1391,6 +1402,7 @@ def test_the_honest_checkpoint_is_imported(attempted: Attempt, world: Path) -> N
 
 
 @pytest.mark.parametrize("name", TAMING_CONFIGS)
+@pytest.mark.slow
 def test_a_hostile_config_of_another_software_is_refused(
     name: str, attempted: Attempt, world: Path, marker: Path
 ) -> None:

@@ -137,7 +137,10 @@ def test_a_class_that_does_not_exist_is_named(target: str, composed: Compose, tm
         ("+loss.perceptual.weight=x", "Unknown key 'loss.perceptual.weight'. Did you mean 'loss.perceptual.weights'?"),
         ("+model.quantiser.decay=1", "Unknown key 'model.quantiser'. Did you mean 'model.quantizer'?"),
         ("+discriminator_optimizer.lrr=1", "Unknown key 'discriminator_optimizer.lrr'. Did you mean"),
-        ("+optimiser.lr=1", "Unknown key 'optimiser'. Did you mean 'optimizer'? Keys: backbone, data,"),
+        (
+            "+optimiser.lr=1",
+            "Unknown key 'optimiser'. Did you mean 'optimizer'? Keys: allow_other_data, backbone, data,",
+        ),
         ("+logger.wandb.mode=auto", "logger.wandb has no _target_"),
         ("~trainer.steps", "trainer.steps is missing; give it a value: +trainer.steps="),
         ("~optimizer.lr", "discriminator_optimizer.lr cannot be resolved: Interpolation key 'optimizer.lr' not found"),
