@@ -51,7 +51,7 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
         try:
             trainer.run()
         except BaseException:
-            with contextlib.suppress(VQGANError):  # the first error is the one to read
+            with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
                 _finish(trainer, hurried=True)
             raise
         _finish(trainer)

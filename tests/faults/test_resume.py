@@ -131,16 +131,21 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
 
 
 POINTS = [
-    ("torch", "save", "before", 2),
     ("torch", "save", "after", 2),
-    ("checkpoint", "_flush", "before", 7),
-    ("checkpoint", "_flush", "after", 8),
     ("Checkpoints", "_publish", "before", 2),
     ("Checkpoints", "_publish", "after", 2),
-    ("Checkpoints", "_link", "after", 3),
-    ("Checkpoints", "_prune", "before", 3),
-    ("Checkpoints", "_prune", "after", 3),
-    ("checkpoint", "_discard", "after", 6),
+    *(
+        pytest.param(point, marks=pytest.mark.slow)
+        for point in (
+            ("torch", "save", "before", 2),
+            ("checkpoint", "_flush", "before", 7),
+            ("checkpoint", "_flush", "after", 8),
+            ("Checkpoints", "_link", "after", 3),
+            ("Checkpoints", "_prune", "before", 3),
+            ("Checkpoints", "_prune", "after", 3),
+            ("checkpoint", "_discard", "after", 6),
+        )
+    ),
 ]
 
 
@@ -319,7 +324,7 @@ def test_the_same_data_elsewhere_is_the_same_data(composed: Compose, tmp_path: P
 def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(*_: object) -> None:
+    def cut(*_: object, **__: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
