@@ -72,6 +72,23 @@ class Checkpoints:
             raise
         return target
 
+    def rate(self, step: int, score: float) -> None:
+        """Give the checkpoint of a step, which was saved before it was measured, its score.
+
+        Raises:
+            CheckpointError: it is damaged.
+            StorageError: it cannot be written.
+        """
+        target = self._path(step)
+        manifest = read_manifest(target) | {"score": score}
+        aside = target / f".{MANIFEST}"
+        with storing(target):
+            aside.write_text(_with_digest(manifest))
+            _flush(aside)
+            aside.replace(target / MANIFEST)
+            if score > self.best_score():
+                self._link("best", target)
+
     def require_room(self, size: int) -> None:
         """Check before the first step that there is room for two checkpoints of `size` bytes.
 

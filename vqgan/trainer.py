@@ -259,7 +259,9 @@ class Trainer:
             stop.check()
 
     def _save(self, score: float | None) -> None:
-        if self.saved == self.done:
+        if self.saved == self.done:  # by a stop, before its validation
+            if score is not None:
+                self.checkpoints.rate(self.done, score)
             return
         for name, part in self.state().items():
             self._refuse_nonfinite(name, part.state_dict())

@@ -59,6 +59,16 @@ def test_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
     assert checkpoints.best_score() == 9.0
 
 
+def test_a_checkpoint_can_be_rated_after_it_was_saved(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, score=5.0, network=network(1.0))
+    checkpoints.save(2, network=network(2.0))
+    checkpoints.rate(2, 9.0)
+    assert checkpoints.best_score() == 9.0
+    assert (tmp_path / "best").resolve().name == "step-00000002"
+    assert loaded(checkpoints) == (2, 2.0)
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import digest, finish, start, train
+from tests.faults.runs import digest, finish, rows, start, train
 
 VALUES = ("trainer.steps=12", "trainer.checkpoint_every=1000", "trainer.evaluate_every=4", "data.workers=1")
 # Says where the run is and waits there for the signal; `place` is one of the names below.
@@ -123,6 +123,9 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
         assert "resume=" in error
     train(folder, *VALUES, XDG_CACHE_HOME=cache)
     assert digest(folder) == digest(undisturbed)
+    assert rows(folder) == rows(undisturbed)
+    best = [(run / "checkpoints" / "best").resolve().name for run in (folder, undisturbed)]
+    assert best[0] == best[1]
 
 
 @pytest.mark.slow
