@@ -120,13 +120,15 @@ def clip_starts(
     if fps is None:
         span = (clip_frames - 1) * (stride or 1) + 1  # positions from a clip's first frame to its last
         latest = len(video.pts) - span
-        bounds = np.arange(len(video.pts) // span + 1) * span
+        first = np.arange(len(video.pts) // span) * span
+        after = first + span
     else:
         seconds = video.seconds
         latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + TIME_ROUNDING, side="right")) - 1
-        slots = int((seconds[-1] + TIME_ROUNDING) * fps // clip_frames) + 1
-        bounds = np.searchsorted(seconds, np.arange(slots + 1) * clip_frames / fps - TIME_ROUNDING)
-    starts = np.stack([bounds[:-1], np.minimum(bounds[1:] - 1, latest)], axis=1)
+        slots = np.unique((seconds + TIME_ROUNDING) * fps // clip_frames)  # a gap in time has none, however long
+        edges = np.stack([slots, slots + 1]) * clip_frames / fps - TIME_ROUNDING
+        first, after = np.searchsorted(seconds, edges)
+    starts = np.stack([first, np.minimum(after - 1, latest)], axis=1)
     starts = starts[starts[:, 0] <= starts[:, 1]]
     if len(starts) == 0:
         raise UnusableError(f"too short: {len(video.pts)} frames are less than one clip")
