@@ -21,6 +21,8 @@ from vqgan.errors import CheckpointError, ConfigError, StorageError, storing
 MANIFEST, STATE = "manifest.json", "state.pt"
 LARGEST_MANIFEST = 2**16  # bytes
 LARGEST_STEP = 10**12
+MOST_VALUES = 10**6  # numbers, texts and tensors of a checkpoint
+SHARED = 2  # how often tensors may share their values: some networks tie weights
 # All that the pickle in a file of plain data may name.
 PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
 PLAIN_STORAGE = re.compile(r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
@@ -274,7 +276,10 @@ def read_plain(file: Path) -> Any:
             pickles = [archive.read(entry) for entry in entries if entry.filename.lower().endswith(".pkl")]
         if not all(_is_plain(content) for content in pickles):
             raise refused
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if not _is_held_by(state, SHARED * file.stat().st_size):
+            raise refused
+        return state
     except CheckpointError:
         raise
     except Exception:  # a hostile file can make the reader fail in any way; torch's own advice would be to trust it
@@ -293,6 +298,27 @@ def _is_plain(content: bytes) -> bool:
         elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX", "OBJ"):
             return False
     return all(name in PLAIN or PLAIN_STORAGE.fullmatch(name) for name in named)
+
+
+def _is_held_by(state: Any, size: int) -> bool:
+    """Whether tensors do not claim more bytes than the file has, and dicts and lists can be walked through.
+
+    Views of one storage can claim any size, and a list that stands twice in each next one has no end.
+    """
+    waiting = [state]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return True
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            size -= value.numel() * value.element_size()
+            if size < 0:
+                return False
+        elif isinstance(value, dict):
+            waiting.extend(dict.values(value))
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return False
 
 
 def size_of(state: Any) -> int:

@@ -232,6 +232,19 @@ def _find_class(name: object, path: str) -> type:
     return target
 
 
+def check_values(target: type, values: dict[str, Any], path: str) -> None:
+    """Check keys and types of a constructor's values, all of them plain.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has another type.
+    """
+    parameters = inspect.signature(target).parameters
+    for key in values:
+        if key not in parameters:
+            raise unknown_key(f"{path}.{key}", parameters)
+    _check_types(target, values, path)
+
+
 def _check_types(target: type, values: dict[str, Any], path: str) -> None:
     hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)  # type: ignore[misc]
     for key, value in values.items():

@@ -768,8 +768,6 @@ HOSTILE = {"doubled": doubled(60), "endless": endless(), "number": 5, "methods":
 @pytest.mark.parametrize("key", ["state", "param_groups", "exp_avg", "betas"])
 @pytest.mark.slow
 def test_an_optimizer_takes_no_hostile_state(name: str, key: str, attempted: Attempt, world: Path) -> None:
-    if (name, key) == ("doubled", "exp_avg"):
-        pytest.skip("torch walks through it without end: a run folder of others is not to be resumed (SECURITY.md)")
     state, value = {part: made.state_dict() for part, made in parts().items()}, HOSTILE[name]
     optimizer = state["optimizer"]
     if key == "exp_avg":
@@ -1034,7 +1032,7 @@ VALUES: dict[str, list[Any]] = {
     ],
     "backbone.resolution": [10**400 + 1, -16, 0, NAN, INFINITE, "16", 16.5],
     "backbone.attention_resolutions": [16, None, "16"],
-    "backbone.norm_groups": [0, -2, 10**9, NAN, "2"],
+    "backbone.norm_groups": [0, -2, 10**9, NAN, "2", 0.5],
     "backbone.image_channels": [10**9, -3, "3"],
     "backbone.latent_dim": [10**9, 2**62, INFINITE],
     "backbone.latent_channels": [10**9, 2**62, "4"],
