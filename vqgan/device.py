@@ -50,7 +50,8 @@ def compile_networks(autoencoder: Autoencoder, discriminator: nn.Module | None) 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a device or in the process."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "could not create a primitive")  # the last is oneDNN's
+    return known or any(words in str(error) for words in said)
 
 
 def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) -> StorageError:
