@@ -67,7 +67,7 @@ class Loader:
     def __init__(
         self, dataset: ClipDataset, batch_size: int, workers: int, seed: int, bad_files: BadFiles, limits: Limits
     ) -> None:
-        self.dataset, self.batch_size, self.workers, self.bad_files = dataset, batch_size, workers, bad_files
+        self.dataset, self.batch_size, self.bad_files = dataset, batch_size, bad_files
         self.watch = Watch(workers, limits)
         self.sequence = Sequence(dataset, seed, self.watch)
         self.drawn: deque[list[dict[str, Any]]] = deque(maxlen=REMEMBERED)

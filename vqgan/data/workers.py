@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -123,10 +124,13 @@ class Watch:
             try:
                 return next(iterator)
             except (RuntimeError, OSError, EOFError) as error:  # whatever a death looks like from here
+                timed_out = str(error).startswith("DataLoader timed out")
+                if self.processes and not timed_out:  # the pipe may break a moment before the process is gone
+                    multiprocessing.connection.wait([process.sentinel for process in self.processes], POLL)
                 died = self._died()
                 if died:
                     raise WorkerError(*died) from None
-                if not self.workers or not str(error).startswith("DataLoader timed out"):
+                if not timed_out:
                     raise
             if not torch.equal(seen, self.slots):
                 seen, since = self.slots.clone(), time.monotonic()
@@ -144,8 +148,6 @@ class Watch:
         self.slots[:, 1] = NOTHING
 
     def _died(self) -> tuple[str, list[int]] | None:
-        for process in self.processes:
-            process.join(POLL if not process.is_alive() else 0)
         dead = {process.pid: process.exitcode for process in self.processes if process.exitcode is not None}
         if not dead:
             return None
