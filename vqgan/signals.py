@@ -51,6 +51,13 @@ class StopSignals:
         if self.requested:
             raise StopRequested(self.name)
 
+    def ignore(self) -> None:
+        """From here on the process is on its way out, which no signal can hasten or disturb."""
+        self._interruptible = False
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before = {}
+
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             for name in STOP_SIGNALS:

@@ -38,7 +38,10 @@ def run(module: str) -> None:
     warnings.showwarning = _show
     try:
         with StopSignals() as stop, stop.at_once():  # from here on: imports take seconds
-            importlib.import_module(f"{__name__}.{module}").main()
+            try:
+                importlib.import_module(f"{__name__}.{module}").main()
+            finally:
+                stop.ignore()
     except StopRequested as signal:
         print(f"\nStopped by {signal}; what was finished is saved. The same command goes on.", file=sys.stderr)
         sys.exit(StoppedError.exit_code)
