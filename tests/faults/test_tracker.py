@@ -66,6 +66,13 @@ def processes_of(leader: int) -> list[int]:
     return found
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def at_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[WeightsAndBiases], None]) -> None:
     """Do something to W&B before a step, once its service is there."""
     original = Trainer.step
@@ -85,7 +92,9 @@ def at_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[WeightsAndBia
 
 def kill_service(logger: WeightsAndBiases) -> None:
     assert logger.process is not None
-    for pid in processes_of(logger.process.pid)[1:]:
+    service = processes_of(logger.process.pid)[1:]
+    assert service, "there is nothing to kill"
+    for pid in service:
         os.kill(pid, signal.SIGKILL)
 
 
@@ -94,9 +103,14 @@ def kill_process(logger: WeightsAndBiases) -> None:
     os.kill(logger.process.pid, signal.SIGKILL)
 
 
+STOPPED: list[int] = []
+
+
 def stop_all(logger: WeightsAndBiases) -> None:
     assert logger.process is not None
-    for pid in processes_of(logger.process.pid):
+    STOPPED[:] = processes_of(logger.process.pid)
+    assert len(STOPPED) > 1
+    for pid in STOPPED:
         os.kill(pid, signal.SIGSTOP)
 
 
@@ -127,6 +141,9 @@ def test_a_service_that_dies_or_hangs_in_mid_run_changes_nothing(
         run(composed(*VALUES, "logger=wandb", "logger.wandb.mode=offline"))
     ((message,),) = [[str(w.message) for w in said]]
     assert "Training goes on; metrics.jsonl has all rows, and `wandb sync " in message
+    if harm is stop_all:
+        time.sleep(0.2)
+        assert [pid for pid in STOPPED if is_running(pid)] == [], "the hanging service is ended too"
     assert_undisturbed(composed, tmp_path)
 
 
@@ -190,6 +207,8 @@ def test_a_pipe_that_nobody_reads_never_blocks_and_drops_rows_with_a_word(
     logger = WeightsAndBiases(tmp_path, {}, False, **values)  # type: ignore[arg-type]
     logger.log(0, {"train/total": 1.0}, {})
     assert logger.process is not None
+    while not (tmp_path / "wandb" / "status.json").exists():
+        time.sleep(0.05)
     stop_all(logger)
     began = time.monotonic()
     with one_warning_at_most() as said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -161,10 +162,21 @@ class WeightsAndBiases(Logger):
 
     def _end(self) -> None:
         assert self.process is not None
-        if hasattr(os, "killpg"):
-            os.killpg(self.process.pid, signal.SIGKILL)  # with its service
+        for pid in _below(self.process.pid):  # its service has a session of its own, and may be what hangs
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+
+
+def _below(pid: int) -> list[int]:
+    """All processes below one, as far as the system tells (Linux)."""
+    try:
+        files = Path(f"/proc/{pid}/task").glob("*/children")
+        children = [int(child) for file in files for child in file.read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(member for child in children for member in _below(child))]
 
 
 def _pass_on(rows: queue.Queue[str | None], process: subprocess.Popen[bytes]) -> None:
