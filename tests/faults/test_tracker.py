@@ -114,6 +114,17 @@ def stop_all(logger: WeightsAndBiases) -> None:
         os.kill(pid, signal.SIGSTOP)
 
 
+def test_a_service_that_this_process_has_already_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a sweep's agent, or in a notebook; the name leads to nobody here, so who used it would fail."""
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-tcp-localhost-9")
+    values = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline"}
+    logger = WeightsAndBiases(tmp_path, {}, False, **values)  # type: ignore[arg-type]
+    logger.log(0, {"train/total": 1.0}, {})
+    logger.close()
+    assert not logger.warned
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+
+
 @contextmanager
 def one_warning_at_most() -> Iterator[list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as said:

@@ -130,6 +130,8 @@ class WeightsAndBiases(Logger):
             self.process = subprocess.Popen(
                 # -P: else this folder's wandb.py would stand before the package
                 [sys.executable, "-P", str(Path(__file__).with_name("wandb_process.py"))],
+                # A service of its own: one that another wandb of this process has started would be shared by this name.
+                env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
