@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest
@@ -27,6 +28,7 @@ from tests.unit.test_video_file import Recording
 from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
 from vqgan.data.loader import read_evenly
 from vqgan.data.videos import VideoFolder
+from vqgan.data.workers import Watch, supervised
 from vqgan.errors import DataError
 from vqgan.train import run
 
@@ -135,13 +137,34 @@ def test_a_worker_that_is_killed_or_stopped_from_outside_costs_nothing(tmp_path:
             for number, batch in enumerate(itertools.islice(batches, 20)):
                 yield batch
                 if number == 3:
-                    assert loader.watch.processes[0].pid is not None
+                    time.sleep(0.5)  # the next results are on their way, whose tensors only their worker can hand over
                     os.kill(loader.watch.processes[0].pid, sent)
 
     with pytest.warns(UserWarning, match="Reading goes on"):
         clips = list(disturbed())
     assert torch.equal(torch.cat(clips), drawn(Loader(Trapped({}), 4, 0, 7, bad_files, LIMITS), 20))
     assert bad_files.reasons == {}
+
+
+class Large(Dataset[Any]):
+    """Results that do not fit into a pipe, so that they are sent in parts."""
+
+    def __getitem__(self, number: int) -> bytes:
+        return bytes([number]) * 2**20
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_result_that_was_sent_in_part_is_read_again(workers: int, sent: signal.Signals) -> None:
+    watch = Watch(workers, IMPATIENT)
+    results = supervised(Large(), lambda position: range(position, 9), watch, lambda *_: pytest.fail("nothing is lost"))
+    with closing(results), pytest.warns(UserWarning, match="Reading goes on"):
+        found = [next(results)]
+        time.sleep(0.5)  # now a worker is in the middle of sending
+        for process in watch.processes:
+            os.kill(process.pid, sent)
+        found += results
+    assert [(content[0], len(set(content)), len(content)) for content in found] == [(n, 1, 2**20) for n in range(9)]
 
 
 @pytest.mark.parametrize(
@@ -249,3 +272,4 @@ def test_a_run_whose_workers_die_ends_with_the_same_bits(
     assert len(list(marks.iterdir())) == 3
     if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
         assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+

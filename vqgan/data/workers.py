@@ -29,7 +29,7 @@ from vqgan.signals import STOP_SIGNALS
 T = TypeVar("T")
 MAX_RESTARTS = 3  # of the workers without a batch between them
 CHANCES = 2  # how often a file may end or block its worker: the first time may have had another cause
-POLL = 0.5  # seconds between looks at the workers while waiting for them
+POLL = 0.5  # seconds between looks at the workers
 NOTHING, PR_SET_PDEATHSIG = -1, 1
 
 
@@ -76,6 +76,9 @@ class Watch:
         self.slots = torch.zeros(max(workers, 1), 3, dtype=torch.int64).share_memory_()
         self.slots[:, 1] = NOTHING
         self.processes: list[Any] = []
+        self.asked: float | None = None  # since when `take` is waiting
+        self.fault: tuple[str, list[int]] | None = None
+        self.ended = threading.Event()
         self.allowance = limits.megabytes // min(max(workers, 1), 2)
         self.allocated = 0  # by a worker when it starts
 
@@ -110,6 +113,9 @@ class Watch:
         if in_main_thread:
             signal.signal(signal.SIGCHLD, handler)
         self.processes = [process for process in multiprocessing.active_children() if process not in before]
+        self.fault, self.ended = None, threading.Event()
+        if self.processes:
+            threading.Thread(target=self._watch, args=(iterator, self.ended), daemon=True, name="watch").start()
         return iterator
 
     def take(self, iterator: Iterator[T]) -> T:
@@ -119,33 +125,52 @@ class Watch:
             StopIteration: there is none.
             WorkerError: it will not come.
         """
-        seen, since = self.slots.clone(), time.monotonic()
-        while True:
-            try:
-                return next(iterator)
-            except (RuntimeError, OSError, EOFError) as error:  # whatever a death looks like from here
-                timed_out = str(error).startswith("DataLoader timed out")
-                if self.processes and not timed_out:  # the pipe may break a moment before the process is gone
-                    multiprocessing.connection.wait([process.sentinel for process in self.processes], POLL)
-                died = self._died()
-                if died:
-                    raise WorkerError(*died) from None
-                if not timed_out:
-                    raise
-            if not torch.equal(seen, self.slots):
-                seen, since = self.slots.clone(), time.monotonic()
-            elif time.monotonic() - since > self.limits.stall_seconds:
-                blocked = [int(subject) for subject in self.slots[:, 1] if subject != NOTHING]
-                raise WorkerError(f"nothing was read for {self.limits.stall_seconds:g} seconds", blocked)
+        self.asked = time.monotonic()
+        try:
+            return next(iterator)
+        except (RuntimeError, OSError, EOFError):  # whatever a death looks like from here
+            if self.processes:  # the pipe may break a moment before the process is gone
+                multiprocessing.connection.wait([process.sentinel for process in self.processes], POLL)
+            fault = self.fault or self._died()
+            if fault is None:
+                raise
+            raise WorkerError(*fault) from None
+        finally:
+            self.asked = None
 
     def stop(self) -> None:
         """End the processes; they hold nothing that could be lost."""
+        self.ended.set()
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
         self.processes = []
         self.slots[:, 1] = NOTHING
+
+    def _watch(self, iterator: Iterator[Any], ended: threading.Event) -> None:
+        """In a thread: end all workers once what `take` waits for will not come.
+
+        `take` itself can be stuck, for part of a result may have been sent, or be kept in a worker that hangs: either
+        is over when all that could send more is closed.
+        """
+        seen, since = self.slots.clone(), time.monotonic()
+        while not ended.wait(POLL):
+            asked, now = self.asked, time.monotonic()
+            if asked is None or not torch.equal(seen, self.slots):
+                seen, since = self.slots.clone(), now
+            fault = self._died() if asked is not None and now - asked > POLL else None
+            if fault is None and now - since > self.limits.stall_seconds:
+                blocked = [int(subject) for subject in self.slots[:, 1] if subject != NOTHING]
+                fault = f"nothing was read for {self.limits.stall_seconds:g} seconds", blocked
+            if fault is not None and not ended.is_set():
+                self.fault = fault
+                for process in self.processes:
+                    process.kill()
+                results = getattr(iterator, "_worker_result_queue", None)
+                if results is not None:  # this process holds the pipe's sending end too
+                    results._writer.close()
+                return
 
     def _died(self) -> tuple[str, list[int]] | None:
         dead = {process.pid: process.exitcode for process in self.processes if process.exitcode is not None}
@@ -188,7 +213,6 @@ def supervised(
             collate_fn=collate,
             pin_memory=collate is not None and torch.cuda.is_available(),
             worker_init_fn=_Start(watch),
-            timeout=POLL if watch.workers else 0,
         )
         iterator = watch.start(loader)
         try:
