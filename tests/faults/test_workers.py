@@ -158,12 +158,17 @@ class Large(Dataset[Any]):
 def test_a_result_that_was_sent_in_part_is_read_again(workers: int, sent: signal.Signals) -> None:
     watch = Watch(workers, IMPATIENT)
     results = supervised(Large(), lambda position: range(position, 9), watch, lambda *_: pytest.fail("nothing is lost"))
-    with closing(results), pytest.warns(UserWarning, match="Reading goes on"):
-        found = [next(results)]
+    found = []
+
+    def read_all() -> None:
+        found.append(next(results))
         time.sleep(0.5)  # now a worker is in the middle of sending
         for process in watch.processes:
             os.kill(process.pid, sent)
-        found += results
+        found.extend(results)
+
+    with closing(results), pytest.warns(UserWarning, match="Reading goes on"):
+        read_all()
     assert [(content[0], len(set(content)), len(content)) for content in found] == [(n, 1, 2**20) for n in range(9)]
 
 
@@ -272,4 +277,3 @@ def test_a_run_whose_workers_die_ends_with_the_same_bits(
     assert len(list(marks.iterdir())) == 3
     if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
         assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
-

@@ -78,7 +78,7 @@ class Watch:
         self.processes: list[Any] = []
         self.asked: float | None = None  # since when `take` is waiting
         self.fault: tuple[str, list[int]] | None = None
-        self.ended = threading.Event()
+        self.ended: threading.Event | None = None  # while there are processes
         self.allowance = limits.megabytes // min(max(workers, 1), 2)
         self.allocated = 0  # by a worker when it starts
 
@@ -113,8 +113,9 @@ class Watch:
         if in_main_thread:
             signal.signal(signal.SIGCHLD, handler)
         self.processes = [process for process in multiprocessing.active_children() if process not in before]
-        self.fault, self.ended = None, threading.Event()
+        self.fault = None
         if self.processes:
+            self.ended = threading.Event()
             threading.Thread(target=self._watch, args=(iterator, self.ended), daemon=True, name="watch").start()
         return iterator
 
@@ -140,7 +141,9 @@ class Watch:
 
     def stop(self) -> None:
         """End the processes; they hold nothing that could be lost."""
-        self.ended.set()
+        if self.ended is not None:
+            self.ended.set()
+            self.ended = None
         for process in self.processes:
             process.kill()
         for process in self.processes:
