@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -140,7 +141,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double both sides by repetition, then convolve."""
+    """Double both sides by repetition, then convolve.
+
+    Done as one transposed convolution, which adds up the taps that would fall on copies of the same value: four
+    ninths of the multiplications for the same sums.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -148,7 +153,9 @@ class Upsample(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
         """Return `x` at twice its sides."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        taps = self.conv.weight.flip(2, 3).transpose(0, 1)
+        spread = torch.stack([F.pad(taps, (left, 1 - left, top, 1 - top)) for top in (0, 1) for left in (0, 1)]).sum(0)
+        return F.conv_transpose2d(x, spread, self.conv.bias, stride=2, padding=1)
 
 
 class Level(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.frames import to_frames
-from vqgan.quantizers.quantizer import perplexity
+from vqgan.quantizers.quantizer import count_codes, perplexity
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
@@ -74,7 +74,7 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
             measured["lpips"] = perceptual(reconstruction, frames)
         for name, values in measured.items():
             per_frame.setdefault(name, []).append(values)
-        counts += torch.bincount(output.indices.flatten(), minlength=len(counts))
+        counts += count_codes(output.indices, len(counts))
     autoencoder.train(was_training)
     result = {f"validation/{name}": float(torch.cat(values).mean()) for name, values in per_frame.items()}
     result["validation/perplexity"] = float(perplexity(counts))

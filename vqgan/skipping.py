@@ -1,12 +1,19 @@
-"""Steps whose numbers are not finite: left out, counted, and too many of them end the run."""
+"""Steps whose numbers are not finite: left out, counted, and too many of them end the run.
+
+Whether a step counts is decided on the device; the host looks only when it needs to know, so that it does not wait.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vqgan.start import StartsFromData
 
 WINDOW = 1000  # steps in which the share of skipped ones is judged
 
@@ -45,17 +52,58 @@ class SkippedSteps:
 
 
 class Buffers:
-    """What forward passes change in networks beside gradients (statistics of norms, a codebook's start), to undo it."""
+    """What a step changes in networks beside parameters (statistics of norms, codebooks), to undo it.
+
+    Args:
+        networks: on their device already.
+    """
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
-        self.buffers = [buffer for network in networks for buffer in network.buffers()]
+        networks = list(networks)
+        saved = [network.state_dict() for network in networks]  # others are zero between steps
+        self.buffers = [
+            buffer
+            for network, state in zip(networks, saved)
+            for name, buffer in network.named_buffers()
+            if name in state
+        ]
+        self.starting = [m for network in networks for m in network.modules() if isinstance(m, StartsFromData)]
+        self.before: list[Tensor] = []
+
+    def remember(self) -> None:
+        """A step begins: keep them as they are."""
+        for module in self.starting:
+            module.begin_step()
         self.before = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Put them back as they were."""
+    def restore_unless(self, finite: Tensor) -> None:
+        """The step is over: put them back as they were, unless it was finite."""
         for buffer, before in zip(self.buffers, self.before):
-            buffer.copy_(before)
+            buffer.copy_(torch.where(finite, buffer, before))
+        self.before = []
+
+
+@dataclass
+class Outcome:
+    """A step that was computed, and not yet looked at: its numbers may not be there yet."""
+
+    step: int
+    finite: Tensor  # whether it counts
+    metrics: dict[str, Tensor]
+
+
+def step_if(finite: Tensor, optimizer: Optimizer) -> None:
+    """Let an optimizer step, without effect if `finite` is false.
+
+    Optimizers with `fused: true` decide that on the device, as they would for a gradient scaler, so that nothing waits
+    for it; for others the host must know.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif finite:
+        optimizer.step()
 
 
 def gradient_norm(network: nn.Module | None) -> Tensor:

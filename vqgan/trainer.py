@@ -18,18 +18,19 @@ from torch.optim import Optimizer
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
+from vqgan.data.loader import REMEMBERED
 from vqgan.device import compile_networks, find_device, is_out_of_memory, out_of_memory
 from vqgan.errors import DivergedError, StoppedError, storing
 from vqgan.evaluation import evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
 from vqgan.loggers import Loggers
-from vqgan.losses import VQGANLoss
+from vqgan.losses import Loss, VQGANLoss
 from vqgan.pictures import write_pictures
 from vqgan.provenance import Provenance
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
 from vqgan.signals import StopRequested, StopSignals
-from vqgan.skipping import Buffers, SkippedSteps, gradient_norm, nonfinite
+from vqgan.skipping import Buffers, Outcome, SkippedSteps, gradient_norm, nonfinite, step_if
 from vqgan.terminal import Clock, Progress
 
 Frames = Float[Tensor, "frames rgb height width"]
@@ -71,6 +72,7 @@ class Trainer:
     folder: Path
     seed: int
 
+    pending: list[Outcome] = field(init=False, default_factory=list)  # steps that were not looked at yet
     latest: dict[str, Any] = field(init=False, default_factory=dict)  # of each metric, whichever step it is from
     last_validation: dict[str, float] = field(init=False, default_factory=dict)
     done: int = field(init=False, default=0)  # finished steps
@@ -84,6 +86,7 @@ class Trainer:
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
                 network.to(self.hardware).train()
+        self.buffers = Buffers(self._networks())
         if self.settings.compile:
             compile_networks(self.autoencoder, self.discriminator)
 
@@ -101,6 +104,7 @@ class Trainer:
                 self._train(stop, progress)
                 self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
             except StopRequested as signal:
+                self._settle()
                 self._save(None)
                 raise StoppedError(
                     f"Stopped by {signal} after step {self.done}; everything is saved. "
@@ -119,77 +123,72 @@ class Trainer:
             while self.done < self.settings.steps:
                 with stop.at_once():
                     clips = clock.wait(lambda: [next(batches) for _ in range(self.settings.accumulate)])
-                self.latest |= self.step(self.done, clips)
+                self.step(self.done, clips)
                 self.done += 1
                 clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
                 progress.advance()
                 self._after_step(stop, progress, clock)
 
     def step(self, step: int, clips: Sequence[Clips]) -> dict[str, Tensor]:
-        """One step of both players, on one forward pass of the autoencoder; without effect if it is not finite.
+        """One step of both players, on one forward pass each; without effect if it is not finite.
+
+        Nothing here waits for the device: whether the step was finite is found out when its numbers are read.
 
         Args:
             step: counted from 0; together with the seed it decides every random choice.
             clips: one batch per micro-batch.
 
         Returns:
-            Detached scalars on the device, averaged over micro-batches; none if the step was skipped.
+            Detached scalars on the device, averaged over micro-batches.
         """
         torch.manual_seed((self.seed << 32) + step)
-        buffers = Buffers(self._networks())
-        micro_batches = [to_frames(batch.to(self.hardware, non_blocking=True)) for batch in clips]
-        reconstructions, metrics = self.autoencoder_gradients(step, micro_batches)
-        numbers = [metrics["train/total"], gradient_norm(self.autoencoder)]
+        self.buffers.remember()
         adversarial = self.loss.is_adversarial(step) and step % self.settings.discriminator_every == 0
+        parts = []
+        for batch in clips:
+            frames = to_frames(batch.to(self.hardware, non_blocking=True))
+            reconstruction, loss = self.autoencoder_gradients(step, frames, len(clips))
+            parts.append(loss.metrics)
+            if adversarial:
+                parts[-1] |= self.discriminator_gradients(step, frames, len(clips), reconstruction, loss.logits)
+        metrics = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        finite = self._is_finite(metrics, adversarial)
+        self.update_autoencoder(step, finite)
         if adversarial:
-            metrics |= self.discriminator_gradients(step, micro_batches, reconstructions)
-            numbers += [metrics["train/discriminator"], gradient_norm(self.discriminator)]
-        if not torch.stack(numbers).isfinite().all():
-            self._skip(step, buffers)
-            return {}
-        self.update_autoencoder(step)
-        if adversarial:
-            self.update_discriminator(step)
+            self.update_discriminator(step, finite)
+        self.buffers.restore_unless(finite)
+        self.pending.append(Outcome(step, finite, metrics))
         return metrics
 
-    def autoencoder_gradients(
-        self, step: int, micro_batches: Sequence[Frames]
-    ) -> tuple[list[Frames], dict[str, Tensor]]:
-        """The generator's side; returns the reconstructions, which the discriminator is to see, and metrics."""
-        reconstructions, metrics = [], []
-        for frames in micro_batches:
-            with self.autocast():
-                output = self.autoencoder(frames)
-                loss = self.loss.autoencoder_loss(frames, output, self.discriminator, self.autoencoder.last_layer, step)
-            (loss.total / len(micro_batches)).backward()
-            reconstructions.append(output.reconstruction.detach())
-            metrics.append(loss.metrics | {"codebook/perplexity": output.perplexity.detach()})
-            metrics[-1]["train/total"] = loss.total.detach()
-        return reconstructions, _mean(metrics)
+    def autoencoder_gradients(self, step: int, frames: Frames, parts: int) -> tuple[Frames, Loss]:
+        """The generator's side of one of `parts` micro-batches; also returns the reconstruction, without its graph."""
+        with self.autocast():
+            output = self.autoencoder(frames)
+            loss = self.loss.autoencoder_loss(frames, output, self.discriminator, self.autoencoder.last_layer, step)
+        (loss.total / parts).backward()
+        loss.metrics |= {"train/total": loss.total.detach(), "codebook/perplexity": output.perplexity.detach()}
+        return output.reconstruction.detach(), loss
 
     def discriminator_gradients(
-        self, step: int, micro_batches: Sequence[Frames], reconstructions: Sequence[Frames]
+        self, step: int, frames: Frames, parts: int, reconstruction: Frames, logits: Tensor | None
     ) -> dict[str, Tensor]:
-        """The discriminator's side, on the reconstructions that the generator was judged by."""
+        """The discriminator's side, on the reconstruction and the logits that the generator was judged by."""
         assert self.discriminator is not None
-        metrics = []
-        for frames, reconstruction in zip(micro_batches, reconstructions):
-            with self.autocast():
-                loss = self.loss.discriminator_loss(frames, reconstruction, self.discriminator, step)
-            (loss.total / len(micro_batches)).backward()
-            metrics.append(loss.metrics | {"train/discriminator": loss.total.detach()})
-        return _mean(metrics)
+        with self.autocast():
+            loss = self.loss.discriminator_loss(frames, reconstruction, self.discriminator, step, logits=logits)
+        (loss.total / parts).backward(inputs=list(self.discriminator.parameters()))
+        return loss.metrics | {"train/discriminator": loss.total.detach()}
 
-    def update_autoencoder(self, step: int) -> None:
+    def update_autoencoder(self, step: int, finite: Tensor) -> None:
         """Move the autoencoder's parameters by their gradients, and the codebook where it learns without."""
-        self._update(self.autoencoder, self.autoencoder_optimizer, step)
+        self._update(self.autoencoder, self.autoencoder_optimizer, step, finite)
         self.autoencoder.quantizer.update()
 
-    def update_discriminator(self, step: int) -> None:
+    def update_discriminator(self, step: int, finite: Tensor) -> None:
         """Move the discriminator's parameters by their gradients."""
         assert self.discriminator is not None
         assert self.discriminator_optimizer is not None
-        self._update(self.discriminator, self.discriminator_optimizer, step)
+        self._update(self.discriminator, self.discriminator_optimizer, step, finite)
 
     def state(self) -> dict[str, Stateful]:
         """All that a checkpoint holds; whatever else there is follows from the config and the step."""
@@ -212,7 +211,11 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
-        return {"shown": self.shown, "latest": {name: float(value) for name, value in self.latest.items()}}
+        names, values = (
+            list(self.latest),
+            [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()],
+        )
+        return {"shown": self.shown, "latest": dict(zip(names, torch.stack(values).tolist() if values else []))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
@@ -237,6 +240,8 @@ class Trainer:
             StopRequested: a signal came, and there are steps left.
         """
         score = None
+        if self._is_look_due():
+            self._settle()
         if self.shown < self.done:
             row = self._train_row() | clock.read() if self.done and self._is_due(self.settings.log_every) else {}
             files: dict[str, Path] = {}
@@ -268,32 +273,49 @@ class Trainer:
         self.checkpoints.save(self.done, score, **self.state())
         self.saved = self.done
 
-    def _skip(self, step: int, buffers: Buffers) -> None:
-        """Leave a step out as if it had not been: its gradients, and what its forward passes changed."""
-        buffers.restore()
-        for network in self._networks():
-            network.zero_grad(set_to_none=True)
-        self._write_down_batch(step)
-        too_many = self.skipped.add(step)
-        if too_many:
-            raise self._diverged(f"losses or gradients of {too_many} are not finite, the last of step {step}")
+    def _is_finite(self, metrics: dict[str, Tensor], adversarial: bool) -> Tensor:
+        numbers = [metrics["train/total"], gradient_norm(self.autoencoder)]
+        if adversarial:
+            numbers += [metrics["train/discriminator"], gradient_norm(self.discriminator)]
+        return torch.stack(numbers).isfinite().all()
+
+    def _settle(self) -> None:
+        """Look at the steps since the last look: take their numbers, or write down that they were skipped."""
+        outcomes, self.pending = self.pending, []
+        if not outcomes:
+            return
+        for outcome, finite in zip(outcomes, torch.stack([outcome.finite for outcome in outcomes]).tolist()):
+            if finite:
+                self.latest |= outcome.metrics
+                continue
+            self._write_down_batch(outcome.step)
+            too_many = self.skipped.add(outcome.step)
+            if too_many:
+                raise self._diverged(
+                    f"losses or gradients of {too_many} are not finite, the last of step {outcome.step}"
+                )
 
     def _networks(self) -> list[nn.Module]:
         return [self.autoencoder, *([] if self.discriminator is None else [self.discriminator])]
 
-    def _update(self, network: nn.Module, optimizer: Optimizer, step: int) -> None:
+    def _update(self, network: nn.Module, optimizer: Optimizer, step: int, finite: Tensor) -> None:
         if self.settings.clip_gradients is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_gradients)
         for group in optimizer.param_groups:
             group["lr"] = optimizer.defaults["lr"] * self.schedule(step)
-        optimizer.step()
+        step_if(finite, optimizer)
         optimizer.zero_grad(set_to_none=True)
+
+    def _is_look_due(self) -> bool:
+        cadences = (self.settings.log_every, self.settings.evaluate_every, self.settings.checkpoint_every)
+        forgotten = (len(self.pending) + 1) * self.settings.accumulate > REMEMBERED
+        return forgotten or any(self._is_due(every) for every in cadences)
 
     def _is_due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
 
     def _train_row(self) -> dict[str, float]:
-        row: dict[str, float] = {name: float(value) for name, value in self.latest.items()}
+        row: dict[str, float] = self.state_dict()["latest"]
         row["train/skipped_steps"] = self.skipped.total
         row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.settings.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
@@ -330,11 +352,8 @@ class Trainer:
 
     def _write_down_batch(self, step: int) -> None:
         """Which clips a step was trained on: a line of `skipped_batches.jsonl`."""
-        clips = [source for batch in list(self.loader.drawn)[-self.settings.accumulate :] for source in batch]
+        first = step * self.settings.accumulate
+        clips = [source for n in range(self.settings.accumulate) for source in self.loader.drawn.get(first + n, [])]
         file = self.folder / SKIPPED
         with storing(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
             lines.write(json.dumps({"step": step, "clips": clips}, ensure_ascii=False) + "\n")
-
-
-def _mean(metrics: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}

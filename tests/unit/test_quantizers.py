@@ -23,11 +23,14 @@ def test_nearest_is_the_nearest_in_any_grouping(monkeypatch: pytest.MonkeyPatch)
     z, codebook = torch.randn(50, 4), torch.randn(20, 4)
     expected = torch.cdist(z.double(), codebook.double()).argmin(1)
     assert torch.equal(nearest(z, codebook), expected)
-    monkeypatch.setattr(quantizer, "DISTANCES_AT_ONCE", 60)
-    assert torch.equal(nearest(z, codebook), expected)
+    for codes, distances in ((3, 60), (20, 20), (7, 1000)):
+        monkeypatch.setattr(quantizer, "ON_CPU", (codes, distances))
+        assert torch.equal(nearest(z, codebook), expected)
 
 
-def test_the_lowest_index_wins_a_tie() -> None:
+@pytest.mark.parametrize("codes_at_once", [1, 2, 3, 4])
+def test_the_lowest_index_wins_a_tie(codes_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizer, "ON_CPU", (codes_at_once, 8))
     codebook = torch.tensor([[5.0], [1.0], [1.0], [-1.0]])
     assert nearest(torch.tensor([[1.0], [0.0]]), codebook).tolist() == [1, 1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ class Loader:
         self.dataset, self.batch_size, self.bad_files = dataset, batch_size, bad_files
         self.watch = Watch(workers, limits)
         self.sequence = Sequence(dataset, seed, self.watch)
-        self.drawn: deque[list[dict[str, Any]]] = deque(maxlen=REMEMBERED)
+        self.drawn: dict[int, list[dict[str, Any]]] = {}  # by number, what the newest batches hold
 
     def batches(self, first: int) -> Generator[UInt8[Tensor, "batch time height width rgb"], None, None]:
         """Batches `first`, `first` + 1, … without end; a worker process that crashes or hangs is replaced.
@@ -91,7 +90,7 @@ class Loader:
             return path
 
         with closing(supervised(self.sequence, numbers, self.watch, lose, _collate)) as batches:
-            for batch in batches:
+            for number, batch in enumerate(batches, start=first):
                 for path, reason in batch.failures:
                     self.bad_files.add(path, reason)
                 if batch.clips is None:
@@ -100,7 +99,8 @@ class Loader:
                         f"{MAX_REPLACEMENTS} clips in a row cannot be read; the last was of {path} ({reason}). "
                         f"They are listed in {self.bad_files.file}."
                     )
-                self.drawn.append(batch.sources)
+                self.drawn[number] = batch.sources
+                self.drawn.pop(number - REMEMBERED, None)
                 yield batch.clips
 
     def state_dict(self) -> dict[str, Any]:

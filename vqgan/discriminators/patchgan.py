@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import check
+from vqgan.start import StartsFromData
 
 
 class PatchGAN(nn.Module):
@@ -47,7 +48,7 @@ class PatchGAN(nn.Module):
         return self.main(frames)
 
 
-class ActNorm(nn.Module):
+class ActNorm(StartsFromData):
     """Per-channel scale and shift that start by whitening the first training batch (Glow, arXiv:1807.03039)."""
 
     initialized: Tensor
@@ -60,14 +61,21 @@ class ActNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """scale · (x + loc)."""
-        if self.training and not self.initialized:
-            with torch.no_grad():
-                deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)  # unbiased, as the reference
-                if (deviation + mean).isfinite().all():  # else the step is skipped, and the next one is the first
-                    self.loc.copy_(-mean)
-                    self.scale.copy_(1 / (deviation + 1e-6))
-                    self.initialized.fill_(1)
+        if self.training and not self.has_started():
+            self._start_from(x)
         return self.scale * (x + self.loc)
+
+    @torch.no_grad()
+    def _start_from(self, x: Float[Tensor, "n c h w"]) -> None:
+        deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)  # unbiased, as the reference
+        if (deviation + mean).isfinite().all():  # else the step is skipped, and the next one is the first
+            # `data`, since a skipped step's graph of the batch before, which was not finite, may hold these values.
+            self.loc.data.copy_(-mean)
+            self.scale.data.copy_(1 / (deviation + 1e-6))
+            self.initialized.fill_(1)
+
+    def _start_flag(self) -> Tensor:
+        return self.initialized
 
 
 def _initialize(module: nn.Module) -> None:

@@ -22,6 +22,9 @@ class Loss:
 
     total: Float[Tensor, ""]
     metrics: dict[str, Tensor]  # detached scalars, logged under these names
+    logits: Float[Tensor, "frames 1 rows columns"] | None = (
+        None  # the discriminator's, of the reconstruction, with graph
+    )
 
 
 class VQGANLoss(nn.Module):
@@ -92,10 +95,11 @@ class VQGANLoss(nn.Module):
         reconstruction = output.reconstruction.detach().requires_grad_()
         nll, metrics = self._reconstruction_loss(frames, reconstruction)
         (gradient,) = torch.autograd.grad(nll, reconstruction)
-        total = nll.detach()
+        total, logits = nll.detach(), None
         if discriminator is not None and self.is_adversarial(step):
-            g = -discriminator(reconstruction).float().mean()
-            (g_gradient,) = torch.autograd.grad(g, reconstruction)
+            logits = discriminator(reconstruction)
+            g = -logits.float().mean()
+            (g_gradient,) = torch.autograd.grad(g, reconstruction, retain_graph=True)
             balance = self._adaptive_weight(output.reconstruction, gradient, g_gradient, last_layer)
             weight = balance * self.discriminator_weight
             gradient = gradient + weight * g_gradient
@@ -104,12 +108,27 @@ class VQGANLoss(nn.Module):
         total = _BackwardFrom.apply(output.reconstruction, total, gradient)
         total = total + self.quantization_weight * output.quantization_loss
         metrics |= {"train/quantization": output.quantization_loss.detach(), "train/total": total.detach()}
-        return Loss(total, metrics)
+        return Loss(total, metrics, logits)
 
-    def discriminator_loss(self, frames: Frames, reconstruction: Frames, discriminator: nn.Module, step: int) -> Loss:  # noqa: ARG002
-        """The discriminator's side; no gradient reaches the autoencoder. `step` is there for losses that change."""
+    def discriminator_loss(
+        self,
+        frames: Frames,
+        reconstruction: Frames,
+        discriminator: nn.Module,
+        step: int,  # noqa: ARG002
+        logits: Tensor | None = None,
+    ) -> Loss:
+        """The discriminator's side; no gradient reaches the autoencoder.
+
+        Args:
+            frames: in [-1, 1].
+            reconstruction: of these frames.
+            discriminator: with the weights that the autoencoder was judged by.
+            step: counted from 0; for losses that change.
+            logits: what the discriminator said of the reconstruction there, `Loss.logits`; None asks it again.
+        """
+        fake = (discriminator(reconstruction.detach()) if logits is None else logits).float()
         real = discriminator(frames).float()
-        fake = discriminator(reconstruction.detach()).float()
         if self.adversarial == "hinge":
             total = 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
         else:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vqgan.errors import check
 from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
+from vqgan.start import StartsFromData
 
 
-class EMAQuantizer(Quantizer):
+class EMAQuantizer(StartsFromData, Quantizer):
     """Vector quantization with exponential moving averages (van den Oord et al. 2017, appendix A.1).
 
     Per training step, with n_i the number of latents that chose code i and s_i their sum (both in float32)::
@@ -68,7 +69,7 @@ class EMAQuantizer(Quantizer):
     def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Quantized:
         """Replace each latent by its nearest code; in training, sum what `update` needs."""
         flat = rearrange(latents.detach(), "n c h w -> (n h w) c")
-        if self.training and not self.started:
+        if self.training and not self.has_started():
             self._start_from(flat)
         nearest_codes = nearest(flat, self.codebook)
         if self.training:
@@ -99,9 +100,12 @@ class EMAQuantizer(Quantizer):
         self._place(torch.ones_like(self.idle, dtype=torch.bool), latents)
         self.started.fill_(True)
 
+    def _start_flag(self) -> Tensor:
+        return self.started
+
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
         """Put the marked codes onto latents drawn at random, each as a cluster of one."""
-        draws = torch.randint(len(latents), (self.codebook_size,), device="cpu").to(latents.device)
+        draws = torch.randint(len(latents), (self.codebook_size,), device=latents.device)
         self.codebook.copy_(torch.where(codes[:, None], latents[draws], self.codebook))
         self.cluster_sums.copy_(torch.where(codes[:, None], self.codebook, self.cluster_sums))
         self.cluster_sizes.masked_fill_(codes, 1.0)
