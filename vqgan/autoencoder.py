@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqgan.blocks import Backbone
+from vqgan.blocks import Backbone, Level
 from vqgan.decoder import Decoder
 from vqgan.encoder import Encoder
 from vqgan.quantizers import Quantized, Quantizer
@@ -43,6 +43,12 @@ class Autoencoder(nn.Module):
     def last_layer(self) -> Tensor:
         """The weight at which the gradients of the loss terms are balanced."""
         return self.decoder.conv_out.weight
+
+    def checkpoint_activations(self, wanted: bool) -> None:
+        """Whether the backward pass computes activations a second time instead of having them kept."""
+        for module in self.modules():
+            if isinstance(module, Level):
+                module.recompute = wanted
 
     def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> AutoencoderOutput:
         """Reconstruct frames in [-1, 1]; their sides must be multiples of the backbone's downsampling."""

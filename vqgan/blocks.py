@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vqgan.errors import check
 
@@ -161,6 +162,8 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """All residual blocks of one resolution, each followed by attention where the backbone asks for it."""
 
+    recompute = False  # activations in the backward pass, instead of keeping them
+
     def __init__(self, backbone: Backbone, level: int, in_channels: int, blocks: int) -> None:
         super().__init__()
         out_channels = backbone.channels_at(level)
@@ -171,11 +174,16 @@ class Level(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
         """Run the blocks in order."""
-        for i, block in enumerate(self.block):
-            x = block(x)
-            if self.attn:
-                x = self.attn[i](x)
+        for i in range(len(self.block)):
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(self._run, i, x, use_reentrant=False)
+            else:
+                x = self._run(i, x)
         return x
+
+    def _run(self, i: int, x: Tensor) -> Tensor:
+        x = self.block[i](x)
+        return self.attn[i](x) if self.attn else x
 
 
 class Middle(nn.Module):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import ConfigError, StorageError
@@ -31,8 +32,27 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def compile_networks(autoencoder: Autoencoder, discriminator: nn.Module | None) -> None:
-    """Compile the networks in place; names of parameters stay the same.
+def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:
+    """Move a network to its device and memory format, in training mode."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes: the fastest of the algorithms is looked for
+
+
+def keep_layout(optimizer: Optimizer) -> None:
+    """Let state that is loaded into an optimizer have its parameters' memory format, which fused ones rely on."""
+
+    def lay_out(optimizer: Optimizer) -> None:
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+    optimizer.register_load_state_dict_post_hook(lay_out)
+
+
+def compile_networks(autoencoder: Autoencoder, others: Iterable[nn.Module | None]) -> None:
+    """Compile networks in place; names of parameters stay the same.
 
     The decoder's last layer stays outside: the adaptive weight needs its gradient by itself.
 
@@ -43,8 +63,9 @@ def compile_networks(autoencoder: Autoencoder, discriminator: nn.Module | None) 
         raise ConfigError("trainer.compile=true needs a C++ compiler, and none is found; install one or leave it out.")
     autoencoder.encoder.compile()
     autoencoder.decoder.features = torch.compile(autoencoder.decoder.features)  # type: ignore[method-assign]
-    if discriminator is not None:
-        discriminator.compile()
+    for network in others:
+        if network is not None:
+            network.compile()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,10 @@ class Settings:
         accumulate: micro-batches per step; their mean gradient is one step's.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
         precision: of the networks, `fp32` or `bf16` (autocast); quantizer and losses are always float32.
-        compile: compile encoder, decoder and discriminator; needs a C++ compiler.
+        channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
+        activation_checkpointing: compute the activations of each residual block a second time in the backward pass
+            instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.
+        compile: compile encoder, decoder, perceptual network and discriminator; needs a C++ compiler.
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         log_every: steps between rows of `metrics.jsonl`.
         evaluate_every: steps between evaluations on the validation clips.
@@ -36,6 +39,8 @@ class Settings:
     accumulate: int
     clip_gradients: float | None
     precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    activation_checkpointing: bool
     compile: bool
     device: str
     log_every: int

@@ -19,7 +19,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
 from vqgan.data.loader import REMEMBERED
-from vqgan.device import compile_networks, find_device, is_out_of_memory, out_of_memory
+from vqgan.device import compile_networks, find_device, is_out_of_memory, keep_layout, out_of_memory, prepare
 from vqgan.errors import DivergedError, StoppedError, storing
 from vqgan.evaluation import evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
@@ -85,10 +85,14 @@ class Trainer:
         self.hardware = find_device(self.settings.device)
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
-                network.to(self.hardware).train()
+                prepare(network, self.hardware, self.settings.channels_last)
+        for optimizer in (self.autoencoder_optimizer, self.discriminator_optimizer):
+            if optimizer is not None:
+                keep_layout(optimizer)
         self.buffers = Buffers(self._networks())
+        self.autoencoder.checkpoint_activations(self.settings.activation_checkpointing)
         if self.settings.compile:
-            compile_networks(self.autoencoder, self.discriminator)
+            compile_networks(self.autoencoder, (self.discriminator, self.loss.perceptual))
 
     def run(self) -> None:
         """Train from the newest checkpoint, or from the start, to the last step.

@@ -54,7 +54,7 @@ def poison_gradient(side: str) -> Callable[[pytest.MonkeyPatch, set[int], float]
             network: nn.Module = getattr(self, side)
             if step in steps:
                 gradient = next(p.grad for p in network.parameters() if p.grad is not None)
-                gradient.view(-1)[0] = value
+                gradient[(0,) * gradient.ndim] = value
             return result
 
         patch.setattr(Trainer, f"{side}_gradients", poisoned)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.conftest import Compose
 from tests.faults.runs import digest, finish, rows, saved_steps, start, train, unfinished
@@ -212,10 +213,10 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_bits(
         assert len(run(composed(*values, f"run_dir={tmp_path / 'whole'}")).loader.dataset) == 20
         whole_runs[precision] = digest(tmp_path / "whole")
 
-    def cut(self: Trainer, step: int, original: Any = Trainer.update_autoencoder) -> None:
+    def cut(self: Trainer, step: int, finite: Tensor, original: Any = Trainer.update_autoencoder) -> None:
         if step == MOMENTS[moment]:
             raise Killed
-        original(self, step)
+        original(self, step, finite)
 
     config = composed(*values, f"data.workers={workers}", f"run_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:

@@ -80,7 +80,8 @@ class Golden:
             folder=folder, seed=0,
             settings=Settings(
                 steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
-                clip_gradients=None, precision="fp32", compile=False, device="cpu", log_every=1, evaluate_every=1,
+                clip_gradients=None, precision="fp32", channels_last=True,
+                activation_checkpointing=False, compile=False, device="cpu", log_every=1, evaluate_every=1,
                 pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,
             ),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from vqgan.data.video_file import write_video
 from vqgan.data.videos import Videos
 from vqgan.errors import StorageError, check
 
-VERSION = 1  # of what is drawn: another picture goes to another folder
+VERSION = 2  # of what is drawn: another picture goes to another folder
 FPS = 24
 SHAPES = 3
 PALETTE = np.array([  # few enough colours to be learned in minutes, spread over the cube
