@@ -11,6 +11,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +49,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.saving: Future[Path] | None = None
 
     def save(self, step: int, score: float | None = None, **stateful: Stateful) -> Path:
         """Write the checkpoint of step `step`; if `score` is the highest so far it becomes `best`.
@@ -57,8 +60,32 @@ class Checkpoints:
         Raises:
             StorageError: it cannot be written; the older checkpoints are untouched.
         """
+        return self._save(step, score, {name: part.state_dict() for name, part in stateful.items()})
+
+    def save_in_background(self, step: int, score: float | None = None, **stateful: Stateful) -> None:
+        """The same of a copy of the state, while training goes on; waits for the save before. `finish` it.
+
+        Raises:
+            StorageError: the one before could not be written.
+        """
+        self.finish()
+        state = {name: copy_of(part.state_dict()) for name, part in stateful.items()}
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # until the copies are there
+        self.saving = self.writer.submit(self._save, step, score, state)
+
+    def finish(self, wait: bool = True) -> None:
+        """Wait for a save in the background, or only see whether it has failed.
+
+        Raises:
+            StorageError: it could not be written; the older checkpoints are untouched.
+        """
+        if self.saving is not None and (wait or self.saving.done()):
+            saving, self.saving = self.saving, None
+            saving.result()
+
+    def _save(self, step: int, score: float | None, state: Mapping[str, Any]) -> Path:
         target, aside = self._path(step), self.folder / f".unfinished-{step}"
-        state = {name: part.state_dict() for name, part in stateful.items()}
         try:
             with storing(target, size_of(state)):
                 self.folder.mkdir(exist_ok=True)
@@ -319,6 +346,16 @@ def _is_held_by(state: Any, size: int) -> bool:
         elif isinstance(value, list | tuple):
             waiting.extend(value)
     return False
+
+
+def copy_of(state: Any) -> Any:
+    """Parts in the memory of the host, which training does not change; from a GPU they may still be on their way."""
+    if isinstance(state, torch.Tensor):
+        copy = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
+        return copy.copy_(state.detach(), non_blocking=True)
+    if isinstance(state, Mapping):
+        return {key: copy_of(value) for key, value in state.items()}
+    return [copy_of(value) for value in state] if isinstance(state, list | tuple) else state
 
 
 def size_of(state: Any) -> int:

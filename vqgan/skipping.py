@@ -5,7 +5,7 @@ Whether a step counts is decided on the device; the host looks only when it need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,14 +112,22 @@ def gradient_norm(network: nn.Module | None) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
-def nonfinite(values: Any, path: str = "") -> list[str]:
-    """The names of the numbers and tensors in nested dicts and lists that are not finite."""
+def nonfinite(values: Any) -> list[str]:
+    """The names of the numbers and tensors in nested dicts and lists that are not finite; one wait for each device."""
+    named = [(name, torch.as_tensor(value).isfinite().all()) for name, value in _numbers(values, "")]
+    broken = []
+    for device in {flag.device for _, flag in named}:
+        names, flags = zip(*((name, flag) for name, flag in named if flag.device == device))
+        broken += [name for name, finite in zip(names, torch.stack(flags).tolist()) if not finite]
+    return broken
+
+
+def _numbers(values: Any, path: str) -> Iterator[tuple[str, Tensor | float]]:
     if isinstance(values, Mapping):
-        return [
-            name for key, value in values.items() for name in nonfinite(value, f"{path}.{key}" if path else str(key))
-        ]
-    if isinstance(values, list | tuple):
-        return [name for value in values for name in nonfinite(value, path)]
-    if isinstance(values, Tensor | float) and not torch.as_tensor(values).isfinite().all():
-        return [path]
-    return []
+        for key, value in values.items():
+            yield from _numbers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _numbers(value, path)
+    elif isinstance(values, Tensor | float):
+        yield path, values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +103,7 @@ class Trainer:
             StorageError: a file cannot be written, or memory ran out; the newest checkpoint is good.
         """
         self._resume()
-        with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress:
+        with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress, self._saving():
             try:
                 self._train(stop, progress)
                 self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
@@ -244,6 +244,7 @@ class Trainer:
             StopRequested: a signal came, and there are steps left.
         """
         score = None
+        self.checkpoints.finish(wait=False)
         if self._is_look_due():
             self._settle()
         if self.shown < self.done:
@@ -255,10 +256,12 @@ class Trainer:
                     files = self._pictures()
                 score = row["validation/psnr"]
             if row:
-                self._refuse_nonfinite("", row)
+                self._refuse_nonfinite(row)
                 progress.show(self.done, row)
                 self.loggers.log(self.done, row, files)
             self.shown = self.done
+            if score is not None:
+                self.checkpoints.finish()  # else the best so far is not known
             improved = score is not None and score > self.checkpoints.best_score()
             if self.done and (improved or self._is_due(self.settings.checkpoint_every)):
                 self._save(score)
@@ -270,12 +273,23 @@ class Trainer:
     def _save(self, score: float | None) -> None:
         if self.saved == self.done:  # by a stop, before its validation
             if score is not None:
+                self.checkpoints.finish()
                 self.checkpoints.rate(self.done, score)
             return
-        for name, part in self.state().items():
-            self._refuse_nonfinite(name, part.state_dict())
-        self.checkpoints.save(self.done, score, **self.state())
+        self._refuse_nonfinite({name: part.state_dict() for name, part in self.state().items()})
+        self.checkpoints.save_in_background(self.done, score, **self.state())
         self.saved = self.done
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Wait for the last checkpoint in the end; the first error is the one to read."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self.checkpoints.finish()
+            raise
+        self.checkpoints.finish()
 
     def _is_finite(self, metrics: dict[str, Tensor], adversarial: bool) -> Tensor:
         numbers = [metrics["train/total"], gradient_norm(self.autoencoder)]
@@ -341,8 +355,8 @@ class Trainer:
         folder = self.folder / "reconstructions"
         return write_pictures(folder, self.done, shown, to_clips(reconstructions, shown.shape[1]))
 
-    def _refuse_nonfinite(self, what: str, values: Any) -> None:
-        broken = nonfinite(values, what)
+    def _refuse_nonfinite(self, values: Any) -> None:
+        broken = nonfinite(values)
         if broken:
             self._write_down_batch(self.done - 1)
             raise self._diverged(f"at step {self.done} {', '.join(broken[:5])} is not finite")

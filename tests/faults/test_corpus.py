@@ -25,7 +25,8 @@ from tests.faults.corpus import CLIP, ENDLESS, KINDS, flipped, good, make_corpus
 from tests.unit.test_folder import bad_files, entries, videos
 from tests.unit.test_video_file import number_shown
 from vqgan.data import Limits, Loader
-from vqgan.data.video_file import read_frames, scan_video
+from vqgan.data.video_file import scan_video
+from vqgan.data.video_reader import read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 4
@@ -87,7 +88,7 @@ def read_folder(root: Path, epochs: int = 2, **changes: Any) -> Read:
     with closing(loader.batches(0)) as batches:
         for batch in itertools.islice(batches, -(-epochs * len(train) // BATCH)):
             assert batch.shape == (BATCH, 4, 32, 32, 3)
-            for clip, source in zip(batch, loader.drawn[-1]):
+            for clip, source in zip(batch, loader.drawn[max(loader.drawn)]):
                 assert clip.amax(dim=(1, 2, 3)).min() >= BLACK, source
                 drawn.setdefault(Path(source["path"]), set()).add(source["clip"])
     rows = [(Path(path), reason) for path, reason in entries(root)]

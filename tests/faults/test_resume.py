@@ -329,7 +329,7 @@ def test_a_run_without_its_checkpoints_says_that_it_begins_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", cut)
+        patch.setattr(Checkpoints, "save_in_background", cut)
         with pytest.raises(Killed):
             run(composed("trainer.steps=2", "trainer.log_every=1"))
     run(composed("trainer.steps=2", "trainer.log_every=1"))

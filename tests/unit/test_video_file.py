@@ -14,7 +14,8 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from vqgan.data.bad_files import UnusableError
-from vqgan.data.video_file import VideoFile, read_frames, scan_video, write_video
+from vqgan.data.video_file import VideoFile, scan_video, write_video
+from vqgan.data.video_reader import read_frames
 
 WIDTH, HEIGHT, BITS = 64, 48, 8
 DARK, BRIGHT = 40, 215

@@ -14,7 +14,8 @@ from torch import Tensor
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.folder import ClipDataset, Folder
 from vqgan.data.transforms import augment
-from vqgan.data.video_file import VideoFile, read_frames, scan_video
+from vqgan.data.video_file import VideoFile, scan_video
+from vqgan.data.video_reader import read_frames
 from vqgan.errors import check
 
 SUFFIXES = (
