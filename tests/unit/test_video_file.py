@@ -11,11 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from av.video.reformatter import VideoReformatter
 
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video, write_video
-from vqgan.data.video_reader import read_frames
+from vqgan.data.video_reader import EXACT_BILINEAR, read_frames
 
 WIDTH, HEIGHT, BITS = 64, 48, 8
 DARK, BRIGHT = 40, 215
@@ -142,7 +143,7 @@ def decode_all(path: Path, width: int, height: int) -> np.ndarray:
     with av.open(str(path)) as container:
         container.streams.video[0].codec_context.thread_count = 1
         scaled = [
-            scaler.reformat(f, width, height, "rgb24", interpolation="BILINEAR", dst_color_range="JPEG", threads=1)
+            scaler.reformat(f, width, height, "gbrp", interpolation=EXACT_BILINEAR, dst_color_range="JPEG", threads=1)
             for f in container.decode(video=0)
         ]
     return np.stack([frame.to_ndarray() for frame in scaled])
@@ -310,6 +311,40 @@ def test_colours_come_back(
         frames = read_frames(video, np.arange(len(COLOURS)), resolution)
         centres = frames[:, resolution // 2, resolution // 2].astype(int)
         np.testing.assert_allclose(centres, COLOURS, atol=4)
+
+
+@pytest.mark.parametrize("width", [48, 52, 58])  # the last columns of the latter two fill no register
+@pytest.mark.parametrize("resolution", [16, 32, 40])
+def test_scaled_colours_are_those_of_the_definition(width: int, resolution: int, tmp_path: Path) -> None:
+    """Scale each plane, then convert (BT.601, limited range), all in float64: nothing is darker or brighter on average."""
+    height, count = 40, 4
+    rng = np.random.default_rng(0)
+    sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]
+    coarse = [rng.integers(60, 190, (count, 1, 6, 6)).astype(np.uint8) for _ in sizes]
+    planes = [
+        torch.nn.functional.interpolate(torch.from_numpy(c).float(), size, mode="bicubic").clamp(20, 235).round()
+        for c, size in zip(coarse, sizes)
+    ]
+    with av.open(str(tmp_path / "video.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=24)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for number in range(count):
+            pixels = np.concatenate([plane[number, 0].byte().numpy().reshape(-1) for plane in planes])
+            frame = av.VideoFrame.from_ndarray(pixels.reshape(-1, width), format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    video, _ = scan_video(tmp_path / "video.mkv")
+    columns, rows = video.scaled_size(resolution)
+    y, u, v = (
+        torch.nn.functional.interpolate(plane.double(), (rows, columns), mode="bilinear", antialias=True)[:, 0]
+        for plane in planes
+    )
+    y, u, v = (y - 16) * 255 / 219, (u - 128) * 255 / 224, (v - 128) * 255 / 224
+    expected = torch.stack([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u], -1).clamp(0, 255).numpy()
+    difference = read_frames(video, np.arange(count), resolution) - expected
+    assert abs(difference.mean(axis=(0, 1, 2))).max() < 0.15
+    assert abs(difference).mean() < 0.6
+    assert abs(difference).max(axis=(0, 1, 3)).max() < 8, "in no column"
 
 
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264rgb", "rgb24"), ("ffv1", "bgr0"), ("ffv1", "gbrp10le")])
