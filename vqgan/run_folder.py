@@ -21,7 +21,17 @@ FIXED = ("backbone", "model", "discriminator")
 # What changes with the same run_dir only by mistake, as when the overrides are not typed again; resume= may change it.
 EXPECTED = ("seed", "data")
 # Values of data that may change; which files there are is for the checkpoint to say.
-FREE = {"root", "val_root", "batch_size", "workers", "validation_clips", "max_bad_fraction", "max_bad_files", "limits"}
+FREE = {
+    "root",
+    "val_root",
+    "batch_size",
+    "workers",
+    "validation_clips",
+    "max_bad_fraction",
+    "max_bad_files",
+    "limits",
+    "index",
+}
 LARGEST_CONFIG = 2**16  # bytes
 LONGEST_REASON = 500  # characters
 MOST_BRACKETS = 500

@@ -316,7 +316,7 @@ def test_colours_come_back(
 @pytest.mark.parametrize("width", [48, 52, 58])  # the last columns of the latter two fill no register
 @pytest.mark.parametrize("resolution", [16, 32, 40])
 def test_scaled_colours_are_those_of_the_definition(width: int, resolution: int, tmp_path: Path) -> None:
-    """Scale each plane, then convert (BT.601, limited range), all in float64: nothing is darker or brighter on average."""
+    """Scale each plane, then convert (BT.601, limited range), all in float64; nothing is darker or brighter."""
     height, count = 40, 4
     rng = np.random.default_rng(0)
     sizes = [(height, width), (height // 2, width // 2), (height // 2, width // 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from vqgan.data.bad_files import BadFiles, UnusableError
+from vqgan.data.index import Index
 from vqgan.data.workers import Limits, Watch, supervised
 from vqgan.errors import DataError, check
 
@@ -71,6 +73,7 @@ class Folder(ABC, Generic[Scanned]):
         max_bad_fraction: in [0, 1]; a larger share of unusable files ends the run (exit code 3).
         max_bad_files: at least 0; so few never end it.
         limits: what reading one file may cost.
+        index: file in which what was learned of files is kept for later runs; null looks into all of them each time.
     """
 
     root: str
@@ -85,10 +88,12 @@ class Folder(ABC, Generic[Scanned]):
     max_bad_fraction: float
     max_bad_files: int
     limits: Limits
+    index: str | None = None
 
     fingerprint: str = field(init=False, default="")  # of the usable files: their paths below the root, and sizes
 
     suffixes: ClassVar[frozenset[str]]  # in lower case: what counts as a file of this kind
+    kind: ClassVar[str]  # of what `scan` finds, with everything that changes it: what the index calls it
 
     def __post_init__(self) -> None:
         check(self.root != "", "root", self.root, "a folder")  # else it would be the current one
@@ -107,6 +112,17 @@ class Folder(ABC, Generic[Scanned]):
         Raises:
             UnusableError: it cannot be used at all.
         """
+
+    def accept(self, scanned: Scanned) -> None:  # nothing to ask for unless there is something
+        """Raise `UnusableError` if a file, which can be used, does not give what this configuration asks for."""
+
+    @abstractmethod
+    def pack(self, scanned: Scanned) -> bytes:
+        """What `scan` found, for the index."""
+
+    @abstractmethod
+    def unpack(self, path: Path, content: bytes) -> Scanned:
+        """Take it back; raises `ValueError` if it is damaged."""
 
     @abstractmethod
     def dataset(self, files: Sequence[Scanned]) -> ClipDataset:
@@ -162,6 +178,22 @@ class Folder(ABC, Generic[Scanned]):
         return not name.startswith(".") and Path(name).suffix.lower() in self.suffixes
 
     def _scan_all(self, files: list[Path], bad_files: BadFiles) -> list[Scanned | None]:
+        found: dict[Path, Scanned | None] = {}
+        with Index(self.index, self.kind) as index:
+            for file, (complaint, content) in index.look_up(files).items():
+                with contextlib.suppress(ValueError):
+                    found[file] = self.unpack(file, content)
+                    self._note(file, complaint, bad_files)
+            unknown = [file for file in files if file not in found]
+            with closing(self._scan(unknown)) as results:
+                for file, (scanned, complaint) in zip(unknown, results):
+                    found[file] = scanned
+                    self._note(file, complaint, bad_files)
+                    if scanned is not None:
+                        index.add(file, complaint, self.pack(scanned))
+        return [self._accepted(file, found[file], bad_files) for file in files]
+
+    def _scan(self, files: list[Path]) -> Generator[tuple[Scanned | None, str | None], None, None]:
         workers = max(self.workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if self.workers else 0
         watch = Watch(min(workers, len(files)), self.limits)
         scanner = _Scanner(self.scan, files, watch)
@@ -169,11 +201,21 @@ class Folder(ABC, Generic[Scanned]):
             scanner, lambda position: range(position, len(files)), watch, scanner.lose
         )
         with closing(scan):
-            results = list(tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file"))
-        for file, (_, reason) in zip(files, results):
-            if reason is not None:
-                bad_files.add(file, reason)
-        return [scanned for scanned, _ in results]
+            yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
+
+    def _accepted(self, file: Path, scanned: Scanned | None, bad_files: BadFiles) -> Scanned | None:
+        if scanned is not None:
+            try:
+                self.accept(scanned)
+            except UnusableError as error:
+                self._note(file, str(error), bad_files)
+                return None
+        return scanned
+
+    @staticmethod
+    def _note(file: Path, complaint: str | None, bad_files: BadFiles) -> None:
+        if complaint is not None:
+            bad_files.add(file, complaint)
 
 
 class _Scanner(Dataset[Any]):

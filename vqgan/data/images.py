@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
@@ -32,6 +33,7 @@ class Images(Folder[Path]):
     """A folder of pictures, in any format that Pillow reads; of animations the first frame."""
 
     suffixes = frozenset(SUFFIXES.split())
+    kind = f"images 1, Pillow {PIL.__version__}"
 
     def scan(self, path: Path) -> tuple[Path, str | None]:
         """Read a picture's header."""
@@ -43,6 +45,14 @@ class Images(Folder[Path]):
         except BROKEN as error:
             raise UnusableError(f"unreadable: {type(error).__name__}") from None
         return path, None
+
+    def pack(self, scanned: Path) -> bytes:  # noqa: ARG002
+        """That it can be read is all there is to know."""
+        return b""
+
+    def unpack(self, path: Path, content: bytes) -> Path:  # noqa: ARG002
+        """The picture."""
+        return path
 
     def dataset(self, files: Sequence[Path]) -> ClipDataset:
         """All pictures."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,6 +22,8 @@ from vqgan.data.video_container import Packet, decoded, open_video, packets_of, 
 
 # Containers whose packets carry decoding, not presentation times: where a codec reorders, frames are counted.
 TIMELESS = {"avi"}
+INDEX_VERSION = 1  # of what `scan_video` finds
+PACKED = ("time_base", "width", "height", "pixel_aspect", "rotation", "mirrored")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,29 @@ class VideoFile:
     def seconds(self) -> Float[np.ndarray, "frames"]:
         """Time of each frame, the first at 0."""
         return (self.pts - self.pts[0]) * self.time_base
+
+    def pack(self) -> bytes:
+        """All but the path, small: times become differences, which repeat."""
+        values = {name: getattr(self, name) for name in PACKED}
+        arrays = [np.diff(times.astype("<i8"), prepend=0) for times in (self.pts, self.keyframes)]
+        head = json.dumps({**values, "frames": len(self.pts)}).encode()
+        return zlib.compress(head + b"\n" + b"".join(array.tobytes() for array in arrays), 1)
+
+    @classmethod
+    def unpack(cls, path: Path, content: bytes) -> VideoFile:
+        """What was packed, of the file at `path`.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            head, _, arrays = zlib.decompress(content).partition(b"\n")
+            values = json.loads(head)
+            times = np.frombuffer(arrays, "<i8")
+            pts, keyframes = (part.cumsum() for part in np.split(times, [values.pop("frames")]))
+            return cls(path, pts, keyframes, **values)
+        except (zlib.error, ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"the index of {path} is damaged: {error}") from None
 
     def scaled_size(self, resolution: int) -> tuple[int, int]:
         """Stored (width, height) scaled so that the shorter displayed side is `resolution`."""

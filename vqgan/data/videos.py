@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
@@ -14,7 +15,7 @@ from torch import Tensor
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.folder import ClipDataset, Folder
 from vqgan.data.transforms import augment
-from vqgan.data.video_file import VideoFile, scan_video
+from vqgan.data.video_file import INDEX_VERSION, VideoFile, scan_video
 from vqgan.data.video_reader import read_frames
 from vqgan.errors import check
 
@@ -42,6 +43,7 @@ class Videos(Folder[VideoFile]):
     fps: float | None
 
     suffixes = frozenset(SUFFIXES.split())
+    kind = f"videos {INDEX_VERSION}, PyAV {av.__version__}"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,10 +54,20 @@ class Videos(Folder[VideoFile]):
         check(self.fps is not None or self.stride is not None, "stride", self.stride, "a number unless fps is given")
 
     def scan(self, path: Path) -> tuple[VideoFile, str | None]:
-        """Index a video; too few frames for one clip make it unusable."""
-        video, complaint = scan_video(path)
-        clip_starts(video, self.clip_frames, self.stride, self.fps)
-        return video, complaint
+        """Index a video."""
+        return scan_video(path)
+
+    def accept(self, scanned: VideoFile) -> None:
+        """Too few frames for one clip make a video unusable."""
+        clip_starts(scanned, self.clip_frames, self.stride, self.fps)
+
+    def pack(self, scanned: VideoFile) -> bytes:
+        """Its index."""
+        return scanned.pack()
+
+    def unpack(self, path: Path, content: bytes) -> VideoFile:
+        """Its index."""
+        return VideoFile.unpack(path, content)
 
     def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
         """All clips of the videos."""
