@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,9 @@ from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import ConfigError, StorageError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 2**17, 2**16
 
 
 def find_device(name: str) -> torch.device:
@@ -32,11 +36,28 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def tune(device: torch.device) -> None:
+    """Settings of the whole process, for steps that all have the same shapes."""
+    torch.backends.cudnn.benchmark = True  # the fastest algorithm is looked for, once
+    if device.type == "cpu":
+        keep_freed_memory(True)
+
+
+def keep_freed_memory(wanted: bool) -> None:
+    """Whether memory that is freed stays with the process, where that can be chosen (glibc).
+
+    Else each large tensor is mapped anew and filled with zeros by the system, a tenth of a step in float32.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0 if wanted else DEFAULT_MMAP_MAX)
+        mallopt(M_TRIM_THRESHOLD, -1 if wanted else DEFAULT_TRIM_THRESHOLD)
+
+
 def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:
     """Move a network to its device and memory format, in training mode."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
-    torch.backends.cudnn.benchmark = True  # every step has the same shapes: the fastest of the algorithms is looked for
 
 
 def keep_layout(optimizer: Optimizer) -> None:

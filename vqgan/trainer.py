@@ -19,7 +19,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
 from vqgan.data.loader import REMEMBERED
-from vqgan.device import compile_networks, find_device, is_out_of_memory, keep_layout, out_of_memory, prepare
+from vqgan.device import compile_networks, find_device, is_out_of_memory, keep_layout, out_of_memory, prepare, tune
 from vqgan.errors import DivergedError, StoppedError, storing
 from vqgan.evaluation import evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
@@ -83,6 +83,7 @@ class Trainer:
         self.skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
         self.hardware = find_device(self.settings.device)
+        tune(self.hardware)
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
                 prepare(network, self.hardware, self.settings.channels_last)

@@ -21,8 +21,9 @@ from vqgan.data.video_file import VideoFile, scan_video
 def videos(tmp_path: Path, **values: Any) -> Videos:
     settings: dict[str, Any] = {
         "root": str(tmp_path / "videos"), "val_root": None, "val_fraction": 0.5, "validation_clips": 2,
-        "resolution": 16, "crop": "center", "flip": False, "batch_size": 1, "workers": 0, "max_bad_fraction": 1.0, "max_bad_files": 9,
-        "limits": LIMITS, "clip_frames": 4, "stride": 1, "fps": None, "index": str(tmp_path / "cache" / "index.sqlite"),
+        "resolution": 16, "crop": "center", "flip": False, "batch_size": 1, "workers": 0,
+        "max_bad_fraction": 1.0, "max_bad_files": 9, "limits": LIMITS, "clip_frames": 4, "stride": 1, "fps": None,
+        "index": str(tmp_path / "cache" / "index.sqlite"),
     }  # fmt: skip
     return Videos(**{**settings, **values})
 

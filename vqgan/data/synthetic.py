@@ -95,7 +95,8 @@ def _with_shape(
     u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
     radius = rng.uniform(0.15, 0.3)
     distance = np.hypot(u, v) if rng.random() < 0.5 else np.maximum(abs(u), abs(v))  # a disc or a square
-    inside = 1 / (1 + np.exp((distance - radius) * 4 * len(x)))  # an edge about a pixel wide
+    outside = np.minimum((distance - radius) * 4 * len(x), 700)  # of which the exponential is a number
+    inside = 1 / (1 + np.exp(outside))  # an edge about a pixel wide
     stripes = 0.5 + 0.5 * np.sin(2 * np.pi * u / radius * rng.integers(1, 3))
     colours = _mix(stripes, *_two_colours(rng))
     return video + inside[..., None] * (colours - video)

@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vqgan.data.bad_files import UnusableError
+from vqgan.device import keep_freed_memory
 from vqgan.errors import DataError, check
 from vqgan.signals import STOP_SIGNALS
 
@@ -259,6 +260,7 @@ class _Start:
 
     def __call__(self, worker: int) -> None:
         torch.set_num_threads(1)
+        keep_freed_memory(False)  # what one large file took is not the next one's
         # A signal to the whole process group is the training process's business: it saves, and ends its workers.
         for name in STOP_SIGNALS:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
