@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqgan.config import conf_dir
+from vqgan.device import keep_freed_memory
 from vqgan.frames import to_frames
 from vqgan.losses.lpips import vgg16_features
 from vqgan.train import make_trainer
@@ -44,14 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="ours with trainer.compile=true")
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     args, overrides = parser.parse_known_args()
     overrides = ["experiment=f16", "data.batch_size=1", *overrides]
     if args.compile:
         overrides.append("trainer.compile=true")
     with tempfile.TemporaryDirectory() as folder:
-        if args.peak:
-            print(peak_memory(args.peak, Path(folder), overrides))
+        if args.alone:
+            print(*measure_alone(args.alone, args.rounds, Path(folder), overrides))
             return
         trainers = {name: trainer_for(name, Path(folder), overrides) for name in (FP32, BF16)}
         clips = random_clips(trainers[FP32])
@@ -59,12 +60,16 @@ def main() -> None:
         steps |= {name: partial(trainer.step, 0, [clips]) for name, trainer in trainers.items()}
         print(f"{machine()}\n`python bench/step.py {' '.join(sys.argv[1:])}`: {tuple(clips.shape)} at a time\n")
         seconds = alternating(steps, args.rounds, warm_up=2)
+        by_itself = {name: alone(name) for name in steps}
         rows = [
             [name, statistics.median(times), clips.shape[0] * clips.shape[1] / statistics.median(times),
-             f"{ratio(seconds, TEXTBOOK, name):.2f}", memory_of(name)]
+             f"{ratio(seconds, TEXTBOOK, name):.2f}", by_itself[name][0],
+             f"{by_itself[TEXTBOOK][0] / by_itself[name][0]:.2f}", f"{by_itself[name][1]:.1f} GiB"]
             for name, times in seconds.items()
         ]  # fmt: skip
-        print(table(["step", "seconds", "frames/s", "times as fast", "peak memory"], rows), "\n")
+        header = ["step", "seconds", "frames/s", "times as fast"]
+        print(table([*header, "seconds, alone", "times as fast, alone", "peak memory"], rows))
+        print("\nTaking turns in one process, and each alone in a process of its own.\n")
         for name, trainer in trainers.items():
             print(f"{name}, by stage\n\n{stages(trainer, clips, args.rounds)}\n")
             print(f"outside networks and optimizers: {overhead(trainer, clips, args.rounds):.1%} of a step\n")
@@ -100,23 +105,24 @@ def textbook_step(trainer: Trainer, clips: Tensor) -> Callable[[], None]:
     return partial(textbook.step, frames)
 
 
-def memory_of(name: str) -> str:
-    """The peak of two steps in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--peak", name]
-    peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
-    return f"{int(peak) / 2**30:.1f} GiB"
+def alone(name: str) -> tuple[float, float]:
+    """Seconds of a step, and peak memory in GiB, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--alone", name]
+    seconds, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    return float(seconds), int(peak) / 2**30
 
 
-def peak_memory(name: str, folder: Path, overrides: list[str]) -> int:
-    """Bytes: on a GPU what its allocator gave, else what the whole process had."""
+def measure_alone(name: str, rounds: int, folder: Path, overrides: list[str]) -> tuple[float, int]:
+    """Seconds, and bytes: on a GPU what its allocator gave, else what the whole process had."""
     trainer = trainer_for(name, folder, overrides)
     clips = random_clips(trainer)
     run = textbook_step(trainer, clips) if name == TEXTBOOK else partial(trainer.step, 0, [clips])
-    for _ in range(2):
-        run()
+    if name == TEXTBOOK:
+        keep_freed_memory(False)  # as it is without our trainer
+    (seconds,) = alternating({"": run}, rounds).values()
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return statistics.median(seconds), torch.cuda.max_memory_allocated()
+    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def stages(trainer: Trainer, clips: Tensor, rounds: int) -> str:
