@@ -6,12 +6,14 @@ import base64
 import html
 import json
 import platform
+import statistics
 from pathlib import Path
 
 import torch
 
 from vqgan.run_folder import replace_text
 
+MUCH_WAITING = 0.03  # of the time, for data
 WIDTH, HEIGHT, MARGIN = 420, 180, 34  # of a chart, in px
 STYLE = """
 :root { color-scheme: light dark; --line: #2563eb; --grid: #8884; }
@@ -26,8 +28,7 @@ pre { overflow-x: auto; }
 
 def write_report(folder: Path) -> Path | None:
     """Write the report of the run in `folder`; None if it has no metrics yet."""
-    metrics = folder / "metrics.jsonl"
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+    rows = _rows(folder)
     if not rows:
         return None
     title = html.escape("/".join(folder.resolve().parts[-2:]))
@@ -36,6 +37,7 @@ def write_report(folder: Path) -> Path | None:
 <title>{title}</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 {_figures(rows)}
+<p>{html.escape(speed(folder))}</p>
 {_pictures(folder)}
 <h2>Curves</h2><div class="charts">{_charts(rows)}</div>
 {_bad_files(folder)}
@@ -47,6 +49,24 @@ def write_report(folder: Path) -> Path | None:
     target = folder / "report.html"
     replace_text(target, page)
     return target
+
+
+def speed(folder: Path) -> str:
+    """How fast the run in `folder` trains, and which side the other one waits for; medians over the logged rows."""
+    rows = [row for row in _rows(folder) if "speed/data_wait" in row]
+    if not rows:
+        return "nothing was trained"
+    rate = statistics.median(row["speed/frames_per_second"] for row in rows)
+    wait = statistics.median(row["speed/data_wait"] for row in rows)
+    slower = (
+        "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
+    )
+    return f"{rate:.3g} frames/s, {wait:.1%} of the time waiting for data ({slower})"
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    metrics = folder / "metrics.jsonl"
+    return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
 
 
 def _figures(rows: list[dict[str, float]]) -> str:

@@ -22,7 +22,7 @@ from vqgan.errors import VQGANError, check
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.provenance import make_provenance
-from vqgan.report import write_report
+from vqgan.report import speed, write_report
 from vqgan.run_folder import RunFolder
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
@@ -148,6 +148,7 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB"),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
+        ("speed", speed(trainer.folder)),
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
