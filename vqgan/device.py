@@ -89,6 +89,11 @@ def compile_networks(autoencoder: Autoencoder, others: Iterable[nn.Module | None
             network.compile()
 
 
+def is_busy(device: torch.device) -> bool:
+    """Whether a device still has work from before; a CPU has none, since it does each thing when it is told."""
+    return device.type == "cuda" and not torch.cuda.current_stream(device).query()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a device or in the process."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)

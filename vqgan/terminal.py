@@ -27,11 +27,12 @@ class Clock:
         """Measure from now on."""
         self.started, self.waited, self.frames = time.perf_counter(), 0.0, 0
 
-    def wait(self, get: Callable[[], T]) -> T:
-        """Call `get`; its time counts as waiting for data."""
+    def wait(self, get: Callable[[], T], is_busy: Callable[[], bool]) -> T:
+        """Call `get`; its time counts as waiting for data unless the device has been busy with earlier steps."""
         before = time.perf_counter()
         got = get()
-        self.waited += time.perf_counter() - before
+        if not is_busy():
+            self.waited += time.perf_counter() - before
         return got
 
     def count(self, frames: int) -> None:

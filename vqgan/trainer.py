@@ -19,7 +19,16 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
 from vqgan.data.loader import REMEMBERED
-from vqgan.device import compile_networks, find_device, is_out_of_memory, keep_layout, out_of_memory, prepare, tune
+from vqgan.device import (
+    compile_networks,
+    find_device,
+    is_busy,
+    is_out_of_memory,
+    keep_layout,
+    out_of_memory,
+    prepare,
+    tune,
+)  # fmt: skip
 from vqgan.errors import DivergedError, StoppedError, storing
 from vqgan.evaluation import evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
@@ -127,7 +136,9 @@ class Trainer:
         with contextlib.closing(self.loader.batches(first)) as batches:
             while self.done < self.settings.steps:
                 with stop.at_once():
-                    clips = clock.wait(lambda: [next(batches) for _ in range(self.settings.accumulate)])
+                    clips = clock.wait(
+                        lambda: [next(batches) for _ in range(self.settings.accumulate)], lambda: is_busy(self.hardware)
+                    )
                 self.step(self.done, clips)
                 self.done += 1
                 clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
@@ -216,11 +227,9 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
-        names, values = (
-            list(self.latest),
-            [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()],
-        )
-        return {"shown": self.shown, "latest": dict(zip(names, torch.stack(values).tolist() if values else []))}
+        values = [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()]
+        numbers = torch.stack(values).tolist() if values else []  # at once: each reading waits for the device
+        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""

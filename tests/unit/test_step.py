@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from vqgan.device import keep_layout
 from vqgan.discriminators import PatchGAN
 from vqgan.quantizers.quantizer import nearest
 from vqgan.skipping import step_if
+from vqgan.terminal import Clock
 from vqgan.train import make_trainer
 from vqgan.trainer import Trainer
 
@@ -275,3 +277,11 @@ def test_no_large_matrix_is_ever_in_memory(latents: int, codes: int, dimension: 
     assert largest.most <= max(2**22, 4 * latents * dimension, 4 * codes * dimension), "bytes"
     some = slice(0, 300)
     assert torch.equal(indices[some], torch.cdist(z[some].double(), codebook.double()).argmin(1))
+
+
+def test_waiting_for_data_counts_only_where_the_device_waits_too() -> None:
+    clock = Clock()
+    assert clock.wait(lambda: time.sleep(0.05) or 7, lambda: True) == 7
+    assert clock.read()["speed/data_wait"] == 0
+    clock.wait(lambda: time.sleep(0.05), lambda: False)
+    assert 0.1 < clock.read()["speed/data_wait"] < 0.9
