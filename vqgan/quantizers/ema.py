@@ -12,6 +12,8 @@ from vqgan.errors import check
 from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
 from vqgan.start import StartsFromData
 
+PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
+
 
 class EMAQuantizer(StartsFromData, Quantizer):
     """Vector quantization with exponential moving averages (van den Oord et al. 2017, appendix A.1).
@@ -87,7 +89,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         self.cluster_sums.mul_(self.decay).add_(self.step_sums, alpha=1 - self.decay)
         total = self.cluster_sizes.sum()
         smoothed = (self.cluster_sizes + self.eps) / (total + self.codebook_size * self.eps) * total
-        self.codebook.copy_(self.cluster_sums / smoothed[:, None])
+        torch.div(self.cluster_sums, smoothed[:, None], out=self.codebook)
         self.step_sums.zero_()
         super().update()
         if self.revive_after is not None and self.recent is not None:
@@ -106,6 +108,8 @@ class EMAQuantizer(StartsFromData, Quantizer):
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
         """Put the marked codes onto latents drawn at random, each as a cluster of one."""
         draws = torch.randint(len(latents), (self.codebook_size,), device=latents.device)
-        self.codebook.copy_(torch.where(codes[:, None], latents[draws], self.codebook))
-        self.cluster_sums.copy_(torch.where(codes[:, None], self.codebook, self.cluster_sums))
+        parts = (tensor.split(PLACED_AT_ONCE) for tensor in (codes[:, None], draws, self.codebook, self.cluster_sums))
+        for marked, drawn, codebook, sums in zip(*parts):
+            codebook.copy_(torch.where(marked, latents[drawn], codebook))
+            sums.copy_(torch.where(marked, codebook, sums))
         self.cluster_sizes.masked_fill_(codes, 1.0)

@@ -90,7 +90,7 @@ def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes l
     The matrix of all distances never exists: latents are taken in groups, and a large codebook in parts.
     """
     codes_at_once, distances_at_once = ON_CPU if codebook.device.type == "cpu" else ELSEWHERE
-    parts = list(zip(codebook.split(codes_at_once), codebook.square().sum(1).split(codes_at_once)))
+    parts = [(codes, codes.square().sum(1)) for codes in codebook.split(codes_at_once)]
     found = []
     for z in latents.split(distances_at_once // codes_at_once):
         z_norms = z.square().sum(1, keepdim=True)
