@@ -31,9 +31,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqgan.config import conf_dir
-from vqgan.device import keep_freed_memory
 from vqgan.frames import to_frames
 from vqgan.losses.lpips import vgg16_features
+from vqgan.memory import keep_freed_memory
 from vqgan.train import make_trainer
 from vqgan.trainer import Trainer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,9 +12,7 @@ from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import ConfigError, StorageError
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 2**17, 2**16
+from vqgan.memory import keep_freed_memory
 
 
 def find_device(name: str) -> torch.device:
@@ -41,17 +38,6 @@ def tune(device: torch.device) -> None:
     torch.backends.cudnn.benchmark = True  # the fastest algorithm is looked for, once
     if device.type == "cpu":
         keep_freed_memory(True)
-
-
-def keep_freed_memory(wanted: bool) -> None:
-    """Whether memory that is freed stays with the process, where that can be chosen (glibc).
-
-    Else each large tensor is mapped anew and filled with zeros by the system, a tenth of a step in float32.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0 if wanted else DEFAULT_MMAP_MAX)
-        mallopt(M_TRIM_THRESHOLD, -1 if wanted else DEFAULT_TRIM_THRESHOLD)
 
 
 def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from vqgan.checkpoint import read_plain
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
+from vqgan.plain_data import read_plain
 from vqgan.run_folder import read_yaml
 from vqgan.taming import translate
 from vqgan.tokenizer import write

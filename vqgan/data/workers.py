@@ -23,8 +23,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vqgan.data.bad_files import UnusableError
-from vqgan.device import keep_freed_memory
 from vqgan.errors import DataError, check
+from vqgan.memory import keep_freed_memory
 from vqgan.signals import STOP_SIGNALS
 
 T = TypeVar("T")
