@@ -107,13 +107,13 @@ class Watch:
         torch's handler of a worker's death, which would raise in the middle of a training step, is put out of action:
         `take` looks at the workers itself.
         """
-        before = set(multiprocessing.active_children())
         in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
         handler = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
         iterator = iter(loader)
         if in_main_thread:
             signal.signal(signal.SIGCHLD, handler)
-        self.processes = [process for process in multiprocessing.active_children() if process not in before]
+        # Not `multiprocessing.active_children`: one that has died already would not be among them.
+        self.processes = list(getattr(iterator, "_workers", []))
         self.fault = None
         if self.processes:
             self.ended = threading.Event()
