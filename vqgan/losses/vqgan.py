@@ -22,9 +22,8 @@ class Loss:
 
     total: Float[Tensor, ""]
     metrics: dict[str, Tensor]  # detached scalars, logged under these names
-    logits: Float[Tensor, "frames 1 rows columns"] | None = (
-        None  # the discriminator's, of the reconstruction, with graph
-    )
+    # What the discriminator said of the reconstruction, with its graph: its own loss need not ask again.
+    logits: Float[Tensor, "frames 1 rows columns"] | None = None
 
 
 class VQGANLoss(nn.Module):
