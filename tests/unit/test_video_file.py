@@ -14,6 +14,7 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
+from vqgan.data import video_container
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video, write_video
 from vqgan.data.video_reader import EXACT_BILINEAR, read_frames
@@ -222,6 +223,38 @@ def test_what_an_edit_list_hides_is_no_frame(tmp_path: Path) -> None:
     assert complaint is None
     shown = [number_shown(read_frames(video, np.array([n]), HEIGHT)[0]) for n in range(len(video.pts))]
     assert shown == list(range(10, 30))
+
+
+def write_with_sound(path: Path, frames: Sequence[np.ndarray]) -> Path:
+    """MPEG-TS with a second stream, which is silent."""
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg2video", rate=24), container.add_stream("mp2", rate=44100)
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            container.mux(video.encode(frame))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 44100), np.int16), format="s16", layout="mono")
+        silence.rate, silence.pts = 44100, 0
+        container.mux([*video.encode(), *sound.encode(silence), *sound.encode()])
+    return path
+
+
+def test_a_stream_that_appears_late_ends_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(video_container.OPEN_OPTIONS, "probesize", "5000")  # small, as a long file's beginning is
+    monkeypatch.setitem(video_container.OPEN_OPTIONS, "analyzeduration", "100000")
+    silent = Recording("mpeg2video", "ts").write_numbers(tmp_path, 40).read_bytes()
+    with_sound = write_with_sound(tmp_path / "sound.ts", [numbered(n) for n in range(40)]).read_bytes()
+    late = tmp_path / "late.ts"
+    late.write_bytes(silent + with_sound + silent * 60)  # without a tail of that length the end would be probed too
+    with av.open(str(late), options=video_container.OPEN_OPTIONS) as container:
+        assert len(container.streams) == 1
+    video, complaint = scan_video(late)
+    assert complaint is None
+    assert len(video.pts) >= 40
+    assert number_shown(read_frames(video, np.array([39]), HEIGHT)[0]) == 39
+    assert number_shown(read_frames(video, np.array([len(video.pts) - 1]), HEIGHT)[0]) == 39
 
 
 def test_a_frame_of_vp8_that_is_never_shown_is_no_frame(tmp_path: Path) -> None:

@@ -65,7 +65,14 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """Packets up to the end or to where the file is cut off."""
-    return until_error(container.demux(stream))
+    return until_error(_demux(container, stream))
+
+
+def _demux(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    try:
+        yield from container.demux(stream)
+    except IndexError:  # PyAV's, after the last packet, where a stream has appeared that was not there at the start
+        return
 
 
 def until_error(items: Iterator[T]) -> Iterator[T]:
