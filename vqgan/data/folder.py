@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from vqgan.data.bad_files import BadFiles, UnusableError
-from vqgan.data.index import Index
-from vqgan.data.workers import Limits, Watch, supervised
+from vqgan.data.search import FileKind, Scanned, find_files, look_into
+from vqgan.data.workers import Limits
 from vqgan.errors import DataError, check
-
-MOST_SCANNERS = 16  # processes that look into files at start-up, unless more read them in training
 
 
 class ClipDataset(Dataset[Tensor], ABC):
@@ -49,9 +43,6 @@ class ClipDataset(Dataset[Tensor], ABC):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.read(index, None)
-
-
-Scanned = TypeVar("Scanned")
 
 
 @dataclass(kw_only=True)
@@ -92,8 +83,7 @@ class Folder(ABC, Generic[Scanned]):
 
     fingerprint: str = field(init=False, default="")  # of the usable files: their paths below the root, and sizes
 
-    suffixes: ClassVar[frozenset[str]]  # in lower case: what counts as a file of this kind
-    kind: ClassVar[str]  # of what `scan` finds, with everything that changes it: what the index calls it
+    kind: ClassVar[FileKind[Any]]
 
     def __post_init__(self) -> None:
         check(self.root != "", "root", self.root, "a folder")  # else it would be the current one
@@ -105,24 +95,8 @@ class Folder(ABC, Generic[Scanned]):
         check(0 <= self.max_bad_fraction <= 1, "max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
         check(self.max_bad_files >= 0, "max_bad_files", self.max_bad_files, "at least 0")
 
-    @abstractmethod
-    def scan(self, path: Path) -> tuple[Scanned, str | None]:
-        """Look into one file: what reading it needs, and what is wrong with it although it can be used.
-
-        Raises:
-            UnusableError: it cannot be used at all.
-        """
-
     def accept(self, scanned: Scanned) -> None:  # nothing to ask for unless there is something
         """Raise `UnusableError` if a file, which can be used, does not give what this configuration asks for."""
-
-    @abstractmethod
-    def pack(self, scanned: Scanned) -> bytes:
-        """What `scan` found, for the index."""
-
-    @abstractmethod
-    def unpack(self, path: Path, content: bytes) -> Scanned:
-        """Take it back; raises `ValueError` if it is damaged."""
 
     @abstractmethod
     def dataset(self, files: Sequence[Scanned]) -> ClipDataset:
@@ -135,12 +109,12 @@ class Folder(ABC, Generic[Scanned]):
             DataError: nothing usable, or more bad files than `bad_files` allows.
         """
         root = Path(self.root).expanduser()
-        files = self._files(root, "data.root")
+        files = find_files(root, "data.root", self.kind.suffixes)
         val_root = root if self.val_root is None else Path(self.val_root).expanduser()
-        others = [] if self.val_root is None else self._files(val_root, "data.val_root")
+        others = [] if self.val_root is None else find_files(val_root, "data.val_root", self.kind.suffixes)
         everything = sorted({*files, *others})
-        found = dict(zip(everything, self._scan_all(everything, bad_files)))
-        usable = {file: scanned for file, scanned in found.items() if scanned is not None}
+        found = look_into(everything, self.kind, self.workers, self.limits, self.index, bad_files)
+        usable: dict[Path, Scanned] = dict(self._accepted(found, bad_files))
         for side, key, folder in (files, "data.root", self.root), (others, "data.val_root", self.val_root):
             if side and not any(file in usable for file in side):
                 raise DataError(
@@ -156,96 +130,14 @@ class Folder(ABC, Generic[Scanned]):
         self.fingerprint = _fingerprint([(root, training), (val_root, validation)])
         return self.dataset([usable[file] for file in training]), self.dataset([usable[file] for file in validation])
 
-    def _files(self, root: Path, key: str) -> list[Path]:
-        if not root.is_dir():
-            raise DataError(f"{key}={root} is not a folder. Name one that exists.")
-        files: list[Path] = []
-        folders: list[Path] = []
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            _keep_visible(Path(folder), subfolders)
-            files += [Path(folder) / name for name in names if self._is_of_this_kind(name)]
-            folders += [Path(folder) / name for name in subfolders if self._is_of_this_kind(name)]
-        # A folder with the name of a file is a folder, unless it holds nothing of use.
-        holding = {folder for file in files for folder in file.parents} if folders else set()
-        files += [folder for folder in folders if folder not in holding]
-        if not files:
-            raise DataError(
-                f"{key}={root} holds no file of a known kind ({' '.join(sorted(self.suffixes))}). Name another folder."
-            )
-        return sorted(files)
-
-    def _is_of_this_kind(self, name: str) -> bool:
-        return not name.startswith(".") and Path(name).suffix.lower() in self.suffixes
-
-    def _scan_all(self, files: list[Path], bad_files: BadFiles) -> list[Scanned | None]:
-        found: dict[Path, Scanned | None] = {}
-        with Index(self.index, self.kind) as index:
-            for file, (complaint, content) in index.look_up(files).items():
-                with contextlib.suppress(ValueError):
-                    found[file] = self.unpack(file, content)
-                    self._note(file, complaint, bad_files)
-            unknown = [file for file in files if file not in found]
-            with closing(self._scan(unknown)) as results:
-                for file, (scanned, complaint) in zip(unknown, results):
-                    found[file] = scanned
-                    self._note(file, complaint, bad_files)
-                    if scanned is not None:
-                        index.add(file, complaint, self.pack(scanned))
-        return [self._accepted(file, found[file], bad_files) for file in files]
-
-    def _scan(self, files: list[Path]) -> Generator[tuple[Scanned | None, str | None], None, None]:
-        workers = max(self.workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if self.workers else 0
-        watch = Watch(min(workers, len(files)), self.limits)
-        scanner = _Scanner(self.scan, files, watch)
-        scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
-            scanner, lambda position: range(position, len(files)), watch, scanner.lose
-        )
-        with closing(scan):
-            yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
-
-    def _accepted(self, file: Path, scanned: Scanned | None, bad_files: BadFiles) -> Scanned | None:
-        if scanned is not None:
+    def _accepted(self, found: dict[Path, Scanned], bad_files: BadFiles) -> Iterator[tuple[Path, Scanned]]:
+        for file, scanned in found.items():
             try:
                 self.accept(scanned)
             except UnusableError as error:
-                self._note(file, str(error), bad_files)
-                return None
-        return scanned
-
-    @staticmethod
-    def _note(file: Path, complaint: str | None, bad_files: BadFiles) -> None:
-        if complaint is not None:
-            bad_files.add(file, complaint)
-
-
-class _Scanner(Dataset[Any]):
-    """What `scan` finds in each file; None and the reason for one that cannot be used."""
-
-    def __init__(self, scan: Callable[[Path], tuple[Any, str | None]], files: Sequence[Path], watch: Watch) -> None:
-        self.scan, self.files, self.watch = scan, files, watch
-        self.lost: dict[int, str] = {}
-
-    def lose(self, number: int, _: int, reason: str) -> str:
-        self.lost[number] = reason
-        return str(self.files[number])
-
-    def __getitem__(self, number: int) -> tuple[Any | None, str | None]:
-        file = self.files[number]
-        try:
-            if number in self.lost:
-                raise UnusableError(self.lost[number])
-            if not file.exists():
-                raise UnusableError("dangling link")
-            if not file.is_file():  # a FIFO would block whoever opens it
-                raise UnusableError("not a regular file")
-            if file.stat().st_size == 0:
-                raise UnusableError("empty file")
-            with self.watch.reading(number):
-                return self.scan(file)
-        except UnusableError as error:
-            return None, str(error)
-        except OSError as error:
-            return None, f"unreadable: {error.strerror or error}"
+                bad_files.add(file, str(error))
+            else:
+                yield file, scanned
 
 
 def _fingerprint(sides: Sequence[tuple[Path, list[Path]]]) -> str:
@@ -257,16 +149,6 @@ def _fingerprint(sides: Sequence[tuple[Path, list[Path]]]) -> str:
             digest.update(b"%b\0%d\0" % (name, file.stat().st_size))
         digest.update(b"\0")
     return f"{sum(len(files) for _, files in sides)} files, {digest.hexdigest()[:32]}"
-
-
-def _keep_visible(folder: Path, subfolders: list[str]) -> None:
-    """Tell `os.walk` in place not to enter hidden folders, nor links back to a folder above."""
-    above = {p.resolve() for p in (folder, *folder.parents)}
-    subfolders[:] = [
-        s
-        for s in subfolders
-        if not s.startswith(".") and not ((folder / s).is_symlink() and (folder / s).resolve() in above)
-    ]
 
 
 def _split(files: list[Path], root: Path, fraction: float) -> tuple[list[Path], list[Path]]:

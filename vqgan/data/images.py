@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vqgan.data.bad_files import UnusableError, check_size
 from vqgan.data.folder import ClipDataset, Folder
+from vqgan.data.search import FileKind
 from vqgan.data.transforms import augment
 
 SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"
@@ -28,31 +29,36 @@ BROKEN = (
 )  # fmt: skip
 
 
+def scan_image(path: Path) -> tuple[Path, str | None]:
+    """Read a picture's header.
+
+    Raises:
+        UnusableError: it is no picture, too small or too large.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableError(f"too large: {image.width}×{image.height}")
+            check_size(image.width, image.height)
+    except BROKEN as error:
+        raise UnusableError(f"unreadable: {type(error).__name__}") from None
+    return path, None
+
+
+IMAGE_FILES = FileKind(
+    name=f"images 1, Pillow {PIL.__version__}",
+    suffixes=frozenset(SUFFIXES.split()),
+    scan=scan_image,
+    pack=lambda _: b"",  # that it can be read is all there is to know
+    unpack=lambda path, _: path,
+)
+
+
 @dataclass(kw_only=True)
 class Images(Folder[Path]):
     """A folder of pictures, in any format that Pillow reads; of animations the first frame."""
 
-    suffixes = frozenset(SUFFIXES.split())
-    kind = f"images 1, Pillow {PIL.__version__}"
-
-    def scan(self, path: Path) -> tuple[Path, str | None]:
-        """Read a picture's header."""
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnusableError(f"too large: {image.width}×{image.height}")
-                check_size(image.width, image.height)
-        except BROKEN as error:
-            raise UnusableError(f"unreadable: {type(error).__name__}") from None
-        return path, None
-
-    def pack(self, scanned: Path) -> bytes:  # noqa: ARG002
-        """That it can be read is all there is to know."""
-        return b""
-
-    def unpack(self, path: Path, content: bytes) -> Path:  # noqa: ARG002
-        """The picture."""
-        return path
+    kind = IMAGE_FILES
 
     def dataset(self, files: Sequence[Path]) -> ClipDataset:
         """All pictures."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.folder import ClipDataset, Folder
+from vqgan.data.search import FileKind
 from vqgan.data.transforms import augment
 from vqgan.data.video_file import INDEX_VERSION, VideoFile, scan_video
 from vqgan.data.video_reader import read_frames
@@ -22,6 +23,14 @@ from vqgan.errors import check
 SUFFIXES = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
     ".nut .obu .ogg .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m"
+)
+
+VIDEO_FILES = FileKind(
+    name=f"videos {INDEX_VERSION}, PyAV {av.__version__}",
+    suffixes=frozenset(SUFFIXES.split()),
+    scan=scan_video,
+    pack=VideoFile.pack,
+    unpack=VideoFile.unpack,
 )
 
 # Seconds by which two frames' distance may be wrong: mkv and webm round times to milliseconds.
@@ -42,8 +51,7 @@ class Videos(Folder[VideoFile]):
     stride: int | None
     fps: float | None
 
-    suffixes = frozenset(SUFFIXES.split())
-    kind = f"videos {INDEX_VERSION}, PyAV {av.__version__}"
+    kind = VIDEO_FILES
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,21 +61,9 @@ class Videos(Folder[VideoFile]):
         check(self.fps is None or self.stride in (None, 1), "stride", self.stride, "1 when fps is given")
         check(self.fps is not None or self.stride is not None, "stride", self.stride, "a number unless fps is given")
 
-    def scan(self, path: Path) -> tuple[VideoFile, str | None]:
-        """Index a video."""
-        return scan_video(path)
-
     def accept(self, scanned: VideoFile) -> None:
         """Too few frames for one clip make a video unusable."""
         clip_starts(scanned, self.clip_frames, self.stride, self.fps)
-
-    def pack(self, scanned: VideoFile) -> bytes:
-        """Its index."""
-        return scanned.pack()
-
-    def unpack(self, path: Path, content: bytes) -> VideoFile:
-        """Its index."""
-        return VideoFile.unpack(path, content)
 
     def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
         """All clips of the videos."""

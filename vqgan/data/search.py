@@ -1,0 +1,156 @@
+"""Which files there are below a folder, and what is learned of them by looking into each once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vqgan.data.bad_files import BadFiles, UnusableError
+from vqgan.data.index import Index
+from vqgan.data.workers import Limits, Watch, supervised
+from vqgan.errors import DataError
+
+MOST_SCANNERS = 16  # processes that look into files at start-up, unless more read them in training
+
+Scanned = TypeVar("Scanned")
+
+
+@dataclass(frozen=True)
+class FileKind(Generic[Scanned]):
+    """A kind of file, and how one is looked into.
+
+    `scan` finds what reading the file needs, and what is wrong with it although it can be used; it raises
+    `UnusableError` if it cannot be used at all. `pack` and `unpack` are the way into the index and back; `unpack`
+    raises `ValueError` if that is damaged.
+    """
+
+    name: str  # with everything that changes what `scan` finds: what the index calls it
+    suffixes: frozenset[str]  # in lower case
+    scan: Callable[[Path], tuple[Scanned, str | None]]
+    pack: Callable[[Scanned], bytes]
+    unpack: Callable[[Path, bytes], Scanned]
+
+
+def find_files(root: Path, key: str, suffixes: frozenset[str]) -> list[Path]:
+    """All files below a folder that have one of the suffixes; links are followed, hidden names are not.
+
+    Raises:
+        DataError: there are none; `key` is what the user called the folder.
+    """
+
+    def is_of_this_kind(name: str) -> bool:
+        return not name.startswith(".") and Path(name).suffix.lower() in suffixes
+
+    if not root.is_dir():
+        raise DataError(f"{key}={root} is not a folder. Name one that exists.")
+    files: list[Path] = []
+    folders: list[Path] = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        _keep_visible(Path(folder), subfolders)
+        files += [Path(folder) / name for name in names if is_of_this_kind(name)]
+        folders += [Path(folder) / name for name in subfolders if is_of_this_kind(name)]
+    # A folder with the name of a file is a folder, unless it holds nothing of use.
+    holding = {folder for file in files for folder in file.parents} if folders else set()
+    files += [folder for folder in folders if folder not in holding]
+    if not files:
+        raise DataError(
+            f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}). Name another folder."
+        )
+    return sorted(files)
+
+
+def look_into(
+    files: list[Path],
+    kind: FileKind[Scanned],
+    workers: int,
+    limits: Limits,
+    index_file: str | None,
+    bad_files: BadFiles,
+) -> dict[Path, Scanned]:
+    """What is known of each file that can be used, in the order of `files`; what is wrong is written down.
+
+    Args:
+        files: of this kind.
+        kind: how they are looked into.
+        workers: at least so many processes, more if there are cores for them; 0 looks in this one.
+        limits: of each look.
+        index_file: where what was learned is kept; None looks into all of them.
+        bad_files: the ledger.
+    """
+    found: dict[Path, Scanned | None] = {}
+    with Index(index_file, kind.name) as index:
+        for file, (complaint, content) in index.look_up(files).items():
+            with contextlib.suppress(ValueError):
+                found[file] = kind.unpack(file, content)
+                if complaint is not None:
+                    bad_files.add(file, complaint)
+        unknown = [file for file in files if file not in found]
+        with closing(_scan(unknown, kind, workers, limits)) as results:
+            for file, (scanned, complaint) in zip(unknown, results):
+                found[file] = scanned
+                if complaint is not None:
+                    bad_files.add(file, complaint)
+                if scanned is not None:
+                    index.add(file, complaint, kind.pack(scanned))
+    return {file: scanned for file in files if (scanned := found[file]) is not None}
+
+
+def _scan(
+    files: list[Path], kind: FileKind[Scanned], workers: int, limits: Limits
+) -> Generator[tuple[Scanned | None, str | None], None, None]:
+    workers = max(workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if workers else 0
+    watch = Watch(min(workers, len(files)), limits)
+    scanner = _Scanner(kind.scan, files, watch)
+    scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
+        scanner, lambda position: range(position, len(files)), watch, scanner.lose
+    )
+    with closing(scan):
+        yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
+
+
+class _Scanner(Dataset[Any]):
+    """What `scan` finds in each file; None and the reason for one that cannot be used."""
+
+    def __init__(self, scan: Callable[[Path], tuple[Any, str | None]], files: Sequence[Path], watch: Watch) -> None:
+        self.scan, self.files, self.watch = scan, files, watch
+        self.lost: dict[int, str] = {}
+
+    def lose(self, number: int, _: int, reason: str) -> str:
+        self.lost[number] = reason
+        return str(self.files[number])
+
+    def __getitem__(self, number: int) -> tuple[Any | None, str | None]:
+        file = self.files[number]
+        try:
+            if number in self.lost:
+                raise UnusableError(self.lost[number])
+            if not file.exists():
+                raise UnusableError("dangling link")
+            if not file.is_file():  # a FIFO would block whoever opens it
+                raise UnusableError("not a regular file")
+            if file.stat().st_size == 0:
+                raise UnusableError("empty file")
+            with self.watch.reading(number):
+                return self.scan(file)
+        except UnusableError as error:
+            return None, str(error)
+        except OSError as error:
+            return None, f"unreadable: {error.strerror or error}"
+
+
+def _keep_visible(folder: Path, subfolders: list[str]) -> None:
+    """Tell `os.walk` in place not to enter hidden folders, nor links back to a folder above."""
+    above = {p.resolve() for p in (folder, *folder.parents)}
+    subfolders[:] = [
+        s
+        for s in subfolders
+        if not s.startswith(".") and not ((folder / s).is_symlink() and (folder / s).resolve() in above)
+    ]
