@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,12 +238,12 @@ def test_a_truncated_but_usable_file_is_used_and_reported(folder: Path) -> None:
 
 
 def test_an_unreadable_file_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def scan(self: Videos, path: Path) -> tuple[VideoFile, str | None]:
+    def scan(path: Path) -> tuple[VideoFile, str | None]:
         if path.name == "good1.mp4":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return scan_video(path)
 
-    monkeypatch.setattr(Videos, "scan", scan)
+    monkeypatch.setattr(Videos, "kind", replace(Videos.kind, scan=scan))
     videos(folder).datasets(bad_files(folder))
     assert entries(folder) == [(str(folder / "good1.mp4"), "unreadable: Permission denied")]
 

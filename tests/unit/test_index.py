@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import pytest
 
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import UNEVEN, Recording
-from vqgan.data import BadFiles, Videos
-from vqgan.data import folder as folder_module
+from vqgan.data import BadFiles, Videos, search
 from vqgan.data.video_file import VideoFile, scan_video
 
 
@@ -47,7 +47,7 @@ def scanned(data: Videos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tu
         looked_into.append(path.name)
         return scan_video(path)
 
-    monkeypatch.setattr("vqgan.data.videos.scan_video", scan)
+    monkeypatch.setattr(Videos, "kind", replace(Videos.kind, scan=scan))
     bad_files = BadFiles(tmp_path / "bad.jsonl", 1.0, 9)
     data.datasets(bad_files)
     return looked_into, [Path(path).name for path in bad_files.reasons], data.fingerprint
@@ -98,7 +98,7 @@ def test_an_interrupted_scan_keeps_what_it_knows(
             raise KeyboardInterrupt
         return scan_video(path)
 
-    monkeypatch.setattr("vqgan.data.videos.scan_video", interrupted)
+    monkeypatch.setattr(Videos, "kind", replace(Videos.kind, scan=interrupted))
     with pytest.raises(KeyboardInterrupt):
         videos(tmp_path).datasets(BadFiles(tmp_path / "bad.jsonl", 1.0, 9))
     assert scanned(videos(tmp_path), tmp_path, monkeypatch)[0] == ["c.mp4", "text.mp4"]
@@ -147,4 +147,4 @@ def test_without_an_index_nothing_is_kept(tmp_path: Path, tree: list[Path], monk
     for _ in range(2):
         assert len(scanned(videos(tmp_path, index=None), tmp_path, monkeypatch)[0]) == 4
     assert not (tmp_path / "cache").exists()
-    assert folder_module.Index(None, "x").connection is None
+    assert search.Index(None, "x").connection is None

@@ -85,22 +85,23 @@ def look_into(
         index_file: where what was learned is kept; None looks into all of them.
         bad_files: the ledger.
     """
-    found: dict[Path, Scanned | None] = {}
+    known: dict[Path, Scanned] = {}
     with Index(index_file, kind.name) as index:
         for file, (complaint, content) in index.look_up(files).items():
             with contextlib.suppress(ValueError):
-                found[file] = kind.unpack(file, content)
+                known[file] = kind.unpack(file, content)
                 if complaint is not None:
                     bad_files.add(file, complaint)
-        unknown = [file for file in files if file not in found]
-        with closing(_scan(unknown, kind, workers, limits)) as results:
+        unknown = [file for file in files if file not in known]
+        results = _scan(unknown, kind, workers, limits)
+        with closing(results):
             for file, (scanned, complaint) in zip(unknown, results):
-                found[file] = scanned
                 if complaint is not None:
                     bad_files.add(file, complaint)
                 if scanned is not None:
+                    known[file] = scanned
                     index.add(file, complaint, kind.pack(scanned))
-    return {file: scanned for file in files if (scanned := found[file]) is not None}
+    return {file: known[file] for file in files if file in known}
 
 
 def _scan(
