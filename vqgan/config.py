@@ -132,10 +132,10 @@ def _check_node(values: object, path: str) -> None:
     known = {key: value for key, value in values.items() if key in parameters}
     for key in values:
         if key != "_target_" and key not in known:
-            raise unknown_key(f"{path}.{key}", known)
+            raise unknown_key(_at(path, key), known)
     nested = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
     for key, value in nested.items():
-        _check_node(value, f"{path}.{key}")
+        _check_node(value, _at(path, key))
     _check_types(target, {key: value for key, value in known.items() if key not in nested}, path)
 
 
@@ -168,7 +168,7 @@ def build(node: DictConfig, path: str, **parts: Any) -> Any:
     values = values_of(node, path)
     given = {key for key in values if key in parts and not isinstance(values[key], dict | None)}
     if given:
-        raise unknown_key(f"{path}.{min(given)}", values.keys() - given - {"_target_"})
+        raise unknown_key(_at(path, min(given)), values.keys() - given - {"_target_"})
     _check_node(values, path)
     # A library's constructor may be called more than once, to find out which value it refuses.
     parts = {key: list(part) if isinstance(part, Iterator) else part for key, part in parts.items()}
@@ -180,9 +180,9 @@ def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
     parameters = inspect.signature(target).parameters
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values and name not in parts:
-            raise ConfigError(f"{path}.{name} is missing; give it a value: +{path}.{name}=...")
+            raise ConfigError(f"{_at(path, name)} is missing; give it a value: +{_at(path, name)}=...")
     plain = {k: v for k, v in values.items() if k not in parts}
-    built = {k: _build(v, f"{path}.{k}", {}) for k, v in plain.items() if isinstance(v, dict) and "_target_" in v}
+    built = {k: _build(v, _at(path, k), {}) for k, v in plain.items() if isinstance(v, dict) and "_target_" in v}
     plain = {k: v for k, v in plain.items() if k not in built}
 
     def make(arguments: dict[str, Any]) -> Any:
@@ -197,7 +197,7 @@ def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
             raise
         optional = [k for k in plain if k != "_target_" and parameters[k].default is not inspect.Parameter.empty]
         culprit = _refused(make, plain, optional)
-        what = f"{path}.{culprit}={plain[culprit]} is refused" if culprit else f"{path} cannot be built"
+        what = f"{_at(path, culprit)}={plain[culprit]} is refused" if culprit else f"{path} cannot be built"
         raise ConfigError(f"{what} by {values['_target_']}: {error}.") from error
 
 
@@ -241,7 +241,7 @@ def check_values(target: type, values: dict[str, Any], path: str) -> None:
     parameters = inspect.signature(target).parameters
     for key in values:
         if key not in parameters:
-            raise unknown_key(f"{path}.{key}", parameters)
+            raise unknown_key(_at(path, key), parameters)
     _check_types(target, values, path)
 
 
@@ -252,8 +252,13 @@ def _check_types(target: type, values: dict[str, Any], path: str) -> None:
         if not _fits(value, hint):
             words = _in_words(hint) or "a section with a _target_"
             raise InvalidValueError(
-                f"{path}.{key}", value, _text_for(f"{path}.{key}", value) if words == "text" else words
+                _at(path, key), value, _text_for(_at(path, key), value) if words == "text" else words
             )
+
+
+def _at(path: str, key: str) -> str:
+    """The full key; the values of a command have no section around them."""
+    return f"{path}.{key}" if path else key
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -15,8 +15,8 @@ from vqgan.errors import ConfigError, StorageError
 from vqgan.memory import keep_freed_memory
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes cuda, mps or cpu, the first there is.
+def find_device(name: str, key: str = "trainer.device") -> torch.device:
+    """The device of that name; `auto` takes cuda, mps or cpu, the first there is. `key` is what the user calls it.
 
     Raises:
         ConfigError: there is no such device here.
@@ -29,7 +29,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in available or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ConfigError(f"trainer.device={name} is not available here; choose one of auto, {', '.join(available)}.")
+        raise ConfigError(f"{key}={name} is not available here; choose one of auto, {', '.join(available)}.")
     return device
 
 

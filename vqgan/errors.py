@@ -36,7 +36,7 @@ class InvalidValueError(ConfigError):
 
     def under(self, path: str) -> InvalidValueError:
         """The same error seen from further out: `decay` becomes `model.quantizer.decay`."""
-        return InvalidValueError(f"{path}.{self.key}", self.value, self.expected)
+        return InvalidValueError(f"{path}.{self.key}" if path else self.key, self.value, self.expected)
 
 
 class DataError(VQGANError):
