@@ -27,7 +27,7 @@ def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] 
     """
     config = OmegaConf.load(conf_dir() / f"{name}.yaml")
     assert isinstance(config, DictConfig)
-    config = DictConfig({**config, **(sections or {})})
+    config.update(dict(sections or {}))
     for text in typed:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -36,13 +36,18 @@ def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] 
         key = override.key_or_group
         if override.is_delete() or override.is_add() or override.is_sweep_override():
             raise ConfigError(f"'{text}': only values that are there can be changed, each to one value.")
-        parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
-        if not isinstance(parent, DictConfig) or key.rpartition(".")[2] not in parent:
-            raise unknown_key(
-                key, [k for k in (parent if isinstance(parent, DictConfig) else config) if k != "_target_"]
-            )
+        section, _, name_in_it = key.rpartition(".")
+        parent = OmegaConf.select(config, section) if section else config
+        if not isinstance(parent, DictConfig):
+            raise unknown_key(key, _names(config))
+        if name_in_it not in parent:
+            raise unknown_key(key, _names(parent))
         try:
             OmegaConf.update(config, key, override.value())
         except OmegaConfBaseException as error:
             raise ConfigError(f"'{text}' cannot be used: {str(error).splitlines()[0]}.") from None
     return config
+
+
+def _names(section: DictConfig) -> list[str]:
+    return [str(key) for key in section if key != "_target_"]
