@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,10 +15,10 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from vqgan.data import video_container
+from vqgan.data import video_container, video_reader
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video, write_video
-from vqgan.data.video_reader import EXACT_BILINEAR, read_frames
+from vqgan.data.video_reader import EXACT_BILINEAR, FrameStream, read_frames
 
 WIDTH, HEIGHT, BITS = 64, 48, 8
 DARK, BRIGHT = 40, 215
@@ -566,3 +567,48 @@ def test_an_index_is_small_and_complete(tmp_path: Path) -> None:
     assert isinstance(video, VideoFile)
     assert (video.width, video.height, video.pixel_aspect, video.rotation, video.mirrored) == (64, 48, 1.0, 0, False)
     assert len(video.keyframes) == 4
+
+
+@pytest.mark.parametrize("recording", RECORDINGS.values(), ids=RECORDINGS.keys())
+def test_a_stream_gives_the_same_frames_in_one_pass(recording: Recording, tmp_path: Path) -> None:
+    count = 40
+    video, _ = scan_video(recording.write_numbers(tmp_path, count))
+    positions = np.arange(count)
+    expected = read_frames(video, positions, HEIGHT)
+    for positions, chunks in [
+        (np.arange(count), [(0, 16), (16, 16), (32, 16)]),  # in order
+        (np.arange(count), [(16, 8), (24, 16), (0, 3)]),  # with seeks between
+        (np.arange(0, count, 3), [(0, 5), (5, 5), (10, 9)]),  # every third
+        (np.repeat(np.arange(count), 2), [(0, 31), (31, 49)]),  # each twice, a pair cut in two
+    ]:
+        stream = FrameStream(video, positions, HEIGHT, 1)
+        for first, size in chunks:
+            np.testing.assert_array_equal(stream.read(first, size), expected[positions[first : first + size]])
+        stream.close()
+
+
+def test_a_stream_decodes_no_frame_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    frames_from = video_reader._frames_from
+
+    def counted(*arguments: Any) -> Iterator[Any]:
+        for pts, frame in frames_from(*arguments):
+            seen.append(pts)
+            yield pts, frame
+
+    monkeypatch.setattr(video_reader, "_frames_from", counted)
+    video, _ = scan_video(Recording(gop=1000, b_frames=2).write_numbers(tmp_path, 60))
+    stream = FrameStream(video, np.arange(60), HEIGHT, 1)
+    for first in range(0, 60, 8):
+        stream.read(first, 8)
+    assert seen == video.pts.tolist()
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (70, 50), (48, 64), (100, 32)])
+def test_sides_are_multiples_where_asked_for(width: int, height: int, tmp_path: Path) -> None:
+    video, _ = scan_video(Recording().write_numbers(tmp_path, 4, width, height))
+    frames = read_frames(video, np.arange(2), 32, 16)
+    rows, columns = frames.shape[1:3]
+    assert min(rows, columns) == 32
+    assert rows % 16 == columns % 16 == 0
+    assert abs(columns / rows - width / height) <= 8 / 32

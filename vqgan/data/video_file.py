@@ -73,11 +73,21 @@ class VideoFile:
         except (zlib.error, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"the index of {path} is damaged: {error}") from None
 
-    def scaled_size(self, resolution: int) -> tuple[int, int]:
-        """Stored (width, height) scaled so that the shorter displayed side is `resolution`."""
+    def scaled_size(self, resolution: int, multiple: int = 1) -> tuple[int, int]:
+        """Stored (width, height) scaled so that the shorter displayed side is `resolution`, the longer one a multiple.
+
+        `resolution` itself must be one.
+        """
         width = self.width * self.pixel_aspect
-        scale = resolution / min(width, self.height)
-        return max(resolution, round(width * scale)), max(resolution, round(self.height * scale))
+        scale = resolution / min(width, self.height) / multiple
+        scaled = [max(resolution, round(side * scale) * multiple) for side in (width, self.height)]
+        return scaled[0], scaled[1]
+
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """(width, height) in pixels of the stored height, upright."""
+        width, height = max(1, round(self.width * self.pixel_aspect)), self.height
+        return (height, width) if self.rotation % 180 else (width, height)
 
 
 @dataclass(frozen=True)

@@ -86,22 +86,29 @@ if hasattr(os, "register_at_fork"):  # a position in a file would be shared with
 
 
 def read_frames(
-    video: VideoFile, positions: Int[np.ndarray, "time"], resolution: int
+    video: VideoFile, positions: Int[np.ndarray, "time"], resolution: int, multiple: int = 1
 ) -> UInt8[np.ndarray, "time h w 3"]:
     """Frames at `positions` (rising, repeats allowed) as rgb, upright, the shorter side scaled to `resolution`.
 
     Colours follow the file's tags; without a matrix tag they are taken as BT.601, without a range tag as limited.
 
+    Args:
+        video: the file.
+        positions: in its list of frames.
+        resolution: of the shorter side.
+        multiple: the longer side is rounded to a multiple of it.
+
     Raises:
         UnusableError: one of them cannot be decoded, or is damaged.
     """
     wanted = video.pts[positions].tolist()
+    size = video.scaled_size(resolution, multiple)
     keyframes = video.keyframes[video.keyframes <= wanted[0]]
     starts = [int(keyframes[-back]) for back in KEYFRAMES_BACK if back <= len(keyframes)]
     found: dict[int, Rgb] = {}
     try:
         for start in (*starts, None):
-            found = _decode(video, set(wanted), resolution, start)
+            found = _decode(video, set(wanted), size, start)
             if len(found) == len(set(wanted)):
                 break
     except (av.FFmpegError, OSError) as error:
@@ -109,15 +116,94 @@ def read_frames(
     lost = set(wanted) - set(found)
     if lost:
         raise UnusableError(f"damaged: {len(lost)} frames cannot be decoded")
-    frames = np.rot90(np.stack([found[pts] for pts in wanted]), video.rotation // 90, axes=(1, 2))
-    return np.ascontiguousarray(frames[:, :, ::-1] if video.mirrored else frames)
+    return _upright(video, [found[pts] for pts in wanted])
 
 
-def _decode(video: VideoFile, wanted: set[int], resolution: int, start: int | None) -> dict[int, Rgb]:
+class FrameStream:
+    """Frames of one video in their order, in one pass over the file: no frame is decoded twice.
+
+    Args:
+        video: the file.
+        positions: of the frames, rising, repeats allowed.
+        resolution: of the shorter side.
+        multiple: the longer side is rounded to a multiple of it.
+    """
+
+    def __init__(self, video: VideoFile, positions: Int[np.ndarray, "time"], resolution: int, multiple: int) -> None:
+        self.video, self.positions, self.resolution, self.multiple = video, positions, resolution, multiple
+        self.opened: _Opened | None = None
+        self.frames: Iterator[tuple[int | None, VideoFrame]] = iter(())
+        self.current: tuple[int, VideoFrame] | None = None  # the frame decoded last, and its time
+        self.next = 0  # where the next read goes on without seeking
+
+    def read(self, first: int, count: int) -> UInt8[np.ndarray, "time h w 3"]:
+        """Frames at `positions[first : first + count]`, as `read_frames` gives them.
+
+        Raises:
+            UnusableError: one of them cannot be decoded, or is damaged.
+        """
+        positions = self.positions[first : first + count]
+        try:
+            if first != self.next or self.opened is None:
+                self._seek(int(positions[0]))
+            frames = self._take(self.video.pts[positions].tolist())
+        except (av.FFmpegError, OSError) as error:
+            self.close()
+            raise UnusableError(f"decoding failed: {error.strerror or error}") from None
+        if frames is None:  # some files need a start further back, or give their frames out of order
+            self.close()
+            return read_frames(self.video, positions, self.resolution, self.multiple)
+        self.next = first + len(positions)
+        return _upright(self.video, frames)
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        if self.opened is not None:
+            self.opened.container.close()
+        self.opened, self.frames, self.current = None, iter(()), None
+
+    def _seek(self, position: int) -> None:
+        self.close()
+        first = int(self.video.pts[position])
+        keyframes = self.video.keyframes[self.video.keyframes <= first]
+        start = int(keyframes[-1]) if position and len(keyframes) else None
+        self.opened = _Opened(*open_video(self.video.path), self.video.path.stat())
+        self.frames = _frames_from(self.opened, self.video, start, first)
+
+    def _take(self, wanted: list[int]) -> list[Rgb] | None:
+        """The frames of these times; None if one is not among those that come."""
+        assert self.opened is not None
+        size = self.video.scaled_size(self.resolution, self.multiple)
+        found: dict[int, Rgb] = {}
+        for pts in wanted:
+            while self.current is None or self.current[0] < pts:
+                time, frame = next(self.frames, (None, None))
+                if frame is None:
+                    return None
+                if time is not None and not frame.is_corrupt:
+                    self.current = time, frame
+            if self.current[0] != pts:
+                return None
+            if pts not in found:
+                found[pts] = _to_rgb(self.opened.scaler, self.current[1], *size)
+        return [found[pts] for pts in wanted]
+
+
+def _upright(video: VideoFile, frames: list[Rgb]) -> UInt8[np.ndarray, "time h w 3"]:
+    turned = np.rot90(np.stack(frames), video.rotation // 90, axes=(1, 2))
+    return np.ascontiguousarray(turned[:, :, ::-1] if video.mirrored else turned)
+
+
+def _decode(video: VideoFile, wanted: set[int], size: tuple[int, int], start: int | None) -> dict[int, Rgb]:
     """The frames that can be decoded from the keyframe at time `start` on, or from the file's beginning."""
     opened = _open_videos.take(video.path, anew=start is None)
     try:
-        found = _decode_opened(opened, video, wanted, resolution, start)
+        found: dict[int, Rgb] = {}
+        for pts, frame in _frames_from(opened, video, start, min(wanted)):
+            if pts is not None and pts in wanted and not frame.is_corrupt:
+                found[pts] = _to_rgb(opened.scaler, frame, *size)
+            if pts is not None and pts >= max(wanted):
+                break
     except BaseException:
         opened.container.close()
         raise
@@ -125,25 +211,18 @@ def _decode(video: VideoFile, wanted: set[int], resolution: int, start: int | No
     return found
 
 
-def _decode_opened(
-    opened: _Opened, video: VideoFile, wanted: set[int], resolution: int, start: int | None
-) -> dict[int, Rgb]:
-    first, last = min(wanted), max(wanted)
-    width, height = video.scaled_size(resolution)
+def _frames_from(
+    opened: _Opened, video: VideoFile, start: int | None, first: int
+) -> Iterator[tuple[int | None, VideoFrame]]:
+    """Frames with their times; those before `first` perhaps not all."""
     packets = packets_of(opened.container, opened.stream)
     if start is not None:
         opened.container.seek(start, stream=opened.stream, backward=True)
         packets = _from_keyframe(packets, first)
     if len(video.keyframes):
         packets = _hurried(packets, opened.stream, first)
-    found: dict[int, Rgb] = {}
     for count, frame in enumerate(decoded(packets)):
-        pts = frame.pts if len(video.keyframes) else count
-        if pts is not None and pts in wanted and not frame.is_corrupt:
-            found[pts] = _to_rgb(opened.scaler, frame, width, height)
-        if pts is not None and pts >= last:
-            break
-    return found
+        yield frame.pts if len(video.keyframes) else count, frame
 
 
 def _from_keyframe(packets: Iterator[Packet], first: int) -> Iterator[Packet]:
