@@ -189,7 +189,7 @@ class FrameStream:
         return [found[pts] for pts in wanted]
 
 
-def _upright(video: VideoFile, frames: list[Rgb]) -> UInt8[np.ndarray, "time h w 3"]:
+def _upright(video: VideoFile, frames: list[Rgb]) -> UInt8[np.ndarray, "time rows columns 3"]:
     turned = np.rot90(np.stack(frames), video.rotation // 90, axes=(1, 2))
     return np.ascontiguousarray(turned[:, :, ::-1] if video.mirrored else turned)
 
