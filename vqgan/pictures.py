@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from vqgan.data.video_file import write_video
+from vqgan.data.video_writer import write_video
 from vqgan.errors import storing
 
 CLIP_FPS = 12

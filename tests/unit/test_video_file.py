@@ -17,8 +17,9 @@ from av.video.reformatter import VideoReformatter
 
 from vqgan.data import video_container, video_reader
 from vqgan.data.bad_files import UnusableError
-from vqgan.data.video_file import VideoFile, scan_video, write_video
+from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.video_reader import EXACT_BILINEAR, FrameStream, read_frames
+from vqgan.data.video_writer import write_video
 
 WIDTH, HEIGHT, BITS = 64, 48, 8
 DARK, BRIGHT = 40, 215

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vqgan.data.video_file import write_video
+from vqgan.data.video_writer import write_video
 from vqgan.data.videos import Videos
 from vqgan.errors import StorageError, check
 

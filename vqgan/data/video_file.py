@@ -1,4 +1,4 @@
-"""One video file: where its frames are; and writing one."""
+"""One video file: where its frames are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from av.buffer import Buffer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from vqgan.data.bad_files import UnusableError, check_size
 from vqgan.data.video_container import Packet, decoded, open_video, packets_of, until_error
@@ -136,23 +136,6 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
     check_size(video.width * video.pixel_aspect, video.height)
     declared = len(index.times) + index.missing
     return video, f"truncated: {index.missing} of {declared} frames are missing" if index.missing > 0 else None
-
-
-def write_video(path: Path, frames: UInt8[np.ndarray, "time h w 3"], fps: int) -> None:
-    """Write frames as h264 in mp4, which every browser plays; sides must be even.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with av.open(str(path), "w", format="mp4") as container:
-        # x264's macroblock tree reads memory that nobody wrote: with it the same frames give other bytes each time.
-        options = {"crf": "12", "threads": "1", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _index_packets(path: Path) -> _PacketIndex:
