@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from beartype.door import is_bearable
 from jaxtyping import Float, Int, UInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vqgan.config import check_values
 from vqgan.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -118,16 +118,16 @@ def read_records(listed: Path) -> list[Record]:
     lines = listed.read_text(encoding="utf-8").split("\n")[:-1]  # what stands after the last end of line is no line
     try:
         return [_record(json.loads(line)) for line in lines]
-    except (ValueError, TypeError, LookupError, zlib.error, RecursionError) as error:
+    except (ConfigError, ValueError, TypeError, LookupError, zlib.error, RecursionError) as error:
         raise DataError(f"{listed} is damaged: {error}.") from None
 
 
 def _record(values: dict[str, Any]) -> Record:
     """A line as a record, if it can be one: a folder of tokens may be a stranger's."""
+    check_values(Record, values, "")
     record = Record(**{**values, "shape": tuple(values["shape"])})
-    numbers = (*record.shape, record.offset + 1, record.width, record.height)
     path = PurePosixPath(record.path)
-    if not is_bearable(record, Record) or len(record.shape) != 3 or min(numbers) < 1 or not record.time_base > 0:
+    if min(*record.shape, record.offset + 1, record.width, record.height) < 1 or not record.time_base > 0:
         raise ValueError(f"the entry of {record.path!r} makes no sense")
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{record.path!r} is no path below a folder")
