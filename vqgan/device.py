@@ -104,6 +104,15 @@ def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) ->
     )
 
 
+def out_of_memory_at_work(device: torch.device, shape: Sequence[int]) -> StorageError:
+    """What to say where a finished tokenizer works on a batch of that shape."""
+    return StorageError(
+        f"Out of memory on {device}: the peak was {_peak(device) / 2**30:.1f} GiB, with a batch of "
+        f"{'×'.join(map(str, shape))}. What was finished is saved. Try a smaller batch_frames, a smaller "
+        "resolution, or precision=bf16."
+    )
+
+
 def _peak(device: torch.device) -> int:
     """The most bytes that were in use."""
     if device.type == "cuda":

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt
 
 from vqgan.errors import DataError, storing
-from vqgan.tokens import Record, pack_times, read_records
+from vqgan.token_records import Record, average_rate, pack_times, read_records
 
 
 class ShardWriter:
@@ -51,18 +51,15 @@ class ShardWriter:
         self.crc32 = zlib.crc32(content, self.crc32)
         self.shape = (self.shape[0] + len(codes), *codes.shape[1:])
 
-    def finish(
-        self, path: str, time_base: float, times: Int[np.ndarray, "frames"], fps: float, width: int, height: int
-    ) -> None:
+    def finish(self, path: str, time_base: float, times: Int[np.ndarray, "frames"], width: int, height: int) -> None:
         """The video is complete: make it last.
 
         Raises:
             StorageError: that is not possible.
         """
         assert self.shard is not None
-        record = Record(
-            path, self.end, self.shape, time_base, pack_times(times), width, height, fps=fps, crc32=self.crc32
-        )
+        fps = average_rate(time_base, times)
+        record = Record(path, self.end, self.shape, time_base, pack_times(times), width, height, fps, self.crc32)
         with storing(self._file):
             os.fsync(self.shard.fileno())
             with FileIO(self._file.with_suffix(".jsonl"), "a") as listed:
@@ -83,7 +80,8 @@ class ShardWriter:
         self._begin()
 
     def close(self) -> None:
-        """Close the shard; without effect on what is complete."""
+        """Close the shard, with what is complete."""
+        self.give_up()
         if self.shard is not None:
             self.shard.close()
         self.shard = None

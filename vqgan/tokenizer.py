@@ -30,6 +30,7 @@ from vqgan.blocks import Backbone
 from vqgan.checkpoint import Checkpoints
 from vqgan.config import check_values
 from vqgan.errors import CheckpointError, ConfigError, StorageError
+from vqgan.pretrained import Tokenizer
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
@@ -41,7 +42,7 @@ LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fi
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
 
-def load(source: str | Path) -> Autoencoder:
+def load(source: str | Path) -> Tokenizer:
     """A trained tokenizer, in evaluation mode on the CPU.
 
     Args:
@@ -137,8 +138,8 @@ def description_of(backbone: Mapping[str, Any], quantizer: str, values: Mapping[
     return {"format": FORMAT, "backbone": dict(backbone), "quantizer": {"class": quantizer, **values}}
 
 
-def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Autoencoder:
-    """An autoencoder of the described sizes; `state` is only compared, so that no false size takes memory.
+def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
+    """A tokenizer of the described sizes; `state` is only compared, so that no false size takes memory.
 
     Raises:
         CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
@@ -154,7 +155,7 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Auto
         with torch.device("meta"):
             expected = Autoencoder(backbone, quantizer(**values)).state_dict()
         _compare(expected, state)
-        return Autoencoder(backbone, quantizer(**values))
+        return Tokenizer(backbone, quantizer(**values), description)
     except Exception as error:  # a hostile description can make the constructors fail in any way
         text = " ".join(str(error).split())[:LONGEST_REASON]
         raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None

@@ -1,0 +1,77 @@
+"""A trained tokenizer at work: frames to codes and codes to frames, in the same batches with the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from vqgan.device import find_device, is_out_of_memory, out_of_memory_at_work, prepare
+from vqgan.frames import to_clips, to_frames
+from vqgan.pretrained import Tokenizer
+
+
+@dataclass(frozen=True)
+class Work:
+    """What results depend on beside the weights, in their last bits."""
+
+    batch_frames: int  # that the network takes at once
+    precision: Literal["fp32", "bf16"]
+
+
+def placed(tokenizer: Tokenizer, device: str, local_rank: int) -> Tokenizer:
+    """The tokenizer on its device, in evaluation mode; several processes on one machine take one GPU each."""
+    found = find_device(device, "device")
+    if found.type == "cuda" and device in ("auto", "cuda"):
+        found = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.backends.cudnn.deterministic = True  # the same codes each time
+    prepare(tokenizer, found, channels_last=True)
+    return tokenizer.eval()
+
+
+@torch.no_grad()
+def codes_of(
+    tokenizer: Tokenizer, frames: UInt8[Tensor, "frames height width rgb"], work: Work
+) -> Int[Tensor, "frames rows columns"]:
+    """The codes of at most `batch_frames` frames, on the device.
+
+    Raises:
+        StorageError: memory ran out.
+    """
+    device = tokenizer.last_layer.device
+    with _memory(device, frames.shape), _autocast(device, work):
+        return tokenizer.encode(to_frames(frames[None].to(device, non_blocking=True)))
+
+
+@torch.no_grad()
+def frames_of(
+    tokenizer: Tokenizer, codes: Int[Tensor, "frames rows columns"], work: Work
+) -> UInt8[Tensor, "frames height width rgb"]:
+    """The frames that at most `batch_frames` frames' codes stand for, on the CPU.
+
+    Raises:
+        StorageError: memory ran out.
+        ValueError: a code is not in the codebook.
+    """
+    device = tokenizer.last_layer.device
+    with _memory(device, codes.shape), _autocast(device, work):
+        return to_clips(tokenizer.decode(codes.to(device)), len(codes))[0].cpu()
+
+
+def _autocast(device: torch.device, work: Work) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16")
+
+
+@contextmanager
+def _memory(device: torch.device, shape: torch.Size) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_at_work(device, shape) from error

@@ -1,0 +1,118 @@
+"""A trained autoencoder that knows what it is, and works on video files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.blocks import Backbone
+from vqgan.errors import ConfigError
+from vqgan.quantizers import Quantizer
+from vqgan.tokens import TokenVideo
+
+try:
+    from huggingface_hub import ModelHubMixin
+except ImportError:
+
+    class ModelHubMixin:  # type: ignore[no-redef]
+        """What is missing without the extra, in its place."""
+
+        def push_to_hub(self, *_: object, **__: object) -> str:
+            """Say what is missing."""
+            raise ConfigError("The Hugging Face hub needs the extra: pip install 'vqgan[hub]'.")
+
+        @classmethod
+        def from_pretrained(cls, *_: object, **__: object) -> Tokenizer:
+            """Say what is missing."""
+            raise ConfigError("The Hugging Face hub needs the extra: pip install 'vqgan[hub]'.")
+
+
+CARD = """---
+library_name: vqgan
+tags: [vqgan, tokenizer, video]
+---
+# A VQGAN tokenizer
+
+Frames of {resolution} pixels to {codes}×{codes} codes of a codebook of {codebook_size}.
+
+```python
+import vqgan
+tokenizer = vqgan.load("USER/NAME")
+codes = tokenizer.encode_video("video.mp4")
+```
+"""
+
+
+class Tokenizer(Autoencoder, ModelHubMixin):
+    """An autoencoder as `vqgan.load` gives it.
+
+    `push_to_hub("user/name")` and `Tokenizer.from_pretrained("user/name")` are Hugging Face's (extra `hub`).
+
+    Args:
+        backbone: the sizes of encoder and decoder.
+        quantizer: the codebook.
+        description: the content of `config.json` by which it is built again.
+    """
+
+    def __init__(self, backbone: Backbone, quantizer: Quantizer, description: Mapping[str, Any]) -> None:
+        super().__init__(backbone, quantizer)
+        self.description = dict(description)
+        self.resolution = backbone.resolution
+
+    def encode_video(self, path: str | Path, **values: Any) -> TokenVideo:
+        """The tokens of a video file, with the times of its frames.
+
+        Args:
+            path: of the file.
+            values: of `conf/encode.yaml` that shall be others, as `fps=8, square=True`.
+
+        Raises:
+            DataError: it cannot be used.
+            ConfigError: there is no such value.
+        """
+        from vqgan.encoding import encode_video, encoding_with
+
+        return encode_video(self, encoding_with(values), Path(path))
+
+    def decode_video(self, video: TokenVideo, path: str | Path, **values: Any) -> None:
+        """Write the video that tokens stand for as mp4, at its source's size and times.
+
+        Args:
+            video: by this tokenizer.
+            path: of the file to write.
+            values: of `conf/decode.yaml` that shall be others, as `size="model"`.
+
+        Raises:
+            StorageError: it cannot be written.
+            ConfigError: there is no such value.
+        """
+        from vqgan.decoding import decode_video, decoding_with
+        from vqgan.encoding import encoding_with
+
+        decode_video(self, decoding_with(values), encoding_with({}).work, video, Path(path))
+
+    def sha256(self) -> str:
+        """What its weights are: a hash of all tensors, their names, types and shapes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            tensor = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from vqgan.tokenizer import write
+
+        b = self.description["backbone"]
+        size = self.quantizer.codebook_size
+        card = CARD.format(resolution=b["resolution"], codes=b["resolution"] // self.downsampling, codebook_size=size)
+        write(save_directory, self.description, self.state_dict(), None, card)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **_: object) -> Tokenizer:
+        from vqgan.tokenizer import load
+
+        return load(model_id)
