@@ -61,11 +61,10 @@ def unpack_times(packed: str, count: int) -> Int[np.ndarray, "frames"]:
     Raises:
         ValueError: it is something else.
     """
-    inflated = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), 8 * count)
-    times = np.frombuffer(inflated, "<i8").cumsum()
-    if len(times) != count:
+    inflated = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), 8 * count + 1)
+    if len(inflated) != 8 * count:
         raise ValueError("the times are not those of the frames")
-    return times
+    return np.frombuffer(inflated, "<i8").cumsum()
 
 
 def read_records(listed: Path) -> list[Record]:

@@ -14,6 +14,7 @@ What a shard holds beyond its last line belongs to a video that was not finished
 
 from __future__ import annotations
 
+import math
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -133,7 +134,7 @@ class Tokens(Sequence[TokenVideo]):
         """All runs of `length` codes that do not overlap, frame by frame, row by row: a transformer's input."""
         return TokenSequences(self, length)
 
-    def to_datasets(self) -> datasets.Dataset:
+    def to_datasets(self, cache_dir: str | None = None) -> datasets.Dataset:
         """A Hugging Face data set, a row per video: `path`, `fps`, `width`, `height`, `codes` (frames, rows, columns).
 
         Raises:
@@ -146,19 +147,19 @@ class Tokens(Sequence[TokenVideo]):
         codes = List(List(List(Value(self.dtype.newbyteorder("=").name))))
         numbers = {"fps": Value("float64"), "width": Value("int64"), "height": Value("int64")}
         features = Features({"path": Value("string"), **numbers, "codes": codes})
-        return Dataset.from_generator(_rows, features=features, gen_kwargs={"tokens": self})
+        return Dataset.from_generator(_rows, features=features, gen_kwargs={"tokens": self}, cache_dir=cache_dir)
 
     def _codes(self, record: Record, shard: Path) -> Codes:
         if shard not in self._maps:
             try:
-                self._maps[shard] = np.memmap(shard, self.dtype, "r")
+                self._maps[shard] = np.memmap(shard, np.uint8, "r")
             except (OSError, ValueError) as error:
                 raise DataError(f"{shard} cannot be read: {error}.") from None
-        first, count = record.offset // self.dtype.itemsize, int(np.prod(record.shape))
-        codes = self._maps[shard][first : first + count]
-        if len(codes) < count:
+        size = math.prod(record.shape) * self.dtype.itemsize
+        content = self._maps[shard][record.offset : record.offset + size]
+        if len(content) < size:
             raise DataError(f"{shard} is cut off: it does not hold all codes of {record.path}.")
-        return np.asarray(codes).reshape(record.shape)
+        return np.asarray(content).view(self.dtype).reshape(record.shape)
 
 
 class TokenClips(Dataset[Tensor]):
@@ -183,7 +184,7 @@ class TokenSequences(Dataset[Tensor]):
 
     def __init__(self, tokens: Tokens, length: int) -> None:
         self.tokens, self.length = tokens, length
-        self.ends = list(accumulate(int(np.prod(record.shape)) // length for record, _ in tokens.records))
+        self.ends = list(accumulate(math.prod(record.shape) // length for record, _ in tokens.records))
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
