@@ -5,23 +5,24 @@ Importing the package is quick: torch is loaded when something that needs it is 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqgan import tokens
+    from vqgan.pretrained import Tokenizer
     from vqgan.taming import import_taming
     from vqgan.tokenizer import load
 
-__all__ = ["import_taming", "load"]
+__all__ = ["Tokenizer", "import_taming", "load", "tokens"]
 __version__ = "0.1.0"
+
+_HOME = {"Tokenizer": "vqgan.pretrained", "import_taming": "vqgan.taming", "load": "vqgan.tokenizer"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from vqgan.tokenizer import load
-
-        return load
-    if name == "import_taming":
-        from vqgan.taming import import_taming
-
-        return import_taming
+    if name == "tokens":
+        return importlib.import_module("vqgan.tokens")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'vqgan' has no attribute {name!r}")
