@@ -120,11 +120,11 @@ class FolderEncoder:
         """Batches as (video, first frame), where they are written, and their frames; bad videos are left out."""
         assert self.bad_files is not None
         watch = Watch(self.encoding.workers, self.encoding.limits)
-        source = _Frames(videos, self.reading, self.encoding.batch_frames, watch)
+        source = Frames(videos, self.reading, self.encoding.batch_frames, watch)
         counts = [len(self.reading.positions(video)) for video in videos]
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
-            return itertools.islice(_in_turn(streams, counts, self.encoding.batch_frames), position, None)
+            return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
 
         bad: set[int] = set()
         read: Any = supervised(source, order, watch, source.lose)
@@ -195,7 +195,7 @@ class FolderEncoder:
                 )
 
 
-class _Frames(Dataset[Any]):
+class Frames(Dataset[Any]):
     """Batches of frames by (video, first frame); the reason where they cannot be read."""
 
     def __init__(self, videos: Sequence[VideoFile], reading: Reading, batch_frames: int, watch: Watch) -> None:
@@ -240,7 +240,7 @@ def _balanced(frames: Sequence[int], count: int) -> list[list[int]]:
     return streams
 
 
-def _in_turn(
+def in_turn(
     streams: Sequence[Sequence[int]], counts: Sequence[int], batch_frames: int
 ) -> Iterator[tuple[int, int] | None]:
     """One batch of each stream after the other: reading processes take them in turn, so each goes on in its video.

@@ -1,0 +1,92 @@
+"""Encoding a folder of videos, against the slower of its two halves: reading alone, and the network alone.
+
+    python bench/encode.py VIDEOS [--backbone tiny] [--resolution 64] [--workers 2] [--rounds 3]
+
+All three go over the same frames in the same batches. With the reading in other processes, encoding cannot be faster
+than the slower half; on a machine whose cores are all taken by the network, not faster than both after each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from measure import alternating, machine, ratio, table
+from omegaconf import OmegaConf
+
+from vqgan.blocks import Backbone
+from vqgan.config import build, conf_dir
+from vqgan.data.search import find_files
+from vqgan.data.video_file import scan_video
+from vqgan.data.videos import VIDEO_FILES
+from vqgan.data.workers import Watch, supervised
+from vqgan.encoding import encoding_with
+from vqgan.folder_encoder import FolderEncoder, in_turn
+from vqgan.folder_encoder import Frames as FrameSource
+from vqgan.inference import codes_of, placed
+from vqgan.pretrained import Tokenizer
+from vqgan.quantizers import VectorQuantizer
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", type=Path)
+    parser.add_argument("--backbone", default="tiny")
+    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    values = OmegaConf.load(conf_dir() / "backbone" / f"{args.backbone}.yaml")
+    backbone: Backbone = build(values, "backbone")
+    tokenizer = Tokenizer(backbone, VectorQuantizer(1024, backbone.latent_dim, 0.25, 1.0), {})
+    encoding = encoding_with({"resolution": args.resolution, "workers": args.workers, "precision": args.precision})
+    placed(tokenizer, encoding.device, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = FolderEncoder(tokenizer, encoding, args.videos, Path(folder) / "tokens")
+        videos = [scan_video(file)[0] for file in find_files(args.videos, "VIDEOS", VIDEO_FILES.suffixes)]
+        counts = [len(encoder.reading.positions(video)) for video in videos]
+        batches = list(in_turn([range(len(videos))], counts, encoding.batch_frames))
+
+        def read(keep: list[torch.Tensor] | None = None) -> None:
+            watch = Watch(encoding.workers, encoding.limits)
+            source = FrameSource(videos, encoder.reading, encoding.batch_frames, watch)
+            with closing(supervised(source, lambda position: batches[position:], watch, source.lose)) as results:
+                for clip in results:
+                    if keep is not None:
+                        keep.append(clip.clone())
+
+        clips: list[torch.Tensor] = []
+        read(clips)
+
+        def network() -> None:
+            for clip in clips:
+                codes_of(tokenizer, clip, encoding.work).cpu()
+
+        def encode() -> None:
+            shutil.rmtree(encoder.out, ignore_errors=True)
+            with contextlib.redirect_stderr(io.StringIO()):
+                encoder.run()
+
+        seconds = alternating({"reading alone": read, "network alone": network, "encode": encode}, args.rounds)
+    frames = sum(counts)
+    rows = [
+        [name, frames / sorted(times)[len(times) // 2], f"{ratio(seconds, name, 'encode'):.2f}"]
+        for name, times in seconds.items()
+    ]
+    print(f"{machine()}; {os.cpu_count()} cores\n")
+    print(f"{frames} frames of {len(videos)} videos, backbone {args.backbone}, {args.resolution} pixels, "
+          f"{args.precision}, {args.workers} workers\n")  # fmt: skip
+    print(table(["", "frames/s", "time as a share of encode's"], rows))
+
+
+if __name__ == "__main__":
+    main()
