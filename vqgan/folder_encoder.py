@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -157,17 +157,16 @@ class FolderEncoder:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
 
-    def _lock(self) -> FileLock:
+    def _lock(self) -> AcquireReturnProxy:
         lock = FileLock(self.out / f".lock-{self.process.rank:03}")
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=0)
+                return lock.acquire(timeout=0)
             except Timeout:
                 raise RunFolderInUseError(
                     f"Another process writes to {self.out}. Wait for it, or choose another --out."
                 ) from None
-        return lock
 
     def _describe(self) -> None:
         """Write the manifest, or find that the one that is there says the same."""
@@ -204,10 +203,12 @@ class Frames(Dataset[Any]):
         self.open: tuple[int, FrameStream] | None = None  # by the process that reads
 
     def lose(self, video: int, _: int, reason: str) -> str:
+        """Leave a video out that has ended the process that read it; returns its name."""
         self.lost[video] = reason
         return str(self.videos[video].path)
 
     def __getitem__(self, job: tuple[int, int] | None) -> Tensor | str | None:
+        """A batch, uint8 (time, height, width, rgb)."""
         if job is None:
             return None
         video, first = job
