@@ -157,7 +157,7 @@ class FolderEncoder:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
 
-    def _lock(self) -> AcquireReturnProxy:
+    def _lock(self) -> AcquireReturnProxy[FileLock]:
         lock = FileLock(self.out / f".lock-{self.process.rank:03}")
         with storing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
