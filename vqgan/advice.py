@@ -68,9 +68,10 @@ def adversarial_overwhelming(history: History, setup: Setup) -> str | None:
     taming-transformers #31, #44, #93, TATS #28, latent-diffusion #350; unleashing-transformers #17: expected at first.
     """
     start, recovery = setup.discriminator_start, setup.recovery_steps
-    now = history.rows[-1]["step"] if history.rows else 0
-    before = [r["train/pixel"] for r in history.rows if start - recovery < r["step"] <= start]
-    after = [r["train/pixel"] for r in history.rows if r["step"] > now - recovery / 2 and "train/adversarial" in r]
+    rows = [row for row in history.rows if "train/pixel" in row]
+    now = rows[-1]["step"] if rows else 0
+    before = [row["train/pixel"] for row in rows if start - recovery < row["step"] <= start]
+    after = [row["train/pixel"] for row in rows if row["step"] > now - recovery / 2 and "train/adversarial" in row]
     if now < start + recovery or min(len(before), len(after)) < FEWEST:
         return None
     if fmean(after) < MUCH_WORSE * fmean(before):
@@ -87,12 +88,12 @@ def discriminator_stuck(history: History, setup: Setup) -> str | None:
 
     taming-transformers #31, #44, #61, #93, magvit2 #16; unleashing-transformers #17: it recovers.
     """
-    loss = _discriminator_loss(history, setup, STUCK_UPDATES)
-    if loss is None or loss < NO_BETTER_THAN_CHANCE * CHANCE[setup.adversarial]:
+    losses = _discriminator_losses(history, setup, STUCK_UPDATES)
+    if not losses or min(losses) < NO_BETTER_THAN_CHANCE * CHANCE[setup.adversarial]:
         return None
     return (
         f"The discriminator has been no better than chance for {STUCK_UPDATES} of its steps (train/discriminator "
-        f"{loss:.3f}, where guessing gives {CHANCE[setup.adversarial]:.3f}): unless it recovers by itself try "
+        f"{losses[0]:.3f}, where guessing gives {CHANCE[setup.adversarial]:.3f}): unless it recovers by itself try "
         "trainer.discriminator_every=1, a higher discriminator_optimizer.lr, or a lower loss.discriminator_weight than "
         f"{setup.discriminator_weight:g}."
     )
@@ -103,12 +104,12 @@ def discriminator_winning(history: History, setup: Setup) -> str | None:
 
     The other end of the same threads: taming-transformers #31, #93.
     """
-    loss = _discriminator_loss(history, setup, WINNING_UPDATES)
-    if loss is None or loss > NEARLY_PERFECT * CHANCE[setup.adversarial]:
+    losses = _discriminator_losses(history, setup, WINNING_UPDATES)
+    if not losses or max(losses) > NEARLY_PERFECT * CHANCE[setup.adversarial]:
         return None
     newest = next(row for row in reversed(history.rows) if "train/discriminator" in row)
     return (
-        f"The discriminator wins outright: its loss was {loss:.3f} over {WINNING_UPDATES} of its steps, with logits of "
+        f"The discriminator wins outright: its loss was {losses[0]:.3f} over {WINNING_UPDATES} of its steps, its logits "
         f"{newest['adversarial/logits_real']:.2g} for frames and {newest['adversarial/logits_fake']:.2g} for "
         "reconstructions, so try a lower discriminator_optimizer.lr, a larger trainer.discriminator_every than "
         f"{setup.discriminator_every}, or a later loss.discriminator_start."
@@ -234,7 +235,8 @@ def _growth(values: list[float]) -> float:
     return fmean(values[-half:]) / fmean(values[:half])
 
 
-def _discriminator_loss(history: History, setup: Setup, updates: int) -> float | None:
-    """Its mean over so many of the discriminator's steps; None if there were not so many."""
+def _discriminator_losses(history: History, setup: Setup, updates: int) -> list[float]:
+    """Its means over so many of the discriminator's steps and of late; none if there were not so many."""
     rows = history.last(updates * setup.discriminator_every, "train/discriminator")
-    return fmean(row["train/discriminator"] for row in rows) if rows else None
+    losses = [row["train/discriminator"] for row in rows]
+    return [fmean(losses), fmean(losses[-FEWEST:])] if losses else []

@@ -73,7 +73,7 @@ class History:
 
     def add(self, step: int, row: Row) -> None:
         """Take the row of a step, and forget what is further back than `span` steps."""
-        if "train/pixel" in row:
+        if "train/skipped_steps" in row:
             if len(self.rows) > 1 and step - self.rows[-2]["step"] < self.span / MOST_ROWS:
                 self.rows.pop()
             self.rows.append({"step": step, **{name: float(row[name]) for name in KEPT if name in row}})
