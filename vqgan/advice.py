@@ -91,10 +91,11 @@ def discriminator_stuck(history: History, setup: Setup) -> str | None:
     losses = _discriminator_losses(history, setup, STUCK_UPDATES)
     if not losses or min(losses) < NO_BETTER_THAN_CHANCE * CHANCE[setup.adversarial]:
         return None
+    often = "trainer.discriminator_every=1, " if setup.discriminator_every > 1 else ""
     return (
         f"The discriminator has been no better than chance for {STUCK_UPDATES} of its steps (train/discriminator "
         f"{losses[0]:.3f}, where guessing gives {CHANCE[setup.adversarial]:.3f}): unless it recovers by itself try "
-        "trainer.discriminator_every=1, a higher discriminator_optimizer.lr, or a lower loss.discriminator_weight than "
+        f"{often}a higher discriminator_optimizer.lr, or a lower loss.discriminator_weight than "
         f"{setup.discriminator_weight:g}."
     )
 
@@ -109,7 +110,7 @@ def discriminator_winning(history: History, setup: Setup) -> str | None:
         return None
     newest = next(row for row in reversed(history.rows) if "train/discriminator" in row)
     return (
-        f"The discriminator wins outright: its loss was {losses[0]:.3f} over {WINNING_UPDATES} of its steps, its logits "
+        f"The discriminator wins outright: its loss was {losses[0]:.3f} over {WINNING_UPDATES} of its steps, logits "
         f"{newest['adversarial/logits_real']:.2g} for frames and {newest['adversarial/logits_fake']:.2g} for "
         "reconstructions, so try a lower discriminator_optimizer.lr, a larger trainer.discriminator_every than "
         f"{setup.discriminator_every}, or a later loss.discriminator_start."

@@ -79,13 +79,14 @@ class History:
             self.rows.append({"step": step, **{name: float(row[name]) for name in KEPT if name in row}})
             while len(self.rows) > FEWEST and self.rows[1]["step"] <= step - self.span:
                 self.rows.pop(0)
-        if "validation/psnr" in row and (recent := self.last(SOME_STEPS)):
-            pixel = fmean(r["train/pixel"] for r in recent)
+        recent = [r["train/pixel"] for r in self.rows if "train/pixel" in r and r["step"] > step - SOME_STEPS]
+        if "validation/psnr" in row and recent:
+            pixel = fmean(recent)
             evaluations = [*self.evaluations, {"step": step, "psnr": float(row["validation/psnr"]), "pixel": pixel}]
             best = max(range(len(evaluations)), key=lambda n: evaluations[n]["psnr"])
             self.evaluations = [evaluations[best], *evaluations[best + 1 :][-LATER_EVALUATIONS:]]
 
-    def last(self, steps: int, name: str = "train/pixel") -> list[dict[str, float]]:
+    def last(self, steps: int, name: str) -> list[dict[str, float]]:
         """The rows of the last `steps` steps that have a number; none unless such rows go back so far."""
         rows = [row for row in self.rows if name in row]
         if len(rows) < FEWEST or rows[0]["step"] > rows[-1]["step"] - steps:

@@ -170,7 +170,7 @@ def test_the_history_is_bounded_and_reaches_back_far_enough(every: int, span: in
         assert len(history.rows) <= 1.1 * MOST_ROWS
         assert len(history.evaluations) <= 4
     assert history.rows[0]["step"] <= 20_000 - span
-    assert history.last(span)
+    assert history.last(span, "train/pixel")
     gaps = [b["step"] - a["step"] for a, b in pairwise(history.rows)]
     assert max(gaps) <= max(every, 2 * span / MOST_ROWS)
     assert "train/total" not in history.rows[0]
