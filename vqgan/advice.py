@@ -225,9 +225,10 @@ class Advisor:
         return {"history": self.history.state_dict(), "given": [asdict(advice) for advice in self.given]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there. What rules of ours did not give is left out: names are shown, and the file may be anyone's."""
         self.history.load_state_dict(state["history"])
-        self.given = [Advice(**advice) for advice in state["given"]]
+        names = {rule.__name__ for rule in RULES}
+        self.given = [Advice(**advice) for advice in state["given"] if advice["name"] in names]
 
 
 def _growth(values: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -95,9 +96,10 @@ class History:
         return within if len(within) >= FEWEST else rows[-FEWEST:]
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
-        return {"rows": list(self.rows), "evaluations": list(self.evaluations)}
+        """All of it, as one text: a checkpoint's numbers are looked at one by one, and these are thousands."""
+        return {"json": json.dumps({"rows": self.rows, "evaluations": self.evaluations})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self.rows, self.evaluations = list(state["rows"]), list(state["evaluations"])
+        values = json.loads(state["json"])
+        self.rows, self.evaluations = values["rows"], values["evaluations"]

@@ -134,7 +134,7 @@ def test_the_demo_is_told_nothing(composed: Compose, tmp_path: Path, model: str)
 def test_a_resumed_run_is_told_the_same_and_not_again(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed once after advice that no checkpoint knows of, and once after one that it knows and one that it does not."""
+    """Killed once after advice that no checkpoint knows of, and once after one that it knows and one that it misses."""
     values = (
         *SMALL, ALONE, "model=vqmodel", "model.quantizer.codebook_size=1024", "trainer.usage_steps=5",
         "trainer.log_every=1", "trainer.checkpoint_every=28", "trainer.steps=38",

@@ -199,3 +199,11 @@ def test_a_state_that_was_saved_does_not_change() -> None:
     before = json.dumps(state)
     advisor.look(20, healthy(20) | {"train/skipped_steps": 1.0})
     assert json.dumps(state) == before
+
+
+def test_what_is_no_advice_of_ours_is_not_shown() -> None:
+    advisor = Advisor(SETUP)
+    state = advisor.state_dict()
+    state["given"] = [{"step": 1, "name": "\x1b[2J", "text": ""}, {"step": 1, "name": "data_bound", "text": "a"}]
+    advisor.load_state_dict(state)
+    assert [advice.name for advice in advisor.given] == ["data_bound"]
