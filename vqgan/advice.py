@@ -225,7 +225,7 @@ class Advisor:
         return {"history": self.history.state_dict(), "given": [asdict(advice) for advice in self.given]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there. What rules of ours did not give is left out: names are shown, and the file may be anyone's."""
+        """Go on from there; names that are no rule's are left out, since they are shown and a file may be anyone's."""
         self.history.load_state_dict(state["history"])
         names = {rule.__name__ for rule in RULES}
         self.given = [Advice(**advice) for advice in state["given"] if advice["name"] in names]
