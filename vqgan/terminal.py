@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from vqgan.advice import Advice
+
 T = TypeVar("T")
 SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
     "train/total": ("loss", "{:.3f}"),
@@ -73,6 +75,10 @@ class Progress:
                 f"step {step:>7}   validation PSNR {v['psnr']:5.2f} dB   SSIM {v['ssim']:.3f}   "
                 f"codes in use {v['usage']:4.0%}   perplexity {v['perplexity']:.0f}"
             )
+
+    def advise(self, advice: Advice) -> None:
+        """Show a warning above the bar, as a paragraph of its own."""
+        tqdm.write(f"\nAdvice at step {advice.step}, {advice.title}: {advice.text}\n")
 
 
 def table(rows: Sequence[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
+from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.config import build, check_top_level, public_values
@@ -19,6 +20,7 @@ from vqgan.data import BadFiles, Folder, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.device import find_device
 from vqgan.errors import VQGANError, check
+from vqgan.history import Setup
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.provenance import make_provenance
@@ -83,6 +85,8 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     discriminator, discriminator_optimizer = make_discriminator(config, loss)
     if config.init_from is not None:
         load_weights(str(config.init_from), autoencoder, discriminator)
+    clips = read_evenly(validation, data.validation_clips, bad_files, data.workers, data.limits)
+    frames_per_step = settings.accumulate * data.batch_size * clips.shape[1]
     return Trainer(
         settings=settings,
         autoencoder=autoencoder,
@@ -92,8 +96,11 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         discriminator_optimizer=discriminator_optimizer,
         schedule=schedule,
         loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits),
-        validation=read_evenly(validation, data.validation_clips, bad_files, data.workers, data.limits),
+        validation=clips,
         loggers=make_loggers(config, folder),
+        advisor=make_advisor(
+            settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
+        ),
         provenance=make_provenance(
             public_values(config), find_device(settings.device), data.fingerprint, config.allow_other_data
         ),
@@ -127,6 +134,21 @@ def make_loggers(config: DictConfig, folder: Path) -> Loggers:
     return Loggers({"jsonl": JsonLines(folder), **chosen})
 
 
+def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
+    """What watches the numbers."""
+    setup = Setup(
+        codebook_size=autoencoder.quantizer.codebook_size,
+        latents_per_step=latents_per_step,
+        usage_steps=settings.usage_steps,
+        adversarial=loss.adversarial,
+        discriminator_start=loss.discriminator_start,
+        discriminator_every=settings.discriminator_every,
+        discriminator_weight=loss.discriminator_weight,
+        max_adaptive_weight=loss.max_adaptive_weight,
+    )
+    return Advisor(setup)
+
+
 def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
@@ -154,4 +176,10 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("metrics", str(trainer.folder / "metrics.jsonl")),
         ("best checkpoint", str((checkpoints / "best").resolve())),
         *trainer.loggers.summaries(),
+        *_advice(trainer),
     ]
+
+
+def _advice(trainer: Trainer) -> list[tuple[str, str]]:
+    lines = [f"{advice.title} (step {advice.step})" for advice in trainer.advisor.given]
+    return [("advice", line) for line in [*lines, str(trainer.folder / "advice.jsonl")]] if lines else []

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.data import Loader
@@ -62,6 +63,7 @@ class Trainer:
         loader: the training batches.
         validation: clips to validate on, uint8 (batch, time, height, width, rgb).
         loggers: what takes the numbers.
+        advisor: what reads them for signs of trouble.
         provenance: software, hardware, data and config, kept with each checkpoint.
         folder: of the run.
         seed: of every random choice.
@@ -77,6 +79,7 @@ class Trainer:
     loader: Loader
     validation: Tensor
     loggers: Loggers
+    advisor: Advisor
     provenance: Provenance
     folder: Path
     seed: int
@@ -216,6 +219,7 @@ class Trainer:
             "skipped": self.skipped,
             "loader": self.loader,
             "loggers": self.loggers,
+            "advice": self.advisor,
         }
         if self.discriminator is not None and self.discriminator_optimizer is not None:
             parts |= {"discriminator": self.discriminator, "discriminator_optimizer": self.discriminator_optimizer}
@@ -269,6 +273,9 @@ class Trainer:
                 self._refuse_nonfinite(row)
                 progress.show(self.done, row)
                 self.loggers.log(self.done, row, files)
+                for advice in self.advisor.look(self.done, row):
+                    progress.advise(advice)
+                    self.loggers.advise(advice)
             self.shown = self.done
             if score is not None:
                 self.checkpoints.finish()  # else the best so far is not known

@@ -53,10 +53,15 @@ def train(folder: Path, *overrides: str, script: Path | None = None, **environme
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over every tensor and number of the newest checkpoint: networks, codebook, optimizers."""
+    """SHA-256 over every tensor and number of the newest checkpoint: networks, codebook, optimizers.
+
+    Without what the clock has a part in, as in advice on how long training waits for data.
+    """
     state = torch.load(folder / "checkpoints" / "latest" / "state.pt", weights_only=True)
     found = hashlib.sha256()
-    for name, value in flat({k: v for k, v in state.items() if k not in ("provenance", "loggers", "progress")}):
+    for name, value in flat(
+        {k: v for k, v in state.items() if k not in ("provenance", "loggers", "progress", "advice")}
+    ):
         content = value.reshape(-1).view(torch.uint8).numpy().tobytes() if isinstance(value, torch.Tensor) else value
         found.update(name.encode())
         found.update(content if isinstance(content, bytes) else repr(content).encode())

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vqgan.advice import Advice
+
 
 class Logger(ABC):
     """Takes what a run measures.
@@ -19,6 +21,9 @@ class Logger(ABC):
     @abstractmethod
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
         """Take scalars, named `panel/name`, and pictures (png) and clips (mp4) as files, of one finished step."""
+
+    def advise(self, advice: Advice) -> None:  # noqa: B027  # nothing to do where nobody would see it
+        """Take a warning that teaches, after the row that it is drawn from."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on in the same place."""
@@ -45,6 +50,11 @@ class Loggers(Logger):
         """Tell all of them."""
         for logger in self.loggers.values():
             logger.log(step, scalars, files)
+
+    def advise(self, advice: Advice) -> None:
+        """Tell all of them."""
+        for logger in self.loggers.values():
+            logger.advise(advice)
 
     def state_dict(self) -> dict[str, Any]:
         """Each one's state, by name."""

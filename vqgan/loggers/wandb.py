@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from vqgan.advice import Advice
 from vqgan.errors import storing
 from vqgan.loggers.logger import Logger
 
@@ -73,14 +74,12 @@ class WeightsAndBiases(Logger):
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
         """Pass one step on; pictures as images, clips as videos."""
-        if self.process is None:
-            self._start()
         media = {} if self.private else {name: str(file) for name, file in files.items()}
-        try:
-            self.rows.put_nowait(json.dumps({"step": step, "scalars": dict(scalars), "files": media}))
-        except queue.Full:
-            self._warn("Weights & Biases takes no more rows")
-        self._look_after()
+        self._send({"step": step, "scalars": dict(scalars), "files": media})
+
+    def advise(self, advice: Advice) -> None:
+        """Pass it on as an alert, in a private run too: it speaks of numbers and settings alone."""
+        self._send({"title": advice.title, "text": f"Step {advice.step}: {advice.text}"})
 
     def state_dict(self) -> dict[str, Any]:
         """The run's id."""
@@ -118,6 +117,15 @@ class WeightsAndBiases(Logger):
         if status.get("directory"):
             return "W&B", f"offline; upload with: wandb sync {status['directory']}"
         return None
+
+    def _send(self, row: dict[str, Any]) -> None:
+        if self.process is None:
+            self._start()
+        try:
+            self.rows.put_nowait(json.dumps(row))
+        except queue.Full:
+            self._warn("Weights & Biases takes no more rows")
+        self._look_after()
 
     def _start(self) -> None:
         # Under `wandb agent` the run has an id already.

@@ -21,7 +21,7 @@ PATHS = ("name", "run_dir", "resume", "init_from", "root", "val_root", "weights"
 
 
 def main() -> None:
-    """Start the run, log every row, finish at the end of the input."""
+    """Start the run, log every row, pass alerts on, finish at the end of the input."""
     settings = json.loads(sys.stdin.readline())
     import wandb
 
@@ -33,6 +33,9 @@ def main() -> None:
         run.define_metric(name, step_metric="trainer/step", summary="max")
     for line in sys.stdin:
         row = json.loads(line)
+        if "text" in row:
+            run.alert(title=row["title"], text=row["text"], level="WARN")
+            continue
         media = {
             name: wandb.Video(file, format="mp4") if file.endswith(".mp4") else wandb.Image(file)
             for name, file in row["files"].items()
