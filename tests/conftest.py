@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 import tests.typechecker  # noqa: F401  # the hook looks it up by name
 
 SHAPED = (  # the modules whose annotations speak of shapes
-    "autoencoder", "blocks", "data", "decoder", "discriminators", "encoder", "evaluation", "frames", "losses",
-    "pictures", "quantizers",
+    "autoencoder", "blocks", "bootstrap", "data", "decoder", "discriminators", "encoder", "evaluation", "evaluator",
+    "feature_networks", "frames", "frechet", "losses", "metrics", "pictures", "quantizers",
 )  # fmt: skip
 with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
     import vqgan.train  # noqa: F401

@@ -95,7 +95,7 @@ def _measure(subject: Subject, folder: Folder[Any], evaluator: Evaluator, ledger
     with contextlib.closing(read_clips(dataset, evaluator.clips, folder, bad_files)) as clips:
         evaluation = evaluator.measure(subject.network, clips)
     protocol = {
-        "tokenizer": {"source": subject.source, "sha256": subject.sha256, "step": subject.step},
+        "tokenizer": {"name": subject.name, "sha256": subject.sha256, "step": subject.step},
         "data": _data(folder, dataset, evaluator, evaluation, whole) | {"bad_files": len(bad_files.reasons)},
         "settings": {
             "device": str(evaluator.hardware),

@@ -34,6 +34,7 @@ class Subject:
 
     Args:
         source: what the user called it.
+        name: how it is known elsewhere: the last two folders of its path, or its hub id.
         network: rebuilt.
         resolution: of the frames that it is made for, in pixels.
         folder: where its evaluation is kept; None for a hub id.
@@ -43,6 +44,7 @@ class Subject:
     """
 
     source: str
+    name: str
     network: Autoencoder
     resolution: int
     folder: Path | None
@@ -82,7 +84,9 @@ def open_subject(source: str) -> Subject:
     network = vqgan.tokenizer.rebuild(description, tensors)
     network.load_state_dict(tensors)
     resolution = int(description["backbone"]["resolution"])
-    return Subject(source, network, resolution, folder if folder.is_dir() else None, step, data, trained_on)
+    here = folder if folder.is_dir() else None
+    name = source if here is None else "/".join(folder.resolve().parts[-2:])
+    return Subject(source, name, network, resolution, here, step, data, trained_on)
 
 
 def data_section(subject: Subject, root: str | None) -> dict[str, Any]:

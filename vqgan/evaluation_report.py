@@ -17,7 +17,7 @@ from vqgan.run_folder import replace_text
 
 # Columns of the protocol in `evaluation.csv`: section, key.
 PROTOCOL_COLUMNS = (
-    ("tokenizer", "source"), ("tokenizer", "sha256"), ("tokenizer", "step"), ("data", "root"), ("data", "fingerprint"),
+    ("tokenizer", "name"), ("tokenizer", "sha256"), ("tokenizer", "step"), ("data", "root"), ("data", "fingerprint"),
     ("data", "split"), ("data", "videos"), ("data", "clips"), ("data", "frames"), ("data", "resolution"),
     ("data", "clip_frames"), ("data", "stride"), ("data", "fps"),
 )  # fmt: skip
@@ -106,7 +106,7 @@ def table(reports: Sequence[Report]) -> str:
 def _head(report: Report) -> str:
     tokenizer = report.protocol["tokenizer"]
     step = "" if tokenizer["step"] is None else f", step {tokenizer['step']}"
-    return f"{tokenizer['source']}{step}"
+    return f"{tokenizer['name']}{step}"
 
 
 def _measured_on(report: Report) -> str:
