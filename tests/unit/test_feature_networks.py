@@ -34,7 +34,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_inceptions_features_are_torch_fidelitys(tmp_path: Path) -> None:
     file = inception_file(tmp_path)
-    frames = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8)
     theirs = fidelity_inception()("direct", ["2048"], str(file))
     found = Inception(file)(frames)
     assert found.std() > 0
