@@ -100,7 +100,7 @@ def table(reports: Sequence[Report]) -> str:
         lines.append([name, *(_cell(report.metrics[name]) for report in reports), unit])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
-    return "\n".join([text, *_remarks(reports)])
+    return "\n".join([text, "", *_remarks(reports)])
 
 
 def _head(report: Report) -> str:

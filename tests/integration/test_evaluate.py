@@ -63,9 +63,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def run_it(*arguments: str) -> Ended:
-        monkeypatch.setattr(
-            sys, "argv", ["vqgan evaluate", *arguments, "download=false", "device=cpu", "replicates=20"]
-        )
+        monkeypatch.setattr(sys, "argv", ["vqgan evaluate", *QUICK, *arguments])
         capsys.readouterr()
         try:
             evaluate.main()
