@@ -128,6 +128,10 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         for name, metric in report.metrics.items():
             if metric.reason is not None:
                 reasons[f"{name}{' not computed' if metric.value is None else ''}: {metric.reason}"] = None
+        data = report.protocol["data"]
+        if data["bad_files"] or data["unreadable_clips"]:
+            faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]
+            reasons[f"{faults} have faults, {lost} clips are left out: see bad_files.jsonl beside the report"] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
         reasons[f"These figures do not compare: the evaluations differ in {', '.join(differing)}."] = None

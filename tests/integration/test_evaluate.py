@@ -199,6 +199,7 @@ def test_what_cannot_be_read_is_written_down_and_counted(
     assert data["bad_files"] == len(ledger) == 2
     assert data["clips"] + data["unreadable_clips"] == 18
     assert data["unreadable_clips"] > 0
+    assert f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see bad_files" in ended.output
 
 
 @pytest.mark.parametrize(
