@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 import tests.typechecker  # noqa: F401  # the hook looks it up by name
 
 SHAPED = (  # the modules whose annotations speak of shapes
-    "autoencoder", "blocks", "data", "decoder", "decoding", "discriminators", "encoder", "encoding", "evaluation",
-    "folder_decoder", "frames", "inference", "losses", "pictures", "pretrained", "quantizers", "shards",
-    "token_records", "tokens",
+    "autoencoder", "blocks", "bootstrap", "data", "decoder", "decoding", "discriminators", "encoder", "encoding",
+    "evaluation", "evaluator", "feature_networks", "folder_decoder", "frames", "frechet", "inference", "losses",
+    "metrics", "pictures", "pretrained", "quantizers", "shards", "token_records", "tokens",
 )  # fmt: skip
 with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
     import vqgan.train  # noqa: F401

@@ -47,14 +47,38 @@ def ssim(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
     return (luminance * structure).mean(dim=(1, 2, 3))
 
 
+def measure(frames: Frames, reconstruction: Frames, perceptual: nn.Module | None) -> dict[str, Float[Tensor, "frames"]]:
+    """What is measured of each pair of frames in [-1, 1].
+
+    Returns:
+        `psnr` (dB), `psnr_mean_colour` (the same for predicting each frame's mean colour: what a tokenizer must beat),
+        `ssim`, and with a perceptual network `lpips`.
+    """
+    mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
+    measured = {
+        "psnr": psnr(frames, reconstruction),
+        "psnr_mean_colour": psnr(frames, mean_colour),
+        "ssim": ssim(frames, reconstruction),
+    }
+    return measured if perceptual is None else measured | {"lpips": perceptual(reconstruction, frames)}
+
+
+def flicker(clips: Clips, reconstructions: Clips) -> Float[Tensor, "batch"]:
+    """How much more or less each clip changes from frame to frame than its original; 0 for equal changes.
+
+    mean |(x̂_{t+1} - x̂_t) - (x_{t+1} - x_t)| over pixels, colours and pairs of neighbouring frames, in 8-bit levels
+    (0 to 510); clips of at least two frames.
+    """
+    return (reconstructions.float() - clips.float()).diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
+
+
 @torch.no_grad()
 def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> dict[str, float]:
     """Measure reconstructions of clips; changes no state.
 
     Returns:
-        `validation/psnr` (dB), `validation/psnr_mean_colour` (the same for predicting each frame's mean colour: what
-        a tokenizer must beat), `validation/ssim`, `validation/lpips` (with a perceptual network), all means over
-        frames; `validation/perplexity` and `validation/usage` of the codebook over all clips together.
+        What `measure` finds as `validation/psnr` …, all means over frames; `validation/perplexity` and
+        `validation/usage` of the codebook over all clips together.
     """
     was_training = autoencoder.training
     autoencoder.eval()
@@ -63,15 +87,7 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
     counts = torch.zeros(autoencoder.quantizer.codebook_size, dtype=torch.int64, device=device)
     for frames in _frame_batches(clips, batch_size, device):
         output = autoencoder(frames)
-        reconstruction = output.reconstruction.clamp(-1, 1)
-        mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
-        measured = {
-            "psnr": psnr(frames, reconstruction),
-            "psnr_mean_colour": psnr(frames, mean_colour),
-            "ssim": ssim(frames, reconstruction),
-        }
-        if perceptual is not None:
-            measured["lpips"] = perceptual(reconstruction, frames)
+        measured = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
         for name, values in measured.items():
             per_frame.setdefault(name, []).append(values)
         counts += count_codes(output.indices, len(counts))

@@ -112,23 +112,40 @@ class Folder(ABC, Generic[Scanned]):
         files = find_files(root, "data.root", self.kind.suffixes)
         val_root = root if self.val_root is None else Path(self.val_root).expanduser()
         others = [] if self.val_root is None else find_files(val_root, "data.val_root", self.kind.suffixes)
-        everything = sorted({*files, *others})
-        found = look_into(everything, self.kind, self.workers, self.limits, self.index, bad_files)
-        usable: dict[Path, Scanned] = dict(self._accepted(found, bad_files))
-        for side, key, folder in (files, "data.root", self.root), (others, "data.val_root", self.val_root):
-            if side and not any(file in usable for file in side):
-                raise DataError(
-                    f"None of the {len(side)} files below {key}={folder} can be used ({bad_files.summary()}). "
-                    f"They are listed in {bad_files.file}."
-                )
-        bad_files.total = len(everything)
-        bad_files.check_budget()
+        usable = self._look_into({"data.root": files, "data.val_root": others}, bad_files)
         training = [file for file in files if file in usable]
         validation = [file for file in others if file in usable]
         if self.val_root is None:
             training, validation = _split(training, root, self.val_fraction)
         self.fingerprint = _fingerprint([(root, training), (val_root, validation)])
         return self.dataset([usable[file] for file in training]), self.dataset([usable[file] for file in validation])
+
+    def whole(self, bad_files: BadFiles) -> ClipDataset:
+        """The clips of all usable files of `root`, which is not split.
+
+        Raises:
+            DataError: see `datasets`.
+        """
+        root = Path(self.root).expanduser()
+        usable = self._look_into({"data.root": find_files(root, "data.root", self.kind.suffixes)}, bad_files)
+        self.fingerprint = _fingerprint([(root, list(usable))])
+        return self.dataset(list(usable.values()))
+
+    def _look_into(self, sides: dict[str, list[Path]], bad_files: BadFiles) -> dict[Path, Scanned]:
+        """The usable files of the folders that keys name, in order."""
+        everything = sorted({file for files in sides.values() for file in files})
+        found = look_into(everything, self.kind, self.workers, self.limits, self.index, bad_files)
+        usable: dict[Path, Scanned] = dict(self._accepted(found, bad_files))
+        for key, files in sides.items():
+            if files and not any(file in usable for file in files):
+                folder = getattr(self, key.removeprefix("data."))
+                raise DataError(
+                    f"None of the {len(files)} files below {key}={folder} can be used ({bad_files.summary()}). "
+                    f"They are listed in {bad_files.file}."
+                )
+        bad_files.total = len(everything)
+        bad_files.check_budget()
+        return usable
 
     def _accepted(self, found: dict[Path, Scanned], bad_files: BadFiles) -> Iterator[tuple[Path, Scanned]]:
         for file, scanned in found.items():

@@ -149,21 +149,45 @@ def read_evenly(
     Raises:
         DataError: none can be read.
     """
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)).tolist()
+    with closing(stream_evenly(dataset, most, bad_files, workers, limits)) as stream:
+        clips = [clip for _, clip in stream]
+    if not clips:
+        raise none_readable(len(spread(len(dataset), most)), bad_files)
+    return torch.stack(clips)
+
+
+def stream_evenly(
+    dataset: ClipDataset, most: int | None, bad_files: BadFiles, workers: int, limits: Limits
+) -> Generator[tuple[int, UInt8[Tensor, "time height width rgb"]], None, None]:
+    """The same clips one by one, each with its number, in order; all of them if `most` is None.
+
+    Close it in the end, as by `contextlib.closing`.
+    """
+    indices = spread(len(dataset), most)
     watch = Watch(workers, limits)
     still = _Still(dataset, watch)
     read: Generator[Tensor | str, None, None] = supervised(
         still, lambda position: indices[position:], watch, still.lose
     )
     with closing(read):
-        results = list(read)
-    for index, result in zip(indices, results):
-        if isinstance(result, str):
-            bad_files.add(dataset.path(index), result)
-    clips = [result for result in results if isinstance(result, Tensor)]
-    if not clips:
-        raise DataError(f"None of the {len(indices)} validation clips can be read ({bad_files.summary()}).")
-    return torch.stack(clips)
+        for index, result in zip(indices, read):
+            if isinstance(result, str):
+                bad_files.add(dataset.path(index), result)
+            else:
+                yield index, result
+
+
+def spread(count: int, most: int | None) -> range | list[int]:
+    """At most `most` of the numbers below `count`, evenly spread; all of them if `most` is None."""
+    if most is None or most >= count:
+        return range(count)
+    numbers: list[int] = np.unique(np.linspace(0, count - 1, most).round().astype(int)).tolist()
+    return numbers
+
+
+def none_readable(clips: int, bad_files: BadFiles) -> DataError:
+    """The error for so many clips of which none can be read."""
+    return DataError(f"None of the {clips} validation clips can be read ({bad_files.summary()}).")
 
 
 class _Still(Dataset[Any]):

@@ -1,0 +1,274 @@
+"""`vqgan evaluate` on a small run: what it measures on, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+import vqgan
+from tests.integration.test_command_line import SMALL, VQGAN, Ended, command
+from vqgan.commands import evaluate
+from vqgan.commands.export import export
+from vqgan.config import conf_dir
+from vqgan.data.synthetic import draw_video
+from vqgan.data.video_writer import write_video
+from vqgan.errors import VQGANError
+from vqgan.evaluate import evaluate as evaluate_runs
+from vqgan.metrics import UNITS
+from vqgan.train import run
+
+QUICK = ("download=false", "device=cpu", "replicates=20")
+MEASURED = set(UNITS) - {"lpips", "rfid", "rfvd", "flicker"}
+
+
+def make_videos(folder: Path, count: int = 3, frames: int = 12) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        write_video(folder / f"{number}.mp4", draw_video(number, frames, 32), 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on four videos of eight frames, of which one is for validation."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    own = [f"run_dir={folder / 'run'}", f"data.root={folder / 'videos'}", "data.videos=4", "data.video_frames=8"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        run(compose("train", [*SMALL, *own, "data.index=null"]))
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """`vqgan evaluate ARGUMENTS` in `tmp_path`, without the seconds that a new process needs to start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run_it(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["vqgan evaluate", *QUICK, *arguments])
+        capsys.readouterr()
+        try:
+            evaluate.main()
+            code, message = 0, ""
+        except VQGANError as error:
+            code, message = error.exit_code, str(error)
+        except SystemExit as end:
+            code, message = int(end.code or 0), ""
+        out, err = capsys.readouterr()
+        return Ended(code, out, message or err)
+
+    return run_it
+
+
+def read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_run_is_measured_on_its_whole_validation_split(typed: Callable[..., Ended], finished: Path) -> None:
+    ended = typed("run")
+    assert ended.code == 0, ended.error
+    report = read(finished / "evaluation.json")
+    assert list(report["metrics"]) == list(UNITS)
+    assert {name for name, metric in report["metrics"].items() if metric["value"] is not None} == MEASURED
+    assert all(math.isfinite(report["metrics"][name]["value"]) for name in MEASURED)
+    for name in set(UNITS) - MEASURED:
+        assert f"{name} not computed: {report['metrics'][name]['reason']}" in ended.output
+    protocol = report["protocol"]
+    assert protocol["data"]["split"] == "validation"
+    assert (protocol["data"]["videos"], protocol["data"]["clips"], protocol["data"]["frames"]) == (1, 8, 8)
+    assert protocol["tokenizer"]["step"] == 1
+    trained_on = read(finished / "checkpoints" / "best" / "manifest.json")
+    assert trained_on["step"] == 1
+    (row,) = rows(finished / "evaluation.csv")
+    assert float(row["psnr"]) == report["metrics"]["psnr"]["value"]
+    assert row["lpips"] == row["psnr_low"] == ""
+    assert not (finished / "bad_files.jsonl").exists()
+
+
+def test_the_figures_are_those_of_training(typed: Callable[..., Ended], finished: Path) -> None:
+    """On the same two clips as in training; only rounding to 8 bits is new."""
+    assert typed("run", "clips=2").code == 0
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    metrics = read(finished / "evaluation.json")["metrics"]
+    assert metrics["psnr"]["value"] == pytest.approx(last["validation/psnr"], abs=0.02)
+    assert metrics["psnr_mean_colour"]["value"] == pytest.approx(last["validation/psnr_mean_colour"], abs=1e-3)
+    assert metrics["ssim"]["value"] == pytest.approx(last["validation/ssim"], abs=0.01)
+    assert metrics["perplexity"]["value"] == pytest.approx(last["validation/perplexity"], rel=1e-4)
+    assert metrics["usage"]["value"] == pytest.approx(last["validation/usage"])
+
+
+def test_values_of_the_data_can_be_changed(typed: Callable[..., Ended], finished: Path) -> None:
+    assert typed("run", "data.clip_frames=4", "data.workers=0").code == 0
+    report = read(finished / "evaluation.json")
+    data = report["protocol"]["data"]
+    assert (data["clip_frames"], data["resolution"], data["clips"], data["frames"]) == (4, 16, 2, 8)
+    assert report["metrics"]["flicker"]["value"] > 0
+
+
+def test_any_folder_a_second_time_and_where_it_goes(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    make_videos(tmp_path / "mine")
+    changed = ("data.clip_frames=5", "data.stride=2", "data.resolution=32")
+    for _ in range(2):
+        ended = typed("run", "--data", "mine", "--out", "there/figures.json", *changed)
+        assert ended.code == 0, ended.error
+    data = read(tmp_path / "there" / "figures.json")["protocol"]["data"]
+    assert (data["split"], data["videos"], data["clips"], data["root"]) == ("all files", 3, 3, "mine")
+    assert data["resolution"] == 32
+    first, second = rows(tmp_path / "there" / "figures.csv")
+    assert {k: v for k, v in first.items() if k != "time"} == {k: v for k, v in second.items() if k != "time"}
+    assert not (finished / "evaluation.json").exists()
+    assert len(list((tmp_path / "mine").iterdir())) == 3  # no synthetic videos in a folder of the user's
+
+
+def test_a_run_and_its_export_are_the_same_tokenizer(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    export(finished, tmp_path / "shared", "safetensors")
+    make_videos(tmp_path / "mine")
+    ended = typed("run", "shared", "--data", "mine", "data.clip_frames=3", "--csv", "all.csv", "data.workers=0")
+    assert ended.code == 0, ended.error
+    one, two = (read(tmp_path / name / "evaluation.json") for name in ("run", "shared"))
+    assert one["metrics"] == two["metrics"]
+    assert one["protocol"]["tokenizer"]["sha256"] == two["protocol"]["tokenizer"]["sha256"]
+    assert one["protocol"]["data"] == two["protocol"]["data"]
+    assert [row["tokenizer_name"] for row in rows(tmp_path / "all.csv")] == [
+        f"{tmp_path.name}/run", f"{tmp_path.name}/shared",
+    ]  # fmt: skip
+    line = next(line for line in ended.output.splitlines() if line.startswith("psnr "))
+    assert line.count("[") == 2
+    assert "do not compare" not in ended.output
+
+
+def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typed: Callable[..., Ended]) -> None:
+    shutil.copytree(finished, finished.with_name("other"), symlinks=True)
+    (finished / "config.yaml").write_text((finished / "config.yaml").read_text().replace("stride: 1", "stride: 2"))
+    ended = typed("run", "other")
+    assert ended.code == 0
+    assert "These figures do not compare: the evaluations differ in stride." in ended.output
+
+
+def test_an_exported_tokenizer_on_pictures(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    export(finished, tmp_path / "shared", "safetensors")
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(tmp_path / "pictures" / f"{number}.png")
+    assert typed("shared", "--data", "pictures", "data.workers=0").code == 0
+    data = read(tmp_path / "shared" / "evaluation.json")["protocol"]["data"]
+    assert (data["videos"], data["clips"], data["frames"], data["clip_frames"], data["resolution"]) == (3, 3, 3, 1, 16)
+
+
+def test_what_cannot_be_read_is_written_down_and_counted(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    make_videos(tmp_path / "mine")
+    (tmp_path / "mine" / "empty.mp4").touch()
+    content = (tmp_path / "mine" / "2.mp4").read_bytes()
+    middle = len(content) // 2
+    (tmp_path / "mine" / "2.mp4").write_bytes(content[:middle] + bytes(600) + content[middle + 600 :])
+    ended = typed("run", "--data", "mine", "--out", "figures.json", "data.clip_frames=2")
+    assert ended.code == 0, ended.error
+    data = read(tmp_path / "figures.json")["protocol"]["data"]
+    ledger = [json.loads(line) for line in (tmp_path / "bad_files.jsonl").read_text().splitlines()]
+    assert {Path(entry["path"]).name for entry in ledger} >= {"empty.mp4"}
+    assert data["bad_files"] == len(ledger) == 2
+    assert data["clips"] + data["unreadable_clips"] == 18
+    assert data["unreadable_clips"] > 0
+    assert f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see bad_files" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "clipz=3"), 2, "Unknown key 'clipz'. Did you mean 'clips'?"),
+        (("run", "data.fpz=3"), 2, "Unknown key 'data.fpz'. Did you mean 'data.fps'?"),
+        (("run", "clips=0"), 2, "clips must be positive or null, but is 0."),
+        (("run", "weights.vgg16=3"), 2, "weights.vgg16 must be text"),
+        (("run", "data.resolution=18"), 2, "data.resolution must be a multiple of "),
+        (("run", "device=abacus"), 2, "device=abacus is not available here"),
+        (("no/such/folder",), 2, "no/such/folder is no folder here"),
+        (("shared",), 2, "shared is no run, so it has no data of its own; name a folder: --data DIR."),
+        (("run", "run", "--out", "one.json"), 2, "--out one.json is one file, and 2 tokenizers are measured"),
+        (("run", "--csv", "run/config.yaml"), 2, "run/config.yaml has other columns than an evaluation."),
+        (("run", "--data", "nowhere"), 3, "--data=nowhere is not a folder."),
+        (("run", "--data", "empty"), 3, "--data=empty holds no file of a known kind"),
+        (("empty", "--data", "empty"), 7, "empty is neither a run nor an exported tokenizer"),
+        (("run", "--out", "run/config.yaml/x.json"), 5, "run/config.yaml cannot be written: "),
+        (("clips=3",), 2, "usage: "),
+    ],
+)
+def test_a_mistake_ends_with_its_exit_code(
+    arguments: tuple[str, ...], code: int, message: str, typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    if "shared" in arguments:
+        export(finished, tmp_path / "shared", "safetensors")
+    ended = typed(*arguments)
+    assert (ended.code, ended.error.startswith(message)) == (code, True), ended.error
+    assert not (finished / "evaluation.json").exists()
+
+
+def test_other_data_than_in_training_are_a_warning(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    make_videos(tmp_path / "videos", 4, 8)
+    config = (finished / "config.yaml").read_text().replace("vqgan.data.SyntheticVideos", "vqgan.data.Videos")
+    lines = [line for line in config.splitlines() if not line.startswith(("  videos:", "  video_frames:"))]
+    text = "\n".join("  root: videos" if line.startswith("  root:") else line for line in lines)
+    (finished / "config.yaml").write_text(text)
+    with pytest.warns(UserWarning, match=r"The data are not those that run was trained on: 4 files, .* now"):
+        assert typed("run").code == 0
+
+
+def test_a_class_that_is_not_a_data_set_is_not_built(typed: Callable[..., Ended], finished: Path) -> None:
+    config = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(config.replace("vqgan.data.SyntheticVideos", "os.system"))
+    ended = typed("run")
+    assert ended.code == 2
+    assert ended.error.startswith("data._target_ is 'os.system', which a config may not build")
+
+
+def test_the_installed_command(finished: Path, tmp_path: Path) -> None:
+    ended = command(VQGAN, "evaluate", "run", "download=false", "device=cpu", folder=tmp_path)
+    assert (ended.code, ended.error) == (0, "")
+    assert "psnr " in ended.output
+
+
+def test_help_answers_without_torch(tmp_path: Path) -> None:
+    ended = command("-X", "importtime", VQGAN, "evaluate", "--help", folder=tmp_path)
+    assert ended.code == 0
+    assert "vqgan evaluate runs/f16" in ended.output
+    assert "replicates: 1000" in ended.output
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.error.splitlines()}
+    assert "torch" not in imported
+
+
+def test_from_python(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (report,) = evaluate_runs([str(finished)], None, None, None, ["download=false", "device=cpu", "replicates=0"])
+    assert report.metrics["psnr"].value is not None
+    assert report.metrics["psnr"].low is None
+    assert vqgan.load(finished).quantizer.codebook_size == 16

@@ -1,0 +1,133 @@
+"""What `vqgan evaluate` works on: a tokenizer, and the clips that it is measured with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import vqgan.tokenizer
+from vqgan.checkpoint import Checkpoints
+from vqgan.config import conf_dir, values_of
+from vqgan.data import BadFiles, ClipDataset, Folder
+from vqgan.data.images import IMAGE_FILES
+from vqgan.data.loader import none_readable, spread, stream_evenly
+from vqgan.data.search import find_files
+from vqgan.data.videos import VIDEO_FILES
+from vqgan.errors import ConfigError, DataError
+from vqgan.evaluator import Clip
+from vqgan.pretrained import Tokenizer
+from vqgan.run_folder import load_config
+
+GENERATED = "vqgan.data.SyntheticVideos"  # which would write its videos into a folder of the user's
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A tokenizer to measure.
+
+    Args:
+        source: what the user called it.
+        name: how it is known elsewhere: the last two folders of its path, or its hub id.
+        network: rebuilt.
+        resolution: of the frames that it is made for, in pixels.
+        folder: where its evaluation is kept; None for a hub id.
+        step: of its checkpoint; None for what is no run.
+        data: the values of the run's own section `data`; None for what is no run.
+        trained_on: the fingerprint of the data that it was trained on; None if it is not known.
+    """
+
+    source: str
+    name: str
+    network: Tokenizer
+    resolution: int
+    folder: Path | None
+    step: int | None
+    data: dict[str, Any] | None
+    trained_on: str | None
+
+
+def open_subject(source: str) -> Subject:
+    """The tokenizer of a run (its best checkpoint), an exported folder, or a hub id.
+
+    Raises:
+        ConfigError: there is no such thing.
+        CheckpointError: it is damaged, or would need to run code.
+    """
+    folder = Path(source)
+    step, data, trained_on = None, None, None
+    if (folder / "checkpoints").is_dir():
+        description = vqgan.tokenizer.describe(folder)
+        step, state = Checkpoints(folder / "checkpoints", keep=1).read_best()
+        tensors = vqgan.tokenizer.tensors_in(state, "autoencoder", folder)
+        config = load_config(folder)
+        assert config is not None  # `describe` has read it
+        data = values_of(config["data"], "data") if isinstance(config.get("data"), DictConfig) else None
+        trained_on = state.get("provenance", {}).get("data")
+    else:
+        description, tensors = vqgan.tokenizer.read(source)
+    network = vqgan.tokenizer.rebuild(description, tensors)
+    network.load_state_dict(tensors)
+    resolution = int(description["backbone"]["resolution"])
+    here = folder if folder.is_dir() else None
+    name = source if here is None else "/".join(folder.resolve().parts[-2:])
+    return Subject(source, name, network, resolution, here, step, data, trained_on)
+
+
+def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
+    """The values of `data`: the run's own; for what is no run those of `conf/data`, by the kind of files there are.
+
+    Args:
+        subject: whose.
+        root: the folder to take instead of the run's.
+
+    Raises:
+        ConfigError: it is no run, and there is no folder.
+        DataError: the folder holds nothing.
+    """
+    values = subject.data
+    if root is None:
+        if values is None:
+            raise ConfigError(f"{subject.source} is no run, so it has no data of its own; name a folder: --data DIR.")
+        return values
+    if values is None or values.get("_target_") == GENERATED:
+        chosen = OmegaConf.load(conf_dir() / "data" / f"{_kind_of_files(root)}.yaml")
+        assert isinstance(chosen, DictConfig)
+        chosen.update({"root": root, "resolution": subject.resolution})
+        usual = values_of(chosen, "data")
+        values = usual | {key: value for key, value in (values or {}).items() if key in usual and key != "_target_"}
+    return values | {"root": root, "val_root": None}
+
+
+def _kind_of_files(root: str) -> str:
+    """`videos` or `images`: videos if there is one."""
+    try:
+        find_files(Path(root).expanduser(), "--data", VIDEO_FILES.suffixes)
+    except DataError:
+        find_files(Path(root).expanduser(), "--data", IMAGE_FILES.suffixes | VIDEO_FILES.suffixes)
+        return "images"
+    return "videos"
+
+
+def read_clips(
+    dataset: ClipDataset, most: int | None, folder: Folder[Any], bad_files: BadFiles
+) -> Generator[tuple[Path, Clip], None, None]:
+    """Clips with their files, at most so many, evenly spread; those that cannot be read are written down.
+
+    Raises:
+        DataError: none can be read, or too many files cannot.
+    """
+    count, found = len(spread(len(dataset), most)), 0
+    stream = stream_evenly(dataset, most, bad_files, folder.workers, folder.limits)
+    with contextlib.closing(stream), tqdm(total=count, unit="clip", leave=False, disable=None) as progress:
+        for index, clip in stream:
+            found += 1
+            progress.update(1)
+            yield dataset.path(index), clip
+    if not found:
+        raise none_readable(count, bad_files)
