@@ -39,18 +39,18 @@ def test_evaluation_changes_nothing() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     clips = torch.randint(0, 256, (5, 2, 16, 16, 3), dtype=torch.uint8)
     random_state = torch.get_rng_state()
-    measured = evaluate(network, clips, batch_size=2, perceptual=None)
+    measured = evaluate(network, clips, batch_size=2, perceptual=None).metrics
     reconstruct(network, clips, 2)
     assert network.training
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
-    assert evaluate(network, clips, batch_size=5, perceptual=None) == pytest.approx(measured, rel=1e-5)
+    assert evaluate(network, clips, batch_size=5, perceptual=None).metrics == pytest.approx(measured, rel=1e-5)
 
 
 def test_mean_colour_is_what_a_tokenizer_must_beat() -> None:
     clips = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
     clips[:, :, :8] = 255
-    measured = evaluate(autoencoder(), clips, 1, None)
+    measured = evaluate(autoencoder(), clips, 1, None).metrics
     assert measured["validation/psnr_mean_colour"] == pytest.approx(-20 * np.log10(0.5), abs=1e-3)
     assert measured["validation/usage"] * 16 == pytest.approx(round(measured["validation/usage"] * 16))

@@ -47,6 +47,14 @@ class Batch:
         return Batch(self.clips if self.clips is None else self.clips.pin_memory(), self.sources, self.failures)
 
 
+@dataclass
+class ValidationClips:
+    """What is validated on."""
+
+    clips: UInt8[Tensor, "batch time height width rgb"]
+    sources: list[str]  # the file of each clip
+
+
 class Loader:
     """Draws training batches.
 
@@ -141,9 +149,7 @@ class Sequence(Dataset[Sample]):
         return Sample(None, {}, failures)
 
 
-def read_evenly(
-    dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits
-) -> UInt8[Tensor, "batch time height width rgb"]:
+def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits) -> ValidationClips:
     """At most `most` clips, evenly spread over the data set; those that cannot be read are written down and left out.
 
     Raises:
@@ -160,10 +166,10 @@ def read_evenly(
     for index, result in zip(indices, results):
         if isinstance(result, str):
             bad_files.add(dataset.path(index), result)
-    clips = [result for result in results if isinstance(result, Tensor)]
+    clips = {index: result for index, result in zip(indices, results) if isinstance(result, Tensor)}
     if not clips:
         raise DataError(f"None of the {len(indices)} validation clips can be read ({bad_files.summary()}).")
-    return torch.stack(clips)
+    return ValidationClips(torch.stack(list(clips.values())), [str(dataset.path(index)) for index in clips])
 
 
 class _Still(Dataset[Any]):

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one row per logged step, always written."""
+"""Files of rows that a resumed run continues, and `metrics.jsonl`, the one with a row per logged step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from vqgan.errors import storing
 from vqgan.loggers.logger import Logger
 
 
-class JsonLines(Logger):
-    """Appends a row `{"step", "time", every scalar}` per logged step; time in seconds since 1970."""
+class Rows:
+    """A file with a row of JSON per line, which goes back with its run to a checkpoint."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "metrics.jsonl"
+    def __init__(self, file: Path) -> None:
+        self.file = file
 
-    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
-        """Append one row."""
-        row = {"step": step, "time": round(time.time(), 3), **scalars}
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         with storing(self.file), self.file.open("a") as rows:
             rows.write(json.dumps(row) + "\n")
 
@@ -35,3 +38,22 @@ class JsonLines(Logger):
         if self.file.exists() and self.file.stat().st_size > length:
             with storing(self.file):
                 os.truncate(self.file, length)
+
+
+class JsonLines(Logger):
+    """Appends a row `{"step", "time", every scalar}` per logged step; time in seconds since 1970."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows = Rows(folder / "metrics.jsonl")
+
+    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
+        """Append one row."""
+        self.rows.append({"step": step, "time": round(time.time(), 3), **scalars})
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the file is."""
+        return self.rows.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop rows that were written after the checkpoint."""
+        self.rows.load_state_dict(state)
