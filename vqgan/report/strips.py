@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from PIL import Image
 
@@ -17,6 +17,7 @@ T = TypeVar("T")
 MOST_PIXELS = 2**25  # of a picture that is opened
 WIDEST = 2048  # pixels of a strip; wider ones are scaled down
 QUALITY = 85  # of WebP
+LONGEST_SOURCE = 2000  # characters
 SPREAD = 12  # evaluations shown, of all
 BUDGET = 3_500_000  # bytes of all strips of a page, before base64 adds a third
 
@@ -33,6 +34,7 @@ class Comparison(TypedDict):
 class Ranked(TypedDict):
     """One of the clips with the lowest or the highest PSNR."""
 
+    clip: float | None  # its number among the validation clips
     source: str
     psnr: float | None
 
@@ -81,10 +83,7 @@ class Strips:
                 pictures["step"] = number(ranking.get("step"))
                 found[name] = {
                     "pictures": pictures,
-                    "ranked": [
-                        {"source": str(e.get("source", "")), "psnr": number(e.get("psnr"))}
-                        for e in entries[: pictures["clips"]]
-                    ],
+                    "ranked": [_ranked(entry) for entry in entries[: pictures["clips"]]],
                 }
         return found
 
@@ -134,6 +133,11 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     if most < 2:
         return list(items[-1:])
     return [items[n * (len(items) - 1) // (most - 1)] for n in range(most)]
+
+
+def _ranked(entry: dict[str, Any]) -> Ranked:
+    source = str(entry.get("source", ""))[:LONGEST_SOURCE]
+    return {"clip": number(entry.get("clip")), "source": source, "psnr": number(entry.get("psnr"))}
 
 
 def _outside_in(items: Sequence[Path]) -> list[Path]:

@@ -25,7 +25,7 @@ function plain(text) {
 /** A chart in the page. `make(colours)` returns its `traces`, and what its `x` and `y` axes have of their own. */
 function chart({ title, caption = "", tall = false, make, zoomed = null }) {
   const box = element("div", { class: tall ? "chart tall" : "chart", role: "img", "aria-label": `chart of ${title}` });
-  const figure = element("figure", {}, element("h3", {}, title), element("figcaption", {}, caption), box);
+  const figure = element("figure", {}, element("h4", {}, title), element("figcaption", {}, caption), box);
   const made = { box, figure, make, zoomed, stale: true, visible: false };
   charts.push(made);
   watcher.observe(box);
@@ -56,7 +56,7 @@ function draw(one) {
   const { traces, x = {}, y = {}, shapes = [] } = one.make(colours);
   const axis = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.grid, automargin: true };
   const layout = {
-    margin: { l: 46, r: 12, t: 8, b: 36 }, showlegend: false, shapes,
+    margin: { l: 46, r: 12, t: touch ? 30 : 8, b: 36 }, showlegend: false, shapes,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.faint, size: 12 },
     hovermode: traces.length > 6 ? "closest" : "x", hoverlabel: { bgcolor: colours.page, bordercolor: colours.faint, font: { color: colours.text }, namelength: 30 },
     dragmode: touch ? false : "zoom", // else a finger could not scroll the page

@@ -23,8 +23,12 @@ const MEANINGS = {
   "speed/data_wait": "share of the time",
 };
 
-/** The exponential moving average of a curve, corrected for its start; gaps stay gaps. */
-function smoothed(values, weight) {
+/**
+ * The exponential moving average of a curve, corrected for its start; gaps stay gaps. It reaches back over the same part
+ * of the curve however many points there are: at an amount of 1 over a tenth of it.
+ */
+function smoothed(values, amount) {
+  const weight = Math.exp(-1 / (0.1 * amount ** 2 * values.length));
   let sum = 0, total = 0;
   return values.map((value) => {
     if (value === null) return null;
@@ -54,17 +58,18 @@ function traces(metrics, colours) {
 
 /** The range of y in the part of x that is shown, so that a zoom in x makes use of the height. */
 function heightOf(lines, log) {
+  const [first, last] = view.range || [-Infinity, Infinity];
   let low = Infinity, high = -Infinity;
   for (const { x, y } of lines) {
     x.forEach((at, n) => {
-      if (y[n] === null || at === null || at < view.range[0] || at > view.range[1]) return;
+      if (y[n] === null || at === null || at < first || at > last) return;
       low = Math.min(low, y[n]);
       high = Math.max(high, y[n]);
     });
   }
   if (low > high) return {};
   if (log) [low, high] = [Math.log10(low), Math.log10(high)];
-  const room = (high - low) * 0.06 || Math.abs(high) * 0.06 || 1;
+  const room = (high - low) * 0.06 || (log ? 0.1 : Math.abs(high) * 0.06) || 1;
   return { range: [low - room, high + room] };
 }
 
@@ -81,8 +86,8 @@ function curveChart(title, metrics) {
       const lines = traces(metrics, colours), log = view.log && positive;
       return {
         traces: lines,
-        x: { title: { text: view.axis === "steps" ? "step" : "hours", standoff: 4 }, ...(view.range ? { range: view.range } : { autorange: true }) },
-        y: { type: log ? "log" : "linear", ...(view.range ? heightOf(lines, log) : { autorange: true }) },
+        x: { title: { text: view.axis === "steps" ? "step" : "hours", standoff: 4 }, range: view.range || whole() },
+        y: { type: log ? "log" : "linear", ...heightOf(lines, log) },
       };
     },
   });
@@ -115,6 +120,12 @@ function extent() {
   return [found.reduce((a, b) => Math.min(a, b), Infinity), found.reduce((a, b) => Math.max(a, b), -Infinity)];
 }
 
+/** The x that all charts show unless a part was chosen: the same, so that they can be read across. */
+function whole() {
+  const [low, high] = extent(), room = (high - low) * 0.02 || 1;
+  return [low - room, high + room];
+}
+
 const curveCharts = [];
 let fromSlider, toSlider;
 
@@ -141,7 +152,7 @@ function curveControls() {
   fromSlider = slider("from", { max: 100, value: 0, say: percent, change: zoomBySliders });
   toSlider = slider("to", { max: 100, value: 100, say: percent, change: zoomBySliders });
   const smoothing = slider("smoothing", {
-    max: 0.99, step: 0.01, value: view.smoothing, say: (value) => value.toFixed(2),
+    max: 1, step: 0.01, value: view.smoothing, say: (value) => value.toFixed(2),
     change: (value) => { view.smoothing = value; redraw(curveCharts); },
   });
   const axis = element("select", { "aria-label": "x-axis", onchange: (event) => { view.axis = event.target.value; zoom(null); } },

@@ -52,8 +52,9 @@ function short(value, digits = 4) {
   return value === null || value === undefined ? "–" : String(Number(value.toPrecision(digits)));
 }
 
-/** Minutes or hours, whichever a person would say. */
+/** Seconds, minutes or hours, whichever a person would say. */
 function duration(hours) {
   if (hours === null) return "–";
+  if (hours < 1 / 60) return `${Math.round(hours * 3600)} s`;
   return hours < 1 ? `${short(hours * 60, 2)} min` : `${short(hours, 3)} h`;
 }

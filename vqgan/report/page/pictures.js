@@ -69,7 +69,7 @@ function extremes(run) {
   if (!names.length) return null;
   const boxes = names.map((name) => {
     const { pictures, ranked } = run.extremes[name];
-    const captions = ranked.map((clip) => element("span", { title: clip.source }, `${short(clip.psnr)} dB, ${clip.source.split(/[\\/]/).pop()}`));
+    const captions = ranked.map((clip) => element("span", { title: clip.source }, `${short(clip.psnr)} dB, ${clip.source.split(/[\\/]/).pop()}, clip ${clip.clip}`));
     const box = tiles(captions, name);
     box.style.setProperty("--clips", pictures.clips);
     [...box.children].forEach((tile, n) => tile.style.setProperty("--at", pictures.clips > 1 ? `${100 * n / (pictures.clips - 1)}%` : "0"));

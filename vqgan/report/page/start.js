@@ -8,9 +8,10 @@ function curves() {
   groups.delete("codebook");
   const longest = Math.max(0, ...runs.flatMap((run) => Object.values(run.curves).map((curve) => curve.rows)));
   const thinned = longest > data.points ? ` Of ${longest} rows, about ${data.points} are drawn: the lowest and the highest of each short stretch.` : "";
-  const hint = `Drag over a chart to zoom into all of them, double-click to see the whole run. Lines of ${FEW} points and more are smoothed, with the raw values behind.${thinned}`;
+  const how = touch ? "Zoom into all charts by from and to, or by the buttons of one" : "Drag over a chart to zoom into all of them, double-click to see the whole run";
+  const hint = `${how}. Lines of ${FEW} points and more are smoothed, with the raw values behind.${thinned}`;
   return [
-    section("curves", "Curves", curveControls(), element("p", { class: "faint" }, hint), [...groups].map(([panel, figures]) => element("div", { class: "panel" }, element("h3", { class: "faint" }, `${panel}/`), box(figures)))),
+    section("curves", "Curves", curveControls(), element("p", { class: "faint" }, hint), [...groups].map(([panel, figures]) => element("div", { class: "panel" }, element("h3", {}, panel.replace("_", " ")), box(figures)))),
     section("codebook", "Codebook", codebookUse(), codebook ? box(codebook) : null),
   ];
 }

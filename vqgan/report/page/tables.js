@@ -57,7 +57,7 @@ function runDifferences() {
   const none = element("p", { class: "faint" }, "The same was typed for all of them.");
   const config = table(["", ...runs.map((run) => run.name)], Object.entries(data.config).map(([key, row]) => [element("code", {}, key), ...row.map((value) => value ?? "–")]));
   return section("differences", "Differences", element("h3", {}, "Overrides"), differences(data.typed) || none,
-    config ? element("details", {}, element("summary", {}, `All ${Object.keys(data.config).length} values of the config that differ`), config) : null);
+    config ? element("details", {}, element("summary", {}, `Values of the config that differ (${Object.keys(data.config).length})`), config) : null);
 }
 
 /** For each run its part, under its name if there are several. */
@@ -66,7 +66,7 @@ function named(parts) {
 }
 
 function evaluations() {
-  return section("evaluation", "Evaluation", named(runs.map((run) => table(["", "value", "95 % interval", ""], run.evaluation, { numbers: [1, 2] }))));
+  return section("evaluation", "Evaluation", named(runs.map((run) => table(["figure", "value", "95 % interval", "remark"], run.evaluation, { numbers: [1, 2] }))));
 }
 
 function counted(header, { rows, total }) {
