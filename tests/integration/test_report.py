@@ -53,7 +53,7 @@ def opened(browser: Any) -> Iterator[Open]:
         tab.on("dialog", lambda dialog: (complaints.append("a dialog"), dialog.dismiss()))
         tab.on("request", lambda request: complaints.append(request.url) if is_remote(request.url) else None)
         tab.goto(file.as_uri())
-        tab.wait_for_selector(".main-svg")
+        tab.wait_for_selector("footer")
         return tab
 
     yield open_file
@@ -67,10 +67,13 @@ def is_remote(url: str) -> bool:
 
 
 def see_all(tab: Any) -> None:
-    """Scroll through the page, since charts are drawn when they come into view."""
-    for box in tab.query_selector_all(".chart"):
-        box.scroll_into_view_if_needed()
-        tab.wait_for_function("box => box.querySelector('.main-svg') !== null", arg=box)
+    """Wait until all charts are drawn: those that are not in view come one by one."""
+    drawn = "charts.length > 0 && charts.every((chart) => !chart.stale && chart.box.querySelector('.main-svg'))"
+    for _ in range(300):
+        if tab.evaluate(drawn):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError("not all charts were drawn")
 
 
 def lines_of(tab: Any, title: str) -> list[str]:
@@ -117,15 +120,12 @@ def test_the_report_of_a_real_run_draws_all_that_was_measured(composed: Compose,
     assert [json.loads(line)["step"] for line in (folder / "codebook.jsonl").read_text().splitlines()] == [0, 3, 6]
     tab = opened(folder / "report.html")
     see_all(tab)
-    charts = {
-        label.removeprefix("chart of ")
-        for label in tab.evaluate(
-            "[...document.querySelectorAll('.chart')].map((c) => c.ariaLabel ?? c.getAttribute('aria-label'))"
-        )
-    }
-    assert {"train/total", "validation/psnr", "validation/ssim", "adversarial/weight", "adversarial/logits", "codebook/perplexity",
-            "codebook/usage", "codebook/dead", "learning_rate", "speed/frames_per_second", "speed/data_wait",
-            "shares of all choices, by rank"} <= charts  # fmt: skip
+    charts = set(tab.evaluate("charts.map((chart) => chart.box.getAttribute('aria-label').replace('chart of ', ''))"))
+    assert charts >= {
+        "train/total", "validation/psnr", "validation/ssim", "adversarial/weight", "adversarial/logits",
+        "codebook/perplexity", "codebook/usage", "codebook/dead", "learning_rate", "speed/frames_per_second",
+        "speed/data_wait", "shares of all choices, by rank",
+    }  # fmt: skip
     assert tab.locator(".badge").inner_text() == "finished"
     assert "step 6 of 6" in tab.locator("#summary").inner_text()
     assert tab.locator("#reconstructions .frame").count() == 2
@@ -257,12 +257,14 @@ def test_the_use_of_codes_is_shown_through_time(written: Path, opened: Open) -> 
 @with_browser
 def test_everything_can_be_reached_by_keyboard_and_has_a_name(written: Path, opened: Open) -> None:
     tab = opened(written)
+    named = "(e) => e.getAttribute('aria-label') || e.textContent || e.labels?.[0]?.textContent"
     unnamed = tab.evaluate(
-        "[...document.querySelectorAll('input, select, button')].filter((e) => !(e.getAttribute('aria-label') || e.textContent || e.labels?.[0]?.textContent)).length"
+        f"[...document.querySelectorAll('input, select, button')].filter((e) => !({named})(e)).length"
     )
     assert unnamed == 0
+    see_all(tab)
     reached = set()
-    for _ in range(40):
+    for _ in range(80):
         tab.keyboard.press("Tab")
         reached.add(
             tab.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent")
@@ -282,6 +284,16 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(written: Path, ope
 # Where it is read
 
 
+# The colour of an element's text, and that of what is behind it.
+COLOURS = """element => {
+    let behind = element;
+    while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") {
+        behind = behind.parentElement ?? document.body;
+    }
+    return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
+}"""
+
+
 @with_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_without_scrolling_sideways_in_both_schemes(written: Path, opened: Open, scheme: str) -> None:
@@ -295,13 +307,7 @@ def test_a_phone_shows_it_without_scrolling_sideways_in_both_schemes(written: Pa
     background = luminance(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert background < 0.05 if scheme == "dark" else background > 0.9
     for selector in ("body", ".faint", "nav a", ".badge", "figcaption", "td", "pre", "footer", "button"):
-        colours = tab.locator(selector).first.evaluate(
-            """element => {
-                let behind = element;
-                while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") behind = behind.parentElement ?? document.body;
-                return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
-            }"""
-        )
+        colours = tab.locator(selector).first.evaluate(COLOURS)
         assert contrast(*map(luminance, colours)) >= 4.5, (selector, colours)
     ticks = tab.locator(".chart .xtick text").first.evaluate("element => getComputedStyle(element).fill")
     assert contrast(luminance(ticks), background) >= 4.5
@@ -370,7 +376,7 @@ def test_nothing_that_a_run_says_is_executed_or_fetched(several: bool, tmp_path:
     folders = []
     for number in range(2):
         name = f"{number}<img src=x onerror=alert(1)>"
-        folder = write_run(tmp_path / name, rows, **{"name": ATTACK, "optimizer": f"{number}{ATTACK}"})
+        folder = write_run(tmp_path / name, rows, name=ATTACK, optimizer=f"{number}{ATTACK}")
         write_lines(folder / "bad_files.jsonl", [{"path": ATTACK, "reason": ATTACK}])
         write_lines(folder / "advice.jsonl", [{"step": ATTACK, "name": ATTACK, "text": ATTACK}])
         write_lines(folder / "skipped_batches.jsonl", [{"step": ATTACK, "clips": [{"path": ATTACK}]}])
@@ -393,7 +399,7 @@ def test_another_script_would_not_run(written: Path, browser: Any, tmp_path: Pat
     tab, said = browser.new_page(), []
     tab.on("console", lambda message: said.append(message.text))
     tab.goto((tmp_path / "page.html").as_uri())
-    tab.wait_for_selector(".main-svg")
+    tab.wait_for_selector("footer")
     assert tab.evaluate("window.hacked") is None
     assert [line for line in said if "Content Security Policy" in line] != []
     tab.close()

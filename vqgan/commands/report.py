@@ -42,7 +42,7 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
         ConfigError: a folder holds no run.
         StorageError: the file cannot be written.
     """
-    runs = list(dict.fromkeys(run for folder in folders for run in runs_in(folder)))
+    runs = list({run.resolve(): run for folder in folders for run in runs_in(folder)}.values())
     if len(runs) > MOST_RUNS:
         raise ConfigError(f"There are {len(runs)} runs, and one page shows at most {MOST_RUNS}. Name fewer folders.")
     if len(runs) == 1 and out is None:

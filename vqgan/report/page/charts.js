@@ -1,4 +1,4 @@
-// Charts: drawn by Plotly when they come into view, drawn again when what they depend on changes.
+// Charts: drawn by Plotly, what is in view first, and drawn again when what they depend on changes.
 
 const charts = [];
 const touch = matchMedia("(pointer: coarse)").matches;
@@ -24,7 +24,7 @@ function plain(text) {
 
 /** A chart in the page. `make(colours)` returns its `traces`, and what its `x` and `y` axes have of their own. */
 function chart({ title, caption = "", tall = false, make, zoomed = null }) {
-  const box = element("div", { class: tall ? "chart tall" : "chart", role: "img", "aria-label": `chart of ${title}` });
+  const box = element("div", { class: tall ? "chart tall" : "chart", role: "group", "aria-label": `chart of ${title}` });
   const figure = element("figure", {}, element("h4", {}, title), element("figcaption", {}, caption), box);
   const made = { box, figure, make, zoomed, stale: true, visible: false };
   charts.push(made);
@@ -40,7 +40,7 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px" });
 
 let requested = false;
-/** Draw again what has changed: at once what is in view, the rest when it comes into view. */
+/** Draw again what has changed: at once what is in view, the rest one by one when there is nothing else to do. */
 function redraw(changed = charts) {
   for (const one of changed) one.stale = true;
   if (requested) return;
@@ -48,15 +48,25 @@ function redraw(changed = charts) {
   requestAnimationFrame(() => {
     requested = false;
     charts.filter((one) => one.visible && one.stale).forEach(draw);
+    whenIdle(drawNext);
   });
+}
+
+const whenIdle = window.requestIdleCallback ? (call) => requestIdleCallback(call, { timeout: 500 }) : (call) => setTimeout(call, 20);
+
+function drawNext() {
+  const next = charts.find((one) => one.stale);
+  if (!next) return;
+  draw(next);
+  whenIdle(drawNext);
 }
 
 function draw(one) {
   const colours = theme();
   const { traces, x = {}, y = {}, shapes = [] } = one.make(colours);
-  const axis = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.grid, automargin: true };
+  const axis = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.grid };
   const layout = {
-    margin: { l: 46, r: 12, t: touch ? 30 : 8, b: 36 }, showlegend: false, shapes,
+    margin: { l: 58, r: 12, t: touch ? 30 : 8, b: 38 }, showlegend: false, shapes,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.faint, size: 12 },
     hovermode: traces.length > 6 ? "closest" : "x", hoverlabel: { bgcolor: colours.page, bordercolor: colours.faint, font: { color: colours.text }, namelength: 30 },
     dragmode: touch ? false : "zoom", // else a finger could not scroll the page
@@ -66,7 +76,7 @@ function draw(one) {
   const first = !one.box.data;
   Plotly.react(one.box, traces, layout, {
     responsive: true, displaylogo: false, displayModeBar: "hover", doubleClick: "reset+autosize",
-    modeBarButtons: [["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+    modeBarButtons: [touch ? ["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"] : ["toImage", "resetScale2d"]],
   });
   if (first && one.zoomed) one.box.on("plotly_relayout", one.zoomed);
   one.stale = false;
