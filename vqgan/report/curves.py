@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +29,24 @@ class Curve(TypedDict):
 
 
 @dataclass
+class Column:
+    """The values of one metric; not a number where the run had no finite one."""
+
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+    def numbers(self) -> list[tuple[int, float]]:
+        """Rows and values without gaps."""
+        return [(row, value) for row, value in zip(self.rows, self.values) if not math.isnan(value)]
+
+
+@dataclass
 class Metrics:
     """What a run has logged, row by row."""
 
     steps: list[float] = field(default_factory=list)
     times: list[float | None] = field(default_factory=list)  # seconds since 1970
-    values: dict[str, tuple[list[int], list[float | None]]] = field(default_factory=dict)  # numbers of rows, values
+    columns: dict[str, Column] = field(default_factory=dict)
 
     def last_step(self) -> float | None:
         """The step of the newest row."""
@@ -55,15 +70,15 @@ class Metrics:
     def curves(self, most: int) -> dict[str, Curve]:
         """All metrics, by name, with at most about so many points each."""
         hours = self.hours()
-        return {name: self._curve(rows, values, hours, most) for name, (rows, values) in sorted(self.values.items())}
+        return {name: self._curve(column, hours, most) for name, column in sorted(self.columns.items())}
 
-    def _curve(self, rows: list[int], values: list[float | None], hours: list[float | None], most: int) -> Curve:
-        kept = thinned(values, most)
+    def _curve(self, column: Column, hours: list[float | None], most: int) -> Curve:
+        kept = thinned(column.values, most)
         return {
-            "steps": [self.steps[rows[n]] for n in kept],
-            "hours": [hours[rows[n]] for n in kept],
-            "values": [None if (value := values[n]) is None else _short(value) for n in kept],
-            "rows": len(rows),
+            "steps": [self.steps[column.rows[n]] for n in kept],
+            "hours": [hours[column.rows[n]] for n in kept],
+            "values": [None if math.isnan(value := column.values[n]) else _short(value) for n in kept],
+            "rows": len(column.rows),
         }
 
 
@@ -76,17 +91,18 @@ def read_metrics(folder: Path) -> Metrics:
             continue
         for name, value in row.items():
             if "/" in name and len(name) <= LONGEST_NAME and _is_number_or_none(value):
-                if name not in metrics.values and len(metrics.values) >= MOST_CURVES:
+                if name not in metrics.columns and len(metrics.columns) >= MOST_CURVES:
                     continue
-                rows, values = metrics.values.setdefault(name, ([], []))
-                rows.append(len(metrics.steps))
-                values.append(number(value))
+                column = metrics.columns.setdefault(name, Column())
+                found = number(value)
+                column.rows.append(len(metrics.steps))
+                column.values.append(math.nan if found is None else found)
         metrics.steps.append(step)
         metrics.times.append(number(row.get("time")))
     return metrics
 
 
-def thinned(values: list[float | None], most: int) -> list[int]:
+def thinned(values: Sequence[float], most: int) -> list[int]:
     """Which points of a curve to show: all, or the lowest and the highest of each of `most` / 2 equal stretches.
 
     Peaks stay visible, which means of stretches would hide.
@@ -98,7 +114,7 @@ def thinned(values: list[float | None], most: int) -> list[int]:
     kept = {0, count - 1}
     for stretch in range(stretches):
         first, after = stretch * count // stretches, (stretch + 1) * count // stretches
-        finite = [(value, n) for n, value in enumerate(values[first:after], first) if value is not None]
+        finite = [(value, n) for n, value in enumerate(values[first:after], first) if not math.isnan(value)]
         kept |= {min(finite)[1], max(finite)[1]} if finite else {first}
     return sorted(kept)
 
@@ -112,7 +128,7 @@ def speed_of(metrics: Metrics) -> str:
     """The same, of metrics that were read already."""
     medians: dict[str, float] = {}
     for name in ("speed/frames_per_second", "speed/data_wait"):
-        values = [value for value in metrics.values.get(name, ([], []))[1] if value is not None]
+        values = [value for _, value in metrics.columns.get(name, Column()).numbers()]
         if not values:
             return "nothing was trained"
         medians[name] = statistics.median(values)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_LINE = 2**20  # bytes; a longer row is left out
+LARGEST_FILE = 2**28  # bytes of rows; of a larger file the newest ones are read
 LARGEST_TEXT = 2**18  # bytes of a text that is shown
 
 
@@ -26,6 +27,9 @@ def read_rows(folder: Path, name: str) -> Iterator[dict[str, Any]]:
         return
     try:
         with file.open("rb") as lines:
+            if (size := file.stat().st_size) > LARGEST_FILE:
+                lines.seek(size - LARGEST_FILE)
+                lines.readline(LONGEST_LINE)  # the rest of the row that this is in the middle of
             while line := lines.readline(LONGEST_LINE):
                 row = parse(line)
                 if isinstance(row, dict):

@@ -139,12 +139,12 @@ def _whole(value: str | None) -> int | None:
 
 
 def _figures(metrics: Metrics) -> Iterator[Figure]:
-    for name, (rows, values) in metrics.values.items():
-        known = [(value, metrics.steps[row]) for row, value in zip(rows, values) if value is not None]
-        if name.startswith("validation/") and known:
+    for name, column in metrics.columns.items():
+        known = column.numbers() if name.startswith("validation/") else []
+        if known:
             choose = max if HIGHER_IS_BETTER.search(name) else min
-            best, step = choose(known, key=lambda pair: pair[0])
-            yield {"name": name, "last": known[-1][0], "best": best, "best_step": step}
+            row, best = choose(known, key=lambda pair: pair[1])
+            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
 
 
 def _code_use(folder: Path) -> list[dict[str, Any]]:
