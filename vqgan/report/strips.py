@@ -19,7 +19,7 @@ WIDEST = 2048  # pixels of a strip; wider ones are scaled down
 QUALITY = 85  # of WebP
 LONGEST_SOURCE = 2000  # characters
 SPREAD = 12  # evaluations shown, of all
-BUDGET = 3_500_000  # bytes of all strips of a page, before base64 adds a third
+BUDGET = 2_700_000  # bytes of all strips of a page, before base64 adds a third
 
 
 class Comparison(TypedDict):
