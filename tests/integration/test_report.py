@@ -213,6 +213,17 @@ def test_smoothing_scale_and_axis_change_the_curves(written: Path, opened: Open)
 
 
 @with_browser
+def test_a_constant_is_a_flat_line(written: Path, opened: Open) -> None:
+    tab = opened(written)
+    lines_of(tab, "learning_rate")
+    low, high = tab.locator(".chart[aria-label='chart of learning_rate']").evaluate(
+        "box => box._fullLayout.yaxis.range"
+    )
+    assert low < 0.98e-3
+    assert high > 1.02e-3
+
+
+@with_browser
 def test_a_zoom_shows_the_same_part_in_all_charts(written: Path, opened: Open) -> None:
     tab = opened(written)
     see_all(tab)

@@ -69,7 +69,8 @@ function heightOf(lines, log) {
   }
   if (low > high) return {};
   if (log) [low, high] = [Math.log10(low), Math.log10(high)];
-  const room = (high - low) * 0.06 || (log ? 0.1 : Math.abs(high) * 0.06) || 1;
+  const flat = high - low <= 1e-9 * Math.abs(high); // smoothing leaves rounding errors in a constant
+  const room = flat ? (log ? 0.1 : Math.abs(high) * 0.06 || 1) : (high - low) * 0.06;
   return { range: [low - room, high + room] };
 }
 
