@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from einops import reduce
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
@@ -15,6 +18,38 @@ from vqgan.quantizers.quantizer import count_codes, perplexity
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
+MOST_RANKS = 128  # of a codebook's codes, whose shares are recorded
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What was measured on validation clips, on the CPU."""
+
+    metrics: dict[str, float]  # by their names in the panel `validation/`
+    counts: Int[Tensor, "codes"]  # how often each code was chosen
+    psnr_of_clips: Float[Tensor, "batch"]  # dB, means over the frames of each clip
+
+    def extremes(self, most: int) -> tuple[list[int], list[int]]:
+        """The numbers of at most so many clips with the lowest and the highest PSNR, the most extreme ones first."""
+        order: list[int] = self.psnr_of_clips.argsort(stable=True).tolist()
+        return order[:most], order[::-1][:most]
+
+    def code_use(self) -> dict[str, Any]:
+        """How codes were used, as it is recorded.
+
+        Returns:
+            `codebook_size`; `dead`, the codes that were never chosen; `perplexity`; and `shares`: of all choices,
+            those of the most used code, the second …, the least used one, at evenly spaced ranks if there are many.
+        """
+        size = len(self.counts)
+        ranks = torch.linspace(0, size - 1, min(size, MOST_RANKS), dtype=torch.float64).round().long()
+        shares = self.counts.sort(descending=True).values[ranks] / self.counts.sum()
+        return {
+            "codebook_size": size,
+            "dead": int((self.counts == 0).sum()),
+            "perplexity": self.metrics["validation/perplexity"],
+            "shares": [float(f"{share:.5g}") for share in shares.tolist()],
+        }
 
 
 def psnr(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
@@ -73,11 +108,11 @@ def flicker(clips: Clips, reconstructions: Clips) -> Float[Tensor, "batch"]:
 
 
 @torch.no_grad()
-def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> dict[str, float]:
+def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> Evaluation:
     """Measure reconstructions of clips; changes no state.
 
     Returns:
-        What `measure` finds as `validation/psnr` …, all means over frames; `validation/perplexity` and
+        As metrics what `measure` finds, as `validation/psnr` …, all means over frames; `validation/perplexity` and
         `validation/usage` of the codebook over all clips together.
     """
     was_training = autoencoder.training
@@ -92,10 +127,11 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
             per_frame.setdefault(name, []).append(values)
         counts += count_codes(output.indices, len(counts))
     autoencoder.train(was_training)
-    result = {f"validation/{name}": float(torch.cat(values).mean()) for name, values in per_frame.items()}
-    result["validation/perplexity"] = float(perplexity(counts))
-    result["validation/usage"] = float((counts > 0).float().mean())
-    return result
+    metrics = {f"validation/{name}": float(torch.cat(values).mean()) for name, values in per_frame.items()}
+    metrics["validation/perplexity"] = float(perplexity(counts))
+    metrics["validation/usage"] = float((counts > 0).float().mean())
+    psnr_of_clips = reduce(torch.cat(per_frame["psnr"]).cpu(), "(clip time) -> clip", "mean", clip=len(clips))
+    return Evaluation(metrics, counts.cpu(), psnr_of_clips)
 
 
 @torch.no_grad()

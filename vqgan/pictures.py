@@ -31,9 +31,7 @@ def write_pictures(
     Raises:
         StorageError: they cannot be written.
     """
-    rows = rearrange([originals, reconstructions], "row b t h w c -> t (row h) (b w) c").numpy()
-    factor = max(1, SCALE_UP_TO // originals.shape[2])
-    rows = rows.repeat(factor, axis=1).repeat(factor, axis=2)
+    rows = _two_rows(originals, reconstructions)
     files = {"reconstructions/frames": folder / f"step-{step:08d}.png"}
     with storing(folder):
         folder.mkdir(exist_ok=True)
@@ -43,6 +41,30 @@ def write_pictures(
             there_and_back = np.concatenate([rows, rows[-2:0:-1]])  # a few frames are over too soon
             write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (3, 1, 1, 1))), CLIP_FPS)
     return files
+
+
+def write_middle_frames(
+    file: Path,
+    originals: UInt8[Tensor, "batch time height width rgb"],
+    reconstructions: UInt8[Tensor, "batch time height width rgb"],
+) -> None:
+    """Write a picture of the middle frame of each clip, laid out as those of `write_pictures`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = _two_rows(originals, reconstructions)
+    with storing(file):
+        Image.fromarray(rows[len(rows) // 2]).save(file)
+
+
+def _two_rows(
+    originals: UInt8[Tensor, "batch time height width rgb"],
+    reconstructions: UInt8[Tensor, "batch time height width rgb"],
+) -> UInt8[np.ndarray, "time two_rows all_columns 3"]:
+    rows = rearrange([originals, reconstructions], "row b t h w c -> t (row h) (b w) c").numpy()
+    factor = max(1, SCALE_UP_TO // originals.shape[2])
+    return rows.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def _even(frames: UInt8[np.ndarray, "time h w 3"]) -> UInt8[np.ndarray, "time h2 w2 3"]:

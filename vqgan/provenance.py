@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import vqgan
 from vqgan.errors import ConfigError
+from vqgan.run_folder import replace_text
 
 PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit of a result
 # Keys of the config that no weight depends on. Where the data lie is one: what they are is compared by itself.
@@ -78,6 +81,17 @@ def environment(device: torch.device) -> dict[str, str]:
         "threads (OMP_NUM_THREADS)": str(torch.get_num_threads()),
         "processes": os.environ.get("WORLD_SIZE", "1"),
     }
+
+
+def write_environment(file: Path, environment: Mapping[str, str]) -> None:
+    """Write down, for a person to read, what a run depends on, with the platform and how torch was built.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    gpu = torch.version.cuda or torch.version.hip
+    build = f"{torch.__version__}, {f'for CUDA or ROCm {gpu}' if gpu else 'for CPUs'}"
+    replace_text(file, json.dumps({**environment, "torch build": build, "platform": platform.platform()}, indent=1))
 
 
 def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

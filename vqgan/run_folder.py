@@ -174,7 +174,9 @@ def replace_text(file: Path, text: str) -> None:
     aside = file.with_name(f".{file.name}")
     try:
         with storing(file):
-            aside.write_text(text, encoding="utf-8")
+            aside.unlink(missing_ok=True)  # a link there, in a folder from elsewhere, would lead to another file
+            with aside.open("x", encoding="utf-8") as new:
+                new.write(text)
             aside.replace(file)
     except StorageError:
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ from vqgan.history import Setup
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.provenance import make_provenance
-from vqgan.report import speed, write_report
+from vqgan.report import LiveReport, speed, write_report
 from vqgan.run_folder import RunFolder
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
@@ -77,7 +77,7 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
-    training, validation = data.datasets(bad_files)
+    training, held_out = data.datasets(bad_files)
 
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
     autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
@@ -85,8 +85,8 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     discriminator, discriminator_optimizer = make_discriminator(config, loss)
     if config.init_from is not None:
         load_weights(str(config.init_from), autoencoder, discriminator)
-    clips = read_evenly(validation, data.validation_clips, bad_files, data.workers, data.limits)
-    frames_per_step = settings.accumulate * data.batch_size * clips.shape[1]
+    validation = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
+    frames_per_step = settings.accumulate * data.batch_size * validation.clips.shape[1]
     return Trainer(
         settings=settings,
         autoencoder=autoencoder,
@@ -96,7 +96,8 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         discriminator_optimizer=discriminator_optimizer,
         schedule=schedule,
         loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits),
-        validation=clips,
+        validation=validation.clips,
+        validation_sources=validation.sources,
         loggers=make_loggers(config, folder),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
@@ -104,6 +105,7 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         provenance=make_provenance(
             public_values(config), find_device(settings.device), data.fingerprint, config.allow_other_data
         ),
+        report=LiveReport(folder),
         folder=folder,
         seed=config.seed,
     )

@@ -31,12 +31,14 @@ from vqgan.device import (
     tune,
 )  # fmt: skip
 from vqgan.errors import DivergedError, StoppedError, storing
-from vqgan.evaluation import evaluate, reconstruct
+from vqgan.evaluation import Evaluation, evaluate, reconstruct
 from vqgan.frames import to_clips, to_frames
-from vqgan.loggers import Loggers
+from vqgan.loggers import Loggers, Rows
 from vqgan.losses import Loss, VQGANLoss
-from vqgan.pictures import write_pictures
-from vqgan.provenance import Provenance
+from vqgan.pictures import write_middle_frames, write_pictures
+from vqgan.provenance import Provenance, write_environment
+from vqgan.report import LiveReport
+from vqgan.run_folder import replace_text
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
 from vqgan.signals import StopRequested, StopSignals
@@ -46,6 +48,7 @@ from vqgan.terminal import Clock, Progress
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
 SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
+EXTREMES = 4  # validation clips that are shown as the worst, and as the best
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,9 +65,11 @@ class Trainer:
         schedule: the factor of both learning rates.
         loader: the training batches.
         validation: clips to validate on, uint8 (batch, time, height, width, rgb).
+        validation_sources: the file of each of them.
         loggers: what takes the numbers.
         advisor: what reads them for signs of trouble.
         provenance: software, hardware, data and config, kept with each checkpoint.
+        report: the page that shows the run as it goes.
         folder: of the run.
         seed: of every random choice.
     """
@@ -78,9 +83,11 @@ class Trainer:
     schedule: Schedule
     loader: Loader
     validation: Tensor
+    validation_sources: Sequence[str]
     loggers: Loggers
     advisor: Advisor
     provenance: Provenance
+    report: LiveReport
     folder: Path
     seed: int
 
@@ -94,6 +101,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
+        self.code_use = Rows(self.folder / "codebook.jsonl")
         self.hardware = find_device(self.settings.device)
         tune(self.hardware)
         for network in (self.autoencoder, self.discriminator, self.loss):
@@ -116,10 +124,11 @@ class Trainer:
             StorageError: a file cannot be written, or memory ran out; the newest checkpoint is good.
         """
         self._resume()
+        write_environment(self.folder / "environment.json", self.provenance.environment)
         with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress, self._saving():
             try:
                 self._train(stop, progress)
-                self.last_validation = self.last_validation or self._validation_row()  # of a run that was done before
+                self.last_validation = self.last_validation or self._evaluate().metrics  # of a run that was done before
             except StopRequested as signal:
                 self._settle()
                 self._save(None)
@@ -233,16 +242,18 @@ class Trainer:
         """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
         values = [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()]
         numbers = torch.stack(values).tolist() if values else []  # at once: each reading waits for the device
-        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers))}
+        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers)), "code_use": self.code_use.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.shown, self.latest = state["shown"], dict(state["latest"])
+        self.code_use.load_state_dict(state.get("code_use", {}))
 
     def _resume(self) -> None:
         self.done = self.checkpoints.load_latest(**self.state())
         if self.shown < 0:
             self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
+            self.code_use.load_state_dict({})
         else:
             self.saved = self.done
         if self.done >= self.settings.steps:
@@ -257,7 +268,7 @@ class Trainer:
         Raises:
             StopRequested: a signal came, and there are steps left.
         """
-        score = None
+        evaluation, score = None, None
         self.checkpoints.finish(wait=False)
         if self._is_look_due():
             self._settle()
@@ -266,8 +277,9 @@ class Trainer:
             files: dict[str, Path] = {}
             if self._is_due(self.settings.evaluate_every):
                 with stop.at_once():  # it changes nothing, and comes again when the run goes on
-                    row |= self._validation_row()
-                    files = self._pictures()
+                    evaluation = self._evaluate()
+                    files = self._pictures(evaluation)
+                row |= evaluation.metrics
                 score = row["validation/psnr"]
             if row:
                 self._refuse_nonfinite(row)
@@ -276,12 +288,16 @@ class Trainer:
                 for advice in self.advisor.look(self.done, row):
                     progress.advise(advice)
                     self.loggers.advise(advice)
+            if evaluation is not None:
+                self.code_use.append({"step": self.done, **evaluation.code_use()})
             self.shown = self.done
             if score is not None:
                 self.checkpoints.finish()  # else the best so far is not known
             improved = score is not None and score > self.checkpoints.best_score()
             if self.done and (improved or self._is_due(self.settings.checkpoint_every)):
                 self._save(score)
+            if evaluation is not None:
+                self.report.update()
             if row:
                 clock.restart()
         if self.done < self.settings.steps:
@@ -359,18 +375,34 @@ class Trainer:
                 row[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
         return row
 
-    def _validation_row(self) -> dict[str, float]:
+    def _evaluate(self) -> Evaluation:
         with self.autocast():
-            row = evaluate(self.autoencoder, self.validation, self.loader.batch_size, self.loss.perceptual)
-        self.last_validation = row
-        return row
+            evaluation = evaluate(self.autoencoder, self.validation, self.loader.batch_size, self.loss.perceptual)
+        self.last_validation = evaluation.metrics
+        return evaluation
 
-    def _pictures(self) -> dict[str, Path]:
+    def _pictures(self, evaluation: Evaluation) -> dict[str, Path]:
         shown = self.validation[:: -(-len(self.validation) // self.settings.pictures)]  # from all of the data
         with self.autocast():
             reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
         folder = self.folder / "reconstructions"
-        return write_pictures(folder, self.done, shown, to_clips(reconstructions, shown.shape[1]))
+        files = write_pictures(folder, self.done, shown, to_clips(reconstructions, shown.shape[1]))
+        self._show_extremes(folder, evaluation)  # for the report alone: the names of files may not leave the machine
+        return files
+
+    def _show_extremes(self, folder: Path, evaluation: Evaluation) -> None:
+        middle = self.validation.shape[1] // 2
+        ranking: dict[str, Any] = {"step": self.done}
+        for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
+            shown = self.validation[numbers, middle : middle + 1]
+            with self.autocast():
+                reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
+            write_middle_frames(folder / f"{name}.png", shown, to_clips(reconstructions, 1))
+            ranking[name] = [
+                {"clip": n, "source": self.validation_sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
+                for n in numbers
+            ]
+        replace_text(folder / "ranking.json", json.dumps(ranking))
 
     def _refuse_nonfinite(self, values: Any) -> None:
         broken = nonfinite(values)

@@ -86,6 +86,11 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "time" and not k.startswith("speed/")} for row in found]
 
 
+def code_use(folder: Path) -> str:
+    """The rows of `codebook.jsonl`."""
+    return (folder / "codebook.jsonl").read_text()
+
+
 def saved_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints that are there."""
     return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import Compose
-from tests.faults.runs import digest, finish, rows, saved_steps, start, train, unfinished
+from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.checkpoint import Checkpoints, read
 from vqgan.data import Loader
 from vqgan.errors import ConfigError
@@ -115,6 +116,7 @@ def is_good(path: Path) -> bool:
 def assert_as_undisturbed(folder: Path, undisturbed: Path) -> None:
     assert digest(folder) == digest(undisturbed)
     assert rows(folder) == rows(undisturbed)
+    assert code_use(folder) == code_use(undisturbed)
     assert unfinished(folder) == []
 
 
@@ -335,3 +337,4 @@ def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     run(composed("trainer.steps=2", "trainer.log_every=1"))
     assert "stopped before its first checkpoint: it begins again at step 0" in capsys.readouterr().out
     assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
+    assert [json.loads(row)["step"] for row in code_use(tmp_path / "run").splitlines()] == [0, 2]

@@ -225,7 +225,7 @@ def test_a_resumed_run_leaves_out_the_same_file_from_the_same_clip_on(tmp_path: 
 def test_a_validation_clip_that_ends_its_worker_is_left_out(tmp_path: Path, trap: Any) -> None:
     bad_files = ledger(tmp_path)
     with pytest.warns(UserWarning, match="Reading goes on"):
-        clips = read_evenly(Trapped({3: trap}), CLIPS, bad_files, 2, IMPATIENT)
+        clips = read_evenly(Trapped({3: trap}), CLIPS, bad_files, 2, IMPATIENT).clips
     assert clips[:, 0, 0, 0, 0].tolist() == [n for n in range(CLIPS) if n != 3]
     assert list(bad_files.reasons) == ["clip3"]
 

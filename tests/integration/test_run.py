@@ -18,5 +18,10 @@ def test_a_run_leaves_the_promised_folder(composed: Compose, tmp_path: Path) -> 
     run(composed("trainer.log_every=1", "loss.discriminator_start=1"), ["seed=0"])
     folder = tmp_path / "run"
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert names == {"config.yaml", "overrides.yaml", "checkpoints", "metrics.jsonl", "reconstructions", "report.html"}
+    assert names == {
+        "config.yaml", "overrides.yaml", "checkpoints", "metrics.jsonl", "codebook.jsonl", "reconstructions",
+        "environment.json", "report.html",
+    }  # fmt: skip
+    pictures = {path.name for path in (folder / "reconstructions").iterdir()}
+    assert pictures == {"step-00000000.png", "step-00000003.png", "worst.png", "best.png", "ranking.json"}
     assert [row["step"] for row in rows(folder)] == [0, 1, 2, 3]

@@ -177,13 +177,16 @@ def test_reading_leaks_no_file_descriptor(video_clips: VideoFolder, ledger: BadF
 
 @pytest.mark.parametrize(("most", "expected"), [(1, [0]), (2, [0, 10]), (3, [0, 5, 10]), (50, list(range(CLIPS)))])
 def test_validation_clips_are_evenly_spread(most: int, expected: list[int], ledger: BadFiles) -> None:
-    clips = read_evenly(Numbered(), most, ledger, 0, LIMITS)
-    assert numbers([clips]) == expected
-    assert clips[:, 0, 0, 1].max() == 0
+    validation = read_evenly(Numbered(), most, ledger, 0, LIMITS)
+    assert numbers([validation.clips]) == expected
+    assert validation.sources == [f"clip{n}" for n in expected]
+    assert validation.clips[:, 0, 0, 1].max() == 0
 
 
 def test_unreadable_validation_clips_are_left_out_and_reported(ledger: BadFiles) -> None:
-    assert numbers([read_evenly(Numbered(frozenset({0, 5})), 3, ledger, 0, LIMITS)]) == [10]
+    validation = read_evenly(Numbered(frozenset({0, 5})), 3, ledger, 0, LIMITS)
+    assert numbers([validation.clips]) == [10]
+    assert validation.sources == ["clip10"]
     assert set(ledger.reasons) == {"clip0", "clip5"}
     with pytest.raises(DataError, match=r"None of the 2 validation clips can be read \(3 damaged\)"):
         read_evenly(Numbered(frozenset(range(CLIPS))), 2, ledger, 0, LIMITS)

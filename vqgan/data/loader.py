@@ -47,6 +47,14 @@ class Batch:
         return Batch(self.clips if self.clips is None else self.clips.pin_memory(), self.sources, self.failures)
 
 
+@dataclass
+class ValidationClips:
+    """What is validated on."""
+
+    clips: UInt8[Tensor, "batch time height width rgb"]
+    sources: list[str]  # the file of each clip
+
+
 class Loader:
     """Draws training batches.
 
@@ -141,19 +149,17 @@ class Sequence(Dataset[Sample]):
         return Sample(None, {}, failures)
 
 
-def read_evenly(
-    dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits
-) -> UInt8[Tensor, "batch time height width rgb"]:
+def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits) -> ValidationClips:
     """At most `most` clips, evenly spread over the data set; those that cannot be read are written down and left out.
 
     Raises:
         DataError: none can be read.
     """
     with closing(stream_evenly(dataset, most, bad_files, workers, limits)) as stream:
-        clips = [clip for _, clip in stream]
+        clips = dict(stream)
     if not clips:
         raise none_readable(len(spread(len(dataset), most)), bad_files)
-    return torch.stack(clips)
+    return ValidationClips(torch.stack(list(clips.values())), [str(dataset.path(index)) for index in clips])
 
 
 def stream_evenly(

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, always written: one row per logged step; `advice.jsonl`: one row per warning, if there is one."""
+"""Files of rows that a resumed run continues: `metrics.jsonl`, always written, and `advice.jsonl`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,33 @@ from vqgan.errors import storing
 from vqgan.loggers.logger import Logger
 
 
+class Rows:
+    """A file with a row of JSON per line, which goes back with its run to a checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one row.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with storing(self.file), self.file.open("a") as rows:
+            rows.write(json.dumps(row) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the file is."""
+        return {"bytes": self.file.stat().st_size if self.file.exists() else 0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop rows that were written after the checkpoint: those steps come again. Without one, drop all."""
+        length = state.get("bytes", 0)
+        if self.file.exists() and self.file.stat().st_size > length:
+            with storing(self.file):
+                os.truncate(self.file, length)
+
+
 class JsonLines(Logger):
     """Appends a row `{"step", "time", every scalar}` per logged step, and `{"step", "name", "text"}` per advice.
 
@@ -22,32 +49,21 @@ class JsonLines(Logger):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.file, self.advice_file = folder / "metrics.jsonl", folder / "advice.jsonl"
+        self.metrics, self.advice = Rows(folder / "metrics.jsonl"), Rows(folder / "advice.jsonl")
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
         """Append one row."""
-        _append(self.file, {"step": step, "time": round(time.time(), 3), **scalars})
+        self.metrics.append({"step": step, "time": round(time.time(), 3), **scalars})
 
     def advise(self, advice: Advice) -> None:
         """Append one row."""
-        _append(self.advice_file, asdict(advice))
+        self.advice.append(asdict(advice))
 
     def state_dict(self) -> dict[str, Any]:
         """How long the files are."""
-        return {"bytes": _size(self.file), "advice_bytes": _size(self.advice_file)}
+        return {"metrics": self.metrics.state_dict(), "advice": self.advice.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Drop rows that were written after the checkpoint: those steps come again. Without one, drop all."""
-        for file, length in ((self.file, state.get("bytes", 0)), (self.advice_file, state.get("advice_bytes", 0))):
-            if _size(file) > length:
-                with storing(file):
-                    os.truncate(file, length)
-
-
-def _append(file: Path, row: Mapping[str, Any]) -> None:
-    with storing(file), file.open("a") as rows:
-        rows.write(json.dumps(row) + "\n")
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
+        """Drop rows that were written after the checkpoint."""
+        self.metrics.load_state_dict(state.get("metrics", {}))
+        self.advice.load_state_dict(state.get("advice", {}))

@@ -1,0 +1,75 @@
+"""Write the page of a run, or one page of several runs over each other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vqgan.errors import ConfigError
+from vqgan.report import is_run, page, write_report
+from vqgan.run_folder import replace_text
+
+MOST_RUNS = 40  # in one page; it would be slow and its lines could not be told apart
+
+
+def main() -> None:
+    """`vqgan report RUN... [--out FILE]`."""
+    parser = argparse.ArgumentParser(
+        prog="vqgan report",
+        description=f"{__doc__} It opens in any browser, without a network.",
+        epilog="example: vqgan report runs/vqgan/2026-01-31_12-00-00 runs/vqgan/2026-02-01_09-30-00 --out both.html",
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="a run folder, or a folder that holds some, as a multirun's"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="file to write; else report.html, in the run or for several runs here"
+    )
+    arguments = parser.parse_args()
+    print(report(arguments.runs, arguments.out))
+
+
+def report(folders: Sequence[Path], out: Path | None) -> Path:
+    """Write the page of all runs in some folders.
+
+    Args:
+        folders: run folders, and folders that hold some.
+        out: the file to write; by default `report.html`, in the run folder for one run, else in the current folder.
+
+    Raises:
+        ConfigError: a folder holds no run.
+        StorageError: the file cannot be written.
+    """
+    runs = list({run.resolve(): run for folder in folders for run in runs_in(folder)}.values())
+    if len(runs) > MOST_RUNS:
+        raise ConfigError(f"There are {len(runs)} runs, and one page shows at most {MOST_RUNS}. Name fewer folders.")
+    if len(runs) == 1 and out is None:
+        written = write_report(runs[0], running=None)
+        assert written is not None
+        return written
+    target = out or Path("report.html")
+    replace_text(target, page(runs))
+    return target
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run that a folder is, or all runs below it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [folder] if is_run(folder) else sorted(_below(folder))
+    if not found:
+        raise ConfigError(f"{folder} is no run folder and holds none: there is no metrics.jsonl.")
+    return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path, subfolders, _ in os.walk(folder):
+        if is_run(Path(path)):
+            subfolders.clear()
+            yield Path(path)
+        else:
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
