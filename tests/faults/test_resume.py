@@ -324,6 +324,17 @@ def test_the_same_data_elsewhere_is_the_same_data(composed: Compose, tmp_path: P
     run(composed(*values, f"data.root={tmp_path / 'there'}", "trainer.steps=2"))
 
 
+def test_rows_from_after_the_checkpoint_are_written_once(composed: Compose, tmp_path: Path) -> None:
+    values = ["trainer.log_every=1", "trainer.evaluate_every=1"]
+    run(composed("trainer.steps=1", *values))
+    for name in ("metrics.jsonl", "codebook.jsonl"):
+        with (tmp_path / "run" / name).open("a") as file:
+            file.write('{"step": 2}\n{"st')  # what a kill has left
+    run(composed("trainer.steps=2", *values))
+    assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
+    assert [json.loads(row)["step"] for row in code_use(tmp_path / "run").splitlines()] == [0, 1, 2]
+
+
 def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
