@@ -62,7 +62,7 @@ def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None
     logger.log(1, {"train/total": 0.5}, {})
     state = logger.state_dict()
     logger.log(2, {"train/total": 0.4}, {})
-    with logger.rows.file.open("a") as file:
+    with logger.metrics.file.open("a") as file:
         file.write('{"step": 3, "tra')  # killed while writing
     again = JsonLines(tmp_path)
     again.load_state_dict(state)
