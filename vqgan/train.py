@@ -31,6 +31,7 @@ from vqgan.settings import Settings
 from vqgan.terminal import table
 from vqgan.tokenizer import load_weights
 from vqgan.trainer import Trainer
+from vqgan.validation import Validation
 
 
 def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
@@ -85,8 +86,8 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     discriminator, discriminator_optimizer = make_discriminator(config, loss)
     if config.init_from is not None:
         load_weights(str(config.init_from), autoencoder, discriminator)
-    validation = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
-    frames_per_step = settings.accumulate * data.batch_size * validation.clips.shape[1]
+    still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
+    frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
     return Trainer(
         settings=settings,
         autoencoder=autoencoder,
@@ -96,8 +97,14 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         discriminator_optimizer=discriminator_optimizer,
         schedule=schedule,
         loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits),
-        validation=validation.clips,
-        validation_sources=validation.sources,
+        validation=Validation(
+            clips=still.clips,
+            sources=still.sources,
+            batch_size=data.batch_size,
+            perceptual=loss.perceptual,
+            pictures=settings.pictures,
+            folder=folder,
+        ),
         loggers=make_loggers(config, folder),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
@@ -158,7 +165,7 @@ def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{bad_files.total} files{bad}"),
-        ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation)} to validate on"),
+        ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation.clips)} to validate on"),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{trainer.hardware}, {trainer.settings.precision}"),
     ]

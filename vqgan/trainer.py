@@ -31,24 +31,22 @@ from vqgan.device import (
     tune,
 )  # fmt: skip
 from vqgan.errors import DivergedError, StoppedError, storing
-from vqgan.evaluation import Evaluation, evaluate, reconstruct
-from vqgan.frames import to_clips, to_frames
-from vqgan.loggers import Loggers, Rows
+from vqgan.evaluation import Evaluation
+from vqgan.frames import to_frames
+from vqgan.loggers import Loggers
 from vqgan.losses import Loss, VQGANLoss
-from vqgan.pictures import write_middle_frames, write_pictures
 from vqgan.provenance import Provenance, write_environment
 from vqgan.report import LiveReport
-from vqgan.run_folder import replace_text
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
 from vqgan.signals import StopRequested, StopSignals
 from vqgan.skipping import Buffers, Outcome, SkippedSteps, gradient_norm, nonfinite, step_if
 from vqgan.terminal import Clock, Progress
+from vqgan.validation import Validation
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
 SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
-EXTREMES = 4  # validation clips that are shown as the worst, and as the best
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,8 +62,7 @@ class Trainer:
         discriminator_optimizer: of the discriminator's.
         schedule: the factor of both learning rates.
         loader: the training batches.
-        validation: clips to validate on, uint8 (batch, time, height, width, rgb).
-        validation_sources: the file of each of them.
+        validation: what is measured and shown at each evaluation.
         loggers: what takes the numbers.
         advisor: what reads them for signs of trouble.
         provenance: software, hardware, data and config, kept with each checkpoint.
@@ -82,8 +79,7 @@ class Trainer:
     discriminator_optimizer: Optimizer | None
     schedule: Schedule
     loader: Loader
-    validation: Tensor
-    validation_sources: Sequence[str]
+    validation: Validation
     loggers: Loggers
     advisor: Advisor
     provenance: Provenance
@@ -101,7 +97,6 @@ class Trainer:
     def __post_init__(self) -> None:
         self.skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
-        self.code_use = Rows(self.folder / "codebook.jsonl")
         self.hardware = find_device(self.settings.device)
         tune(self.hardware)
         for network in (self.autoencoder, self.discriminator, self.loss):
@@ -139,7 +134,7 @@ class Trainer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise out_of_memory(self.hardware, self.validation.shape, self.loader.batch_size) from error
+                raise out_of_memory(self.hardware, self.validation.clips.shape, self.loader.batch_size) from error
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:
         clock = Clock()
@@ -228,6 +223,7 @@ class Trainer:
             "skipped": self.skipped,
             "loader": self.loader,
             "loggers": self.loggers,
+            "validation": self.validation,
             "advice": self.advisor,
         }
         if self.discriminator is not None and self.discriminator_optimizer is not None:
@@ -242,18 +238,17 @@ class Trainer:
         """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
         values = [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()]
         numbers = torch.stack(values).tolist() if values else []  # at once: each reading waits for the device
-        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers)), "code_use": self.code_use.state_dict()}
+        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.shown, self.latest = state["shown"], dict(state["latest"])
-        self.code_use.load_state_dict(state.get("code_use", {}))
 
     def _resume(self) -> None:
         self.done = self.checkpoints.load_latest(**self.state())
         if self.shown < 0:
             self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
-            self.code_use.load_state_dict({})
+            self.validation.load_state_dict({})
         else:
             self.saved = self.done
         if self.done >= self.settings.steps:
@@ -278,7 +273,8 @@ class Trainer:
             if self._is_due(self.settings.evaluate_every):
                 with stop.at_once():  # it changes nothing, and comes again when the run goes on
                     evaluation = self._evaluate()
-                    files = self._pictures(evaluation)
+                    with self.autocast():
+                        files = self.validation.show(self.autoencoder, self.done, evaluation)
                 row |= evaluation.metrics
                 score = row["validation/psnr"]
             if row:
@@ -289,7 +285,7 @@ class Trainer:
                     progress.advise(advice)
                     self.loggers.advise(advice)
             if evaluation is not None:
-                self.code_use.append({"step": self.done, **evaluation.code_use()})
+                self.validation.record(self.done, evaluation)
             self.shown = self.done
             if score is not None:
                 self.checkpoints.finish()  # else the best so far is not known
@@ -377,32 +373,9 @@ class Trainer:
 
     def _evaluate(self) -> Evaluation:
         with self.autocast():
-            evaluation = evaluate(self.autoencoder, self.validation, self.loader.batch_size, self.loss.perceptual)
+            evaluation = self.validation.measure(self.autoencoder)
         self.last_validation = evaluation.metrics
         return evaluation
-
-    def _pictures(self, evaluation: Evaluation) -> dict[str, Path]:
-        shown = self.validation[:: -(-len(self.validation) // self.settings.pictures)]  # from all of the data
-        with self.autocast():
-            reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
-        folder = self.folder / "reconstructions"
-        files = write_pictures(folder, self.done, shown, to_clips(reconstructions, shown.shape[1]))
-        self._show_extremes(folder, evaluation)  # for the report alone: the names of files may not leave the machine
-        return files
-
-    def _show_extremes(self, folder: Path, evaluation: Evaluation) -> None:
-        middle = self.validation.shape[1] // 2
-        ranking: dict[str, Any] = {"step": self.done}
-        for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
-            shown = self.validation[numbers, middle : middle + 1]
-            with self.autocast():
-                reconstructions = reconstruct(self.autoencoder, shown, self.loader.batch_size)
-            write_middle_frames(folder / f"{name}.png", shown, to_clips(reconstructions, 1))
-            ranking[name] = [
-                {"clip": n, "source": self.validation_sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
-                for n in numbers
-            ]
-        replace_text(folder / "ranking.json", json.dumps(ranking))
 
     def _refuse_nonfinite(self, values: Any) -> None:
         broken = nonfinite(values)

@@ -32,7 +32,7 @@ if place == "imports":
                 wait()
     sys.meta_path.insert(0, Slow())
 else:
-    from vqgan import checkpoint, evaluation, trainer, train as wiring
+    from vqgan import checkpoint, trainer, validation, train as wiring
     from vqgan.data import loader, folder
     def before(owner, name, act, count=1):
         original, calls = getattr(owner, name), []
@@ -43,7 +43,7 @@ else:
             return original(*arguments, **values)
         setattr(owner, name, wrapped)
     if place == "scan":
-        before(folder.Folder, "_files", wait)
+        before(folder, "find_files", wait)
     elif place == "building":
         before(wiring, "make_discriminator", wait)
     elif place == "step":
@@ -51,9 +51,9 @@ else:
     elif place == "update":
         before(trainer.Trainer, "update_autoencoder", briefly, stop_at)
     elif place == "validation":
-        before(trainer, "evaluate", wait, 2)
+        before(validation, "evaluate", wait, 2)
     elif place == "pictures":
-        before(trainer, "write_pictures", wait, 2)
+        before(validation, "write_pictures", wait, 2)
     elif place == "save":
         before(checkpoint.Checkpoints, "_publish", briefly)
     elif place == "data":

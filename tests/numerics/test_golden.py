@@ -76,8 +76,8 @@ class Golden:
             autoencoder=self.autoencoder, discriminator=self.discriminator, loss=loss,
             autoencoder_optimizer=torch.optim.Adam(self.autoencoder.parameters(), **adam),
             discriminator_optimizer=torch.optim.Adam(self.discriminator.parameters(), **adam),
-            schedule=Constant(0), loader=None, validation=torch.empty(0), loggers=None, provenance=None, advisor=None,
-            validation_sources=(), report=None,
+            schedule=Constant(0), loader=None, validation=None, loggers=None, provenance=None, advisor=None,
+            report=None,
             folder=folder, seed=0,
             settings=Settings(
                 steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,

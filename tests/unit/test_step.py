@@ -36,7 +36,7 @@ def trainer_of(composed: Compose, tmp_path: Path, *overrides: str) -> Trainer:
 
 
 def clips_of(trainer: Trainer, seed: int = 0) -> Tensor:
-    shape = (2, *trainer.validation.shape[1:])
+    shape = (2, *trainer.validation.clips.shape[1:])
     return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
