@@ -116,6 +116,11 @@ class Tokens(Sequence[TokenVideo]):
         """Of the videos, below the folder that was encoded."""
         return [record.path for record, _ in self.records]
 
+    @property
+    def total(self) -> int:
+        """How many codes there are in all videos."""
+        return sum(math.prod(record.shape) for record, _ in self.records)
+
     def verify(self) -> None:
         """Compare every video's bytes with its checksum.
 

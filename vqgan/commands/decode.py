@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.command_config import command_config
-from vqgan.config import build
-from vqgan.decoding import Decoding
-from vqgan.folder_decoder import FolderDecoder
-from vqgan.tokenizer import load
-from vqgan.tokens import Tokens
+from vqgan.config import conf_dir
 
-EXAMPLES = """examples:
+EPILOG = """\
+examples:
   vqgan decode runs/f16/2026-01-31_12-00-00 tokens --out reconstructions
   vqgan decode tokenizers/f16 tokens --out comparison --side-by-side crf=12
 
-Values and what they mean are in conf/decode.yaml. Sound is not kept.
+Sound is not kept.
+
+values, changed by key=value:
 """
 
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="vqgan decode",
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EPILOG + (conf_dir() / "decode.yaml").read_text(encoding="utf-8"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="the tokenizer that encoded them: a run, an exported one, a hub id")
@@ -33,11 +32,25 @@ def main() -> None:
     parser.add_argument("--out", metavar="VIDEOS", type=Path, required=True, help="folder to write or to go on with")
     parser.add_argument("--side-by-side", action="store_true", help="original and reconstruction, with PSNR per frame")
     parser.add_argument("--videos", metavar="DIR", type=Path, help="where the originals are, if they were moved")
-    parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those of conf/decode.yaml")
+    parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
     arguments = parser.parse_intermixed_args()
-    decoding: Decoding = build(command_config("decode", arguments.values), "")
-    tokens = Tokens(arguments.tokens)
-    originals = arguments.videos or Path(tokens.manifest["videos"])
-    shown = originals if arguments.side_by_side else None
-    said = FolderDecoder(load(arguments.run), decoding, tokens, arguments.out, shown).run()
-    print(f"{said}. They are in {arguments.out}.")
+    decode(arguments.run, arguments.tokens, arguments.out, arguments.side_by_side, arguments.videos, arguments.values)
+
+
+def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Path | None, typed: Sequence[str]) -> None:
+    """Decode, and say what was done.
+
+    Raises:
+        VQGANError: see `FolderDecoder.run`.
+    """
+    from vqgan.command_config import command_config  # here, so that --help need not wait for torch
+    from vqgan.config import build
+    from vqgan.folder_decoder import FolderDecoder
+    from vqgan.tokenizer import load
+    from vqgan.tokens import Tokens
+
+    decoding = build(command_config("decode", typed), "")
+    tokens = Tokens(folder)
+    shown = (originals or Path(tokens.manifest["videos"])) if side_by_side else None
+    said = FolderDecoder(load(run), decoding, tokens, out, shown).run()
+    print(f"{said}. They are in {out}.")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.command_config import command_config
-from vqgan.config import build
-from vqgan.distributed import this_process
-from vqgan.encoding import Encoding
-from vqgan.folder_encoder import FolderEncoder
-from vqgan.tokenizer import load
-from vqgan.tokens import Tokens
+from vqgan.config import conf_dir
 
-EXAMPLES = """examples:
+EPILOG = """\
+examples:
   vqgan encode runs/f16/2026-01-31_12-00-00 videos --out tokens
   vqgan encode tokenizers/f16 videos --out tokens square=true fps=8 batch_frames=64
   torchrun --nproc-per-node=8 --no-python vqgan encode tokenizers/f16 videos --out tokens precision=bf16
 
-Values and what they mean are in conf/encode.yaml. In Python: vqgan.tokens.open("tokens").
+In Python: vqgan.tokens.open("tokens"). docs/tokens.md has the format.
+
+values, changed by key=value:
 """
 
 
@@ -27,20 +25,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="vqgan encode",
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EPILOG + (conf_dir() / "encode.yaml").read_text(encoding="utf-8"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, an exported tokenizer, or the id of one on the hub")
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
     parser.add_argument("--out", metavar="TOKENS", type=Path, required=True, help="folder to write, or to go on with")
-    parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those of conf/encode.yaml")
+    parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
     arguments = parser.parse_intermixed_args()
-    encoding: Encoding = build(command_config("encode", arguments.values), "")
-    said = FolderEncoder(load(arguments.run), encoding, arguments.videos, arguments.out).run()
+    encode(arguments.run, arguments.videos, arguments.out, arguments.values)
+
+
+def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
+    """Encode, and say what was done.
+
+    Raises:
+        VQGANError: see `FolderEncoder.run`.
+    """
+    from vqgan.command_config import command_config  # here, so that --help need not wait for torch
+    from vqgan.config import build
+    from vqgan.distributed import this_process
+    from vqgan.folder_encoder import FolderEncoder
+    from vqgan.tokenizer import load
+    from vqgan.tokens import Tokens
+
+    encoding = build(command_config("encode", typed), "")
+    said = FolderEncoder(load(run), encoding, videos, out).run()
     process = this_process()
     if process.count > 1:
         print(f"process {process.rank}: {said}")
         return
-    tokens = Tokens(arguments.out)
-    codes = sum(record.shape[0] * record.shape[1] * record.shape[2] for record, _ in tokens.records)
-    print(f"{said}. {arguments.out} holds {codes:,} tokens of {len(tokens)} videos.")
+    tokens = Tokens(out)
+    print(f"{said}. {out} holds {tokens.total:,} tokens of {len(tokens)} videos.")
