@@ -92,7 +92,7 @@ def trainer_for(name: str, folder: Path, overrides: list[str]) -> Trainer:
 
 def random_clips(trainer: Trainer) -> Tensor:
     """A batch like the loader's."""
-    time_, height, width = trainer.validation.shape[1:4]
+    time_, height, width = trainer.validation.clips.shape[1:4]
     shape = (trainer.loader.batch_size, time_, height, width, 3)
     clips = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return clips.pin_memory() if trainer.hardware.type == "cuda" else clips

@@ -27,8 +27,8 @@ SICK = {  # by rule: the values that provoke it
         ALONE, "model=vqmodel", "model.quantizer.codebook_size=4096", "trainer.usage_steps=10", "trainer.steps=100",
     ),
     "adversarial_overwhelming": (
-        "trainer.discriminator_every=1", "loss.discriminator_start=30", "loss.discriminator_weight=50",
-        "trainer.steps=140", "trainer.log_every=5",
+        "trainer.discriminator_every=1", "loss.discriminator_start=120", "loss.discriminator_weight=50",
+        "trainer.steps=240", "trainer.log_every=5", "data.batch_size=8",
     ),
     "discriminator_stuck": (*ADVERSARIAL, "discriminator_optimizer.lr=0", "trainer.steps=510"),
     "discriminator_winning": (
@@ -138,9 +138,11 @@ def test_a_resumed_run_is_told_the_same_and_not_again(
 ) -> None:
     """Killed once after advice that no checkpoint knows of, and once after one that it knows and one that it misses."""
     values = (
-        *SMALL, ALONE, "model=vqmodel", "model.quantizer.codebook_size=1024", "trainer.usage_steps=5",
+        *SMALL, ALONE, "model=vqmodel", "model.quantizer.codebook_size=1024", "optimizer.lr=1e-9", "data.batch_size=8",
+        "trainer.usage_steps=5",
         "trainer.log_every=1", "trainer.checkpoint_every=28", "trainer.steps=38",
     )  # fmt: skip
+    monkeypatch.setattr("vqgan.advice.LOW_USAGE", 0.5)  # weights that stand still use a fifth of what could be used
     WAYS["loss of the autoencoder"](monkeypatch, {30}, float("nan"))
     run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
     expected = advice(tmp_path / "whole")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.tokenizers import write_videos
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 TOY = (
     "backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "discriminator=patchgan_small",
@@ -15,6 +17,7 @@ TOY = (
 )  # fmt: skip
 RUNS = {
     "step.py": (["--rounds", "1", *TOY], ["times as fast", "ours, bf16", "perceptual", "outside networks"]),
+    "encode.py": (["VIDEOS", "--resolution", "16", "--rounds", "1"], ["frames/s", "reading alone"]),
     "quantizer.py": (
         ["--latents", "64", "--codes", "16", "2000", "--dimensions", "4", "--rounds", "1"],
         ["MiB beyond", "| 64 | 2000 | 4 |"],
@@ -35,6 +38,8 @@ def test_every_script_is_run_here() -> None:
 @pytest.mark.parametrize("script", RUNS)
 def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     arguments, expected = RUNS[script]
+    if "VIDEOS" in arguments:
+        write_videos(tmp_path / "VIDEOS")
     command = [sys.executable, str(BENCH / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
