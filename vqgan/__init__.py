@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqgan import tokens
-    from vqgan.pretrained import Tokenizer
+    from vqgan.pretrained import Tokenizer, load
     from vqgan.taming import import_taming
-    from vqgan.tokenizer import load
 
 __all__ = ["Tokenizer", "import_taming", "load", "tokens"]
 __version__ = "0.1.0"
 
-_HOME = {"Tokenizer": "vqgan.pretrained", "import_taming": "vqgan.taming", "load": "vqgan.tokenizer"}
+_HOME = {"Tokenizer": "vqgan.pretrained", "import_taming": "vqgan.taming", "load": "vqgan.pretrained"}
 
 
 def __getattr__(name: str) -> Any:

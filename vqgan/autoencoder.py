@@ -32,7 +32,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, backbone: Backbone, quantizer: Quantizer) -> None:
         super().__init__()
-        self.downsampling = backbone.downsampling
+        self.downsampling, self.resolution = backbone.downsampling, backbone.resolution
         self.encoder = Encoder(backbone)
         self.quant_conv = nn.Conv2d(backbone.latent_channels, backbone.latent_dim, 1)
         self.quantizer = quantizer

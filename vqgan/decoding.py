@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from vqgan.autoencoder import Autoencoder
 from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data.video_writer import VideoWriter
 from vqgan.errors import CheckpointError, check, storing
 from vqgan.inference import Work, frames_of
-from vqgan.pretrained import Tokenizer
 from vqgan.tokens import TokenVideo
 
 Frames = UInt8[np.ndarray, "time height width rgb"]
@@ -56,7 +56,7 @@ def decoding_with(values: Mapping[str, Any]) -> Decoding:
     return decoding
 
 
-def decode_video(tokenizer: Tokenizer, decoding: Decoding, work: Work, video: TokenVideo, path: Path) -> None:
+def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: TokenVideo, path: Path) -> None:
     """Write the video that tokens stand for, frame by frame at its times; the file appears when it is complete.
 
     Raises:
@@ -69,7 +69,7 @@ def decode_video(tokenizer: Tokenizer, decoding: Decoding, work: Work, video: To
     write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
 
 
-def reconstructions(tokenizer: Tokenizer, work: Work, video: TokenVideo) -> Iterator[Frames]:
+def reconstructions(tokenizer: Autoencoder, work: Work, video: TokenVideo) -> Iterator[Frames]:
     """The frames that tokens stand for, in the batches in which they were encoded.
 
     Raises:

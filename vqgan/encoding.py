@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 
+from vqgan.autoencoder import Autoencoder
 from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data import Limits
@@ -22,7 +23,6 @@ from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import TIME_ROUNDING
 from vqgan.errors import DataError, check
 from vqgan.inference import Work, codes_of
-from vqgan.pretrained import Tokenizer
 from vqgan.token_records import smallest_type
 from vqgan.tokens import TokenVideo
 
@@ -114,7 +114,7 @@ class Reading:
         return augment(frames, self.resolution, None, random_crop=False, flip=False) if self.square else frames
 
 
-def reading_for(encoding: Encoding, tokenizer: Tokenizer) -> Reading:
+def reading_for(encoding: Encoding, tokenizer: Autoencoder) -> Reading:
     """How videos are read for this tokenizer.
 
     Raises:
@@ -137,7 +137,7 @@ def encoding_with(values: Mapping[str, Any]) -> Encoding:
     return encoding
 
 
-def encode_video(tokenizer: Tokenizer, encoding: Encoding, path: Path) -> TokenVideo:
+def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> TokenVideo:
     """The tokens of one video, in memory.
 
     Raises:

@@ -21,7 +21,7 @@ from vqgan.data.search import find_files
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.errors import ConfigError, DataError
 from vqgan.evaluator import Clip
-from vqgan.pretrained import Tokenizer
+from vqgan.pretrained import Tokenizer, rebuild
 from vqgan.run_folder import load_config
 
 GENERATED = "vqgan.data.SyntheticVideos"  # which would write its videos into a folder of the user's
@@ -71,7 +71,7 @@ def open_subject(source: str) -> Subject:
         trained_on = state.get("provenance", {}).get("data")
     else:
         description, tensors = vqgan.tokenizer.read(source)
-    network = vqgan.tokenizer.rebuild(description, tensors)
+    network = rebuild(description, tensors)
     network.load_state_dict(tensors)
     resolution = int(description["backbone"]["resolution"])
     here = folder if folder.is_dir() else None

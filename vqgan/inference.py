@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from vqgan.autoencoder import Autoencoder
 from vqgan.device import find_device, is_out_of_memory, out_of_memory_at_work, prepare
 from vqgan.frames import to_clips, to_frames
-from vqgan.pretrained import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Work:
     precision: Literal["fp32", "bf16"]
 
 
-def placed(tokenizer: Tokenizer, device: str, local_rank: int) -> Tokenizer:
+def placed(tokenizer: Autoencoder, device: str, local_rank: int) -> Autoencoder:
     """The tokenizer on its device, in evaluation mode; several processes on one machine take one GPU each."""
     found = find_device(device, "device")
     if found.type == "cuda" and device in ("auto", "cuda"):
@@ -36,7 +36,7 @@ def placed(tokenizer: Tokenizer, device: str, local_rank: int) -> Tokenizer:
 
 @torch.no_grad()
 def codes_of(
-    tokenizer: Tokenizer, frames: UInt8[Tensor, "frames height width rgb"], work: Work
+    tokenizer: Autoencoder, frames: UInt8[Tensor, "frames height width rgb"], work: Work
 ) -> Int[Tensor, "frames rows columns"]:
     """The codes of at most `batch_frames` frames, on the device.
 
@@ -50,7 +50,7 @@ def codes_of(
 
 @torch.no_grad()
 def frames_of(
-    tokenizer: Tokenizer, codes: Int[Tensor, "frames rows columns"], work: Work
+    tokenizer: Autoencoder, codes: Int[Tensor, "frames rows columns"], work: Work
 ) -> UInt8[Tensor, "frames height width rgb"]:
     """The frames that at most `batch_frames` frames' codes stand for, on the CPU.
 

@@ -7,10 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
-from vqgan.errors import ConfigError
+from vqgan.config import check_values
+from vqgan.decoding import decode_video, decoding_with
+from vqgan.encoding import encode_video, encoding_with
+from vqgan.errors import CheckpointError, ConfigError
 from vqgan.quantizers import Quantizer
+from vqgan.tokenizer import FORMAT, LONGEST_REASON, compare, quantizer_classes, read, write
 from vqgan.tokens import TokenVideo
 
 try:
@@ -60,7 +67,6 @@ class Tokenizer(Autoencoder, ModelHubMixin):
     def __init__(self, backbone: Backbone, quantizer: Quantizer, description: Mapping[str, Any]) -> None:
         super().__init__(backbone, quantizer)
         self.description = dict(description)
-        self.resolution = backbone.resolution
 
     def encode_video(self, path: str | Path, **values: Any) -> TokenVideo:
         """The tokens of a video file, with the times of its frames.
@@ -73,8 +79,6 @@ class Tokenizer(Autoencoder, ModelHubMixin):
             DataError: it cannot be used.
             ConfigError: there is no such value.
         """
-        from vqgan.encoding import encode_video, encoding_with
-
         return encode_video(self, encoding_with(values), Path(path))
 
     def decode_video(self, video: TokenVideo, path: str | Path, **values: Any) -> None:
@@ -89,9 +93,6 @@ class Tokenizer(Autoencoder, ModelHubMixin):
             StorageError: it cannot be written.
             ConfigError: there is no such value.
         """
-        from vqgan.decoding import decode_video, decoding_with
-        from vqgan.encoding import encoding_with
-
         decode_video(self, decoding_with(values), encoding_with({}).work, video, Path(path))
 
     def sha256(self) -> str:
@@ -104,8 +105,6 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         return digest.hexdigest()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from vqgan.tokenizer import write
-
         b = self.description["backbone"]
         size = self.quantizer.codebook_size
         card = CARD.format(resolution=b["resolution"], codes=b["resolution"] // self.downsampling, codebook_size=size)
@@ -113,6 +112,43 @@ class Tokenizer(Autoencoder, ModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **_: object) -> Tokenizer:
-        from vqgan.tokenizer import load
-
         return load(model_id)
+
+
+def load(source: str | Path) -> Tokenizer:
+    """A trained tokenizer, in evaluation mode on the CPU.
+
+    Args:
+        source: a run folder (its best checkpoint is taken), an exported folder, or the id of a Hugging Face model.
+
+    Raises:
+        CheckpointError: it is damaged, does not fit together, or would need to run code.
+        ConfigError: there is no such thing.
+    """
+    description, state = read(source)
+    network = rebuild(description, state)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
+    """A tokenizer of the described sizes; `state` is only compared, so that no false size takes memory.
+
+    Raises:
+        CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
+    """
+    try:
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']} instead of {FORMAT}")
+        values = dict(description["quantizer"])
+        quantizer = quantizer_classes()[values.pop("class")]
+        check_values(quantizer, values, "quantizer")
+        check_values(Backbone, dict(description["backbone"]), "backbone")
+        backbone = Backbone(**description["backbone"])
+        with torch.device("meta"):
+            expected = Autoencoder(backbone, quantizer(**values)).state_dict()
+        compare(expected, state)
+        return Tokenizer(backbone, quantizer(**values), description)
+    except Exception as error:  # a hostile description can make the constructors fail in any way
+        text = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None

@@ -14,7 +14,8 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.config import build
 from vqgan.errors import CheckpointError, ConfigError, InvalidValueError
-from vqgan.tokenizer import description_of, rebuild
+from vqgan.pretrained import rebuild
+from vqgan.tokenizer import description_of
 
 # The reference's name of each tensor that is called otherwise here.
 RENAMED = {

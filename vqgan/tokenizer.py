@@ -26,11 +26,8 @@ from torch import Tensor, nn
 
 import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
-from vqgan.blocks import Backbone
 from vqgan.checkpoint import Checkpoints
-from vqgan.config import check_values
 from vqgan.errors import CheckpointError, ConfigError, StorageError
-from vqgan.pretrained import Tokenizer
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
@@ -40,22 +37,6 @@ PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # th
 MOST_REFERENCES = 4  # from one value of a config to the next
 LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
-
-
-def load(source: str | Path) -> Tokenizer:
-    """A trained tokenizer, in evaluation mode on the CPU.
-
-    Args:
-        source: a run folder (its best checkpoint is taken), an exported folder, or the id of a Hugging Face model.
-
-    Raises:
-        CheckpointError: it is damaged, does not fit together, or would need to run code.
-        ConfigError: there is no such thing.
-    """
-    description, state = read(source)
-    network = rebuild(description, state)
-    network.load_state_dict(state)
-    return network.eval()
 
 
 def read(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -82,7 +63,7 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
         networks.append(("discriminator", discriminator, critic))
     for name, network, tensors in networks:
         try:
-            _compare(network.state_dict(), tensors)
+            compare(network.state_dict(), tensors)
             network.load_state_dict(tensors)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"init_from={source}: its {name} is not the configuration's. {error}") from None
@@ -136,29 +117,6 @@ def sizes_in(config: DictConfig, section: str) -> dict[str, Any]:
 def description_of(backbone: Mapping[str, Any], quantizer: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The content of `config.json`: sizes, and the name and values of the quantizer."""
     return {"format": FORMAT, "backbone": dict(backbone), "quantizer": {"class": quantizer, **values}}
-
-
-def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
-    """A tokenizer of the described sizes; `state` is only compared, so that no false size takes memory.
-
-    Raises:
-        CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
-    """
-    try:
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']} instead of {FORMAT}")
-        values = dict(description["quantizer"])
-        quantizer = quantizer_classes()[values.pop("class")]
-        check_values(quantizer, values, "quantizer")
-        check_values(Backbone, dict(description["backbone"]), "backbone")
-        backbone = Backbone(**description["backbone"])
-        with torch.device("meta"):
-            expected = Autoencoder(backbone, quantizer(**values)).state_dict()
-        _compare(expected, state)
-        return Tokenizer(backbone, quantizer(**values), description)
-    except Exception as error:  # a hostile description can make the constructors fail in any way
-        text = " ".join(str(error).split())[:LONGEST_REASON]
-        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
 
 
 def quantizer_classes() -> dict[str, type[Quantizer]]:
@@ -239,7 +197,8 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({text}).") from None
 
 
-def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless tensors have the expected names, shapes and types."""
     missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     other = sorted(
         k

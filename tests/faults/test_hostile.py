@@ -47,9 +47,9 @@ from vqgan.blocks import Backbone
 from vqgan.checkpoint import Checkpoints, _with_digest
 from vqgan.config import conf_dir
 from vqgan.errors import VQGANError
+from vqgan.pretrained import rebuild
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
 from vqgan.taming import to_taming
-from vqgan.tokenizer import rebuild
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux' /proc")
 

@@ -46,7 +46,7 @@ def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Pat
     from vqgan.command_config import command_config  # here, so that --help need not wait for torch
     from vqgan.config import build
     from vqgan.folder_decoder import FolderDecoder
-    from vqgan.tokenizer import load
+    from vqgan.pretrained import load
     from vqgan.tokens import Tokens
 
     decoding = build(command_config("decode", typed), "")

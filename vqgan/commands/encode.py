@@ -46,7 +46,7 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
     from vqgan.config import build
     from vqgan.distributed import this_process
     from vqgan.folder_encoder import FolderEncoder
-    from vqgan.tokenizer import load
+    from vqgan.pretrained import load
     from vqgan.tokens import Tokens
 
     encoding = build(command_config("encode", typed), "")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
+from vqgan.pretrained import rebuild
 from vqgan.taming import to_taming
-from vqgan.tokenizer import describe, rebuild, tensors_in, write
+from vqgan.tokenizer import describe, tensors_in, write
 
 LARGEST_METRICS = 2**30  # bytes
 
