@@ -69,7 +69,7 @@ def storing(path: Path, needed: int | None = None) -> Iterator[None]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
         need = "" if needed is None else f" It needs {needed:,} bytes, and"
         raise StorageError(
-            f"{path} cannot be written: {reason}.{need} {_free(path)} Free some space, or choose another run_dir."
+            f"{path} cannot be written: {reason}.{need} {_free(path)} Free some space, or choose another folder."
         ) from error
 
 
@@ -95,6 +95,11 @@ class StoppedError(VQGANError):
     """A signal asked the run to stop; everything is saved."""
 
     exit_code = 143
+
+
+def counted(number: int, what: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def check(holds: bool, key: str, value: object, expected: str) -> None:

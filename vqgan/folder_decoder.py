@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,13 +21,16 @@ from vqgan.data.video_file import scan_video
 from vqgan.decoding import Decoding, Frames, decode_video, reconstructions, write_frames
 from vqgan.distributed import this_process
 from vqgan.encoding import Reading
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import ConfigError, DataError, counted, storing
 from vqgan.evaluation import psnr
 from vqgan.frames import to_frames
 from vqgan.inference import Work, placed
 from vqgan.pretrained import Tokenizer
+from vqgan.run_folder import replace_text
+from vqgan.token_records import COMMON
 from vqgan.tokens import Tokens, TokenVideo
 
+DESCRIPTION = "decoding.json"  # in the folder of the videos
 SMALLEST_SHOWN = 256  # pixels: lower frames are enlarged by a whole factor, so that a person can see them
 
 
@@ -66,6 +70,7 @@ class FolderDecoder:
             DataError: the tokens are damaged, or an original is not what it was.
         """
         process = this_process()
+        self._describe()
         placed(self.tokenizer, self.decoding.device, process.local_rank)
         mine = range(process.rank, len(self.tokens), process.count)
         left = [index for index in mine if not self._target(self.tokens.paths[index]).exists()]
@@ -78,7 +83,30 @@ class FolderDecoder:
                 self._show(video, self.originals / video.path, target)
         already = len(mine) - len(left)
         mean = f", PSNR {np.mean(self.measured):.2f} dB on average over all frames" if self.measured else ""
-        return f"{len(left)} videos decoded{f', {already} were there already' if already else ''}{mean}"
+        return f"{counted(len(left), 'video')} decoded{f', {already} already there' if already else ''}{mean}"
+
+    def _describe(self) -> None:
+        """Write down what the videos are of, or find that those that are there are of the same."""
+        file = self.out / DESCRIPTION
+        kind = {
+            **{key: self.tokens.manifest[key] for key in COMMON},
+            **{key: getattr(self.decoding, key) for key in ("size", "crf", "preset")},
+            "side_by_side": self.originals is not None,
+        }
+        if not file.exists():
+            with storing(self.out):
+                self.out.mkdir(parents=True, exist_ok=True)
+            replace_text(file, json.dumps(kind, indent=1) + "\n")
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"{file} is damaged ({error}). Choose another --out.") from None
+        for key, value in kind.items():
+            if before.get(key) != value:
+                raise ConfigError(
+                    f"{self.out} holds videos of another kind: {key} was {before.get(key)} and is {value}. "
+                    "Choose another --out."
+                )
 
     def _target(self, path: str) -> Path:
         file = self.out / path

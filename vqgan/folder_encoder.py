@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,23 +20,20 @@ from tqdm import tqdm
 from vqgan.data import BadFiles
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.search import find_files, look_into
-from vqgan.data.video_file import VideoFile
+from vqgan.data.video_file import CUT_OFF, VideoFile
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
 from vqgan.encoding import Encoding, Reading, reading_for
-from vqgan.errors import ConfigError, DataError, RunFolderInUseError, storing
+from vqgan.errors import ConfigError, DataError, RunFolderInUseError, counted, storing
 from vqgan.inference import codes_of, placed
 from vqgan.pretrained import Tokenizer
 from vqgan.provenance import environment
 from vqgan.run_folder import replace_text
 from vqgan.shards import ShardWriter
-from vqgan.token_records import FORMAT, MANIFEST, read_manifest, smallest_type
+from vqgan.token_records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
 from vqgan.tokens import Tokens
-
-# What all videos of a token folder must have in common.
-COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
 
 
 @dataclass
@@ -86,15 +83,15 @@ class FolderEncoder:
             found = look_into(
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, self.bad_files
             )
-            if not found and not done:
+            encoded = self._encode(list(found.values())) if found else 0
+            if left and not encoded and not done:
                 raise DataError(
-                    f"None of the {len(mine)} files of {self.root} can be used ({self.bad_files.summary()}). "
-                    f"They are listed in {self.bad_files.file}."
+                    f"None of the {len(mine)} files of {self.root} can be used ({self.bad_files.summary()}). They are "
+                    f"listed in {self.bad_files.file}."
                 )
-            encoded = self._encode(list(found.values()))
         already = len(mine) - len(left)
         bad = f", {len(left) - encoded} cannot be used ({self.bad_files.summary()})" if encoded < len(left) else ""
-        return f"{encoded} videos encoded{f', {already} were there already' if already else ''}{bad}"
+        return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
 
     def _encode(self, videos: list[VideoFile]) -> int:
         streams = _balanced([len(self.reading.positions(video)) for video in videos], max(1, self.encoding.workers))
@@ -105,7 +102,7 @@ class FolderEncoder:
             writers = [stack.enter_context(closing(self._writer(number))) for number in range(len(streams))]
             finished, waiting = 0, None
             for job, writer, clip in self._batches(videos, streams, writers):
-                codes = codes_of(self.tokenizer, clip, self.encoding.work)
+                codes = codes_of(self.tokenizer, clip, self.encoding.work) if len(clip) else None
                 if waiting is not None:  # while the device computes these
                     finished += self._write(*waiting)
                 waiting = videos[job[0]], job[1], writer, codes
@@ -120,33 +117,39 @@ class FolderEncoder:
         """Batches as (video, first frame), where they are written, and their frames; bad videos are left out."""
         assert self.bad_files is not None
         watch = Watch(self.encoding.workers, self.encoding.limits)
-        source = Frames(videos, self.reading, self.encoding.batch_frames, watch)
+        cut_off = {n for n, v in enumerate(videos) if self.bad_files.reasons.get(str(v.path), "").startswith(CUT_OFF)}
+        source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
         counts = [len(self.reading.positions(video)) for video in videos]
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
             return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
 
-        bad: set[int] = set()
+        over: set[int] = set()  # videos of which nothing more is wanted
         read: Any = supervised(source, order, watch, source.lose)
         with closing(read):
             for job, writer, result in zip(order(0), itertools.cycle(writers), read):
-                if job is None or job[0] in bad:
+                if job is None or job[0] in over:
                     continue
+                video, first = job
                 if isinstance(result, str):
-                    bad.add(job[0])
-                    self.bad_files.add(videos[job[0]].path, result)
-                else:
-                    yield job, writer, result
+                    over.add(video)
+                    self.bad_files.add(videos[video].path, result)
+                    continue
+                if len(result) < min(self.encoding.batch_frames, counts[video] - first):
+                    over.add(video)
+                yield job, writer, result
 
-    def _write(self, video: VideoFile, first: int, writer: ShardWriter, codes: Tensor) -> int:
-        """Write a batch's codes; returns 1 where it was the video's last, else 0."""
+    def _write(self, video: VideoFile, first: int, writer: ShardWriter, codes: Tensor | None) -> int:
+        """Write a batch's codes; returns 1 where the video is over, else 0."""
         if first == 0:
             writer.give_up()  # what a bad video has left
-        writer.add(codes.cpu().numpy().astype(writer.dtype))
+        if codes is not None:
+            writer.add(codes.cpu().numpy().astype(writer.dtype))
         time_base, times = self.reading.times(video)
-        if first + self.encoding.batch_frames < len(times):
+        last = first + (0 if codes is None else len(codes))
+        if last == first + self.encoding.batch_frames < len(times):
             return 0
-        writer.finish(self._name(video.path), time_base, times, *self.reading.size(video))
+        writer.finish(self._name(video.path), time_base, times[:last], *self.reading.size(video))
         return 1
 
     def _writer(self, stream: int) -> ShardWriter:
@@ -195,10 +198,21 @@ class FolderEncoder:
 
 
 class Frames(Dataset[Any]):
-    """Batches of frames by (video, first frame); the reason where they cannot be read."""
+    """Batches of frames by (video, first frame); the reason where they cannot be read.
 
-    def __init__(self, videos: Sequence[VideoFile], reading: Reading, batch_frames: int, watch: Watch) -> None:
+    Of videos that are `cut_off` a batch has the frames before the first that cannot be read, perhaps none.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[VideoFile],
+        reading: Reading,
+        batch_frames: int,
+        watch: Watch,
+        cut_off: Collection[int] = (),
+    ) -> None:
         self.videos, self.reading, self.batch_frames, self.watch = videos, reading, batch_frames, watch
+        self.cut_off = cut_off
         self.lost: dict[int, str] = {}
         self.open: tuple[int, FrameStream] | None = None  # by the process that reads
 
@@ -216,11 +230,23 @@ class Frames(Dataset[Any]):
             return self.lost[video]
         try:
             with self.watch.reading(video):
-                frames = self._stream(video).read(first, self.batch_frames)
-                return torch.from_numpy(self.reading.crop(frames))
+                return self._read(video, first)
         except UnusableError as error:
             self.lost[video] = str(error)
             return str(error)
+
+    def _read(self, video: int, first: int) -> Tensor:
+        stream = self._stream(video)
+        count = min(self.batch_frames, len(stream.positions) - first)
+        while True:
+            try:
+                return torch.from_numpy(self.reading.crop(stream.read(first, count)))
+            except UnusableError:
+                count -= 1
+                if video not in self.cut_off or (first == count == 0):
+                    raise
+            if count == 0:
+                return torch.empty(0, dtype=torch.uint8)
 
     def _stream(self, video: int) -> FrameStream:
         if self.open is None or self.open[0] != video:

@@ -17,6 +17,8 @@ from vqgan.errors import ConfigError, DataError
 
 FORMAT = 1  # of the folder
 MANIFEST = "manifest.json"
+# What all videos of a token folder have in common.
+COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
 LARGEST_CODEBOOK = 2**32
 
 

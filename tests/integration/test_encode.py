@@ -214,7 +214,7 @@ def test_several_processes_share_the_work(made: Path, tmp_path: Path) -> None:
     assert said == ["process 0: 3 videos encoded\n", "process 1: 2 videos encoded\n"]
     assert content(tmp_path / "tokens") == content(made / "tokens")
     out, err = start(*arguments).communicate(timeout=100)
-    assert out.startswith("0 videos encoded, 5 were there already."), err
+    assert out.startswith("0 videos encoded, 5 already there."), err
 
 
 def test_bad_videos_are_reported_and_the_others_encoded(made: Path, tmp_path: Path, typed: Typed) -> None:
@@ -274,8 +274,8 @@ def test_videos_come_back_at_their_times_and_size(made: Path, tmp_path: Path, ty
         decoded, _ = scan_video(tmp_path / "videos" / name)
         np.testing.assert_allclose(decoded.seconds, original.seconds, atol=1e-3)
         assert decoded.displayed_size == original.displayed_size
-    code, out, err = typed("decode", made / "tokenizer", made / "tokens", "--out", "videos", "device=cpu")
-    assert out == "0 videos decoded, 5 were there already. They are in videos.\n"
+    code, out, err = typed("decode", made / "tokenizer", made / "tokens", "--out", "videos", "device=cpu", "crf=0")
+    assert out == "0 videos decoded, 5 already there. They are in videos.\n"
 
 
 def test_uneven_times_come_back(tmp_path: Path) -> None:
@@ -332,6 +332,34 @@ def test_originals_that_were_moved_can_be_named(made: Path, tmp_path: Path, type
     assert "cannot be shown beside" in err
     arguments = ("--out", "both", "--side-by-side", "--videos", "moved", "device=cpu")
     assert typed("decode", "tokenizer", "tokens", *arguments)[0] == 0
+
+
+def test_a_video_that_is_cut_off_is_encoded_as_far_as_it_goes(made: Path, tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "videos").mkdir()
+    content = Recording(gop=1000, container_options={"movflags": "faststart"}).write_numbers(tmp_path, 40).read_bytes()
+    (tmp_path / "videos" / "cut.mp4").write_bytes(content[: len(content) * 3 // 4])
+    for workers in (0, 1):
+        out_folder = tmp_path / f"tokens{workers}"
+        arguments = ("--out", out_folder, "index=null", f"workers={workers}", "batch_frames=4", "device=cpu")
+        code, out, err = typed("encode", made / "tokenizer", tmp_path / "videos", *arguments)
+        assert code == 0, err
+        assert out.startswith("1 video encoded. "), out
+        (video,) = vqgan.tokens.open(out_folder)
+        scanned, complaint = scan_video(tmp_path / "videos" / "cut.mp4")
+        assert complaint is not None
+        assert len(scanned.pts) - 2 <= len(video.codes) <= len(scanned.pts)
+        assert len(video.times) == len(video.codes) > 8
+        (bad,) = (json.loads(line) for line in (out_folder / "bad_files.jsonl").read_text().splitlines())
+        assert bad["reason"].startswith("truncated: ")
+
+
+def test_videos_of_another_kind_are_not_taken_for_these(made: Path, tmp_path: Path, typed: Typed) -> None:
+    arguments = ("decode", made / "tokenizer", made / "tokens", "--out", "videos", "device=cpu")
+    assert typed(*arguments)[0] == 0
+    for other, said in [(["--side-by-side"], "side_by_side was False"), (["crf=3"], "crf was 18 and is 3")]:
+        code, _, err = typed(*arguments, *other)
+        assert code == 2
+        assert said in err
 
 
 def test_another_tokenizer_or_another_way_is_refused(made: Path, tmp_path: Path, typed: Typed) -> None:
@@ -436,7 +464,7 @@ def test_real_videos_are_encoded_killed_and_decoded(real_videos: Path, tmp_path:
     process.kill()
     process.communicate()
     out, err = start(*arguments).communicate(timeout=250)
-    assert "were there already" in out, err
+    assert "already there" in out, err
     tokenizer, tokens = vqgan.load(tmp_path / "tokenizer"), vqgan.tokens.open(tmp_path / "tokens")
     assert len(tokens) == len([p for p in real_videos.iterdir() if p.suffix in (".mp4", ".avi", ".mkv")])
     for video in tokens:

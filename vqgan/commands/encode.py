@@ -45,6 +45,7 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
     from vqgan.command_config import command_config  # here, so that --help need not wait for torch
     from vqgan.config import build
     from vqgan.distributed import this_process
+    from vqgan.errors import counted
     from vqgan.folder_encoder import FolderEncoder
     from vqgan.pretrained import load
     from vqgan.tokens import Tokens
@@ -56,4 +57,4 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
         print(f"process {process.rank}: {said}")
         return
     tokens = Tokens(out)
-    print(f"{said}. {out} holds {tokens.total:,} tokens of {len(tokens)} videos.")
+    print(f"{said}. {out} holds {counted(tokens.total, 'token')} of {counted(len(tokens), 'video')}.")

@@ -22,6 +22,7 @@ from vqgan.data.video_container import Packet, decoded, open_video, packets_of, 
 
 # Containers whose packets carry decoding, not presentation times: where a codec reorders, frames are counted.
 TIMELESS = {"avi"}
+CUT_OFF = "truncated"  # what a complaint of a file begins with whose end is missing
 INDEX_VERSION = 1  # of what `scan_video` finds
 PACKED = ("time_base", "width", "height", "pixel_aspect", "rotation", "mirrored")
 
@@ -135,7 +136,7 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
         raise UnusableError(f"unreadable: {error.strerror or error}") from None
     check_size(video.width * video.pixel_aspect, video.height)
     declared = len(index.times) + index.missing
-    return video, f"truncated: {index.missing} of {declared} frames are missing" if index.missing > 0 else None
+    return video, f"{CUT_OFF}: {index.missing} of {declared} frames are missing" if index.missing > 0 else None
 
 
 def _index_packets(path: Path) -> _PacketIndex:
