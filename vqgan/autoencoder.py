@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from vqgan.blocks import Backbone, Level
 from vqgan.decoder import Decoder
 from vqgan.encoder import Encoder
 from vqgan.quantizers import Quantized, Quantizer
+
+FARTHEST = 2.0  # from 0, that frames nominally in [-1, 1] may be
 
 
 @dataclass
@@ -73,16 +75,27 @@ class Autoencoder(nn.Module):
             return self.quantizer(latents.float())
 
     def encode(self, frames: Float[Tensor, "frames rgb height width"]) -> Int[Tensor, "frames rows columns"]:
-        """Frames in [-1, 1] to code indices in [0, codebook_size)."""
-        return self.quantize(frames).indices
-
-    def decode(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
-        """Code indices to frames, nominally in [-1, 1].
+        """Frames in [-1, 1] to code indices in [0, codebook_size).
 
         Raises:
-            ValueError: an index is not in [0, codebook_size).
+            ValueError: the frames have another shape, type or range.
+        """
+        largest = float(frames.detach().abs().max()) if frames.numel() else 0.0
+        if largest > FARTHEST:
+            raise ValueError(f"Frames must be in [-1, 1], but reach {largest:g}; of 0 to 255, take frames / 127.5 - 1.")
+        return self.quantize(frames).indices
+
+    def decode(self, indices: Integer[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
+        """Code indices, of any integer type, to frames, nominally in [-1, 1].
+
+        Raises:
+            ValueError: they have another shape or type, or one is not in [0, codebook_size).
         """
         size = self.quantizer.codebook_size
+        if not isinstance(indices, Tensor) or indices.ndim != 3 or indices.is_floating_point():
+            found = f"{tuple(indices.shape)} of {indices.dtype}"
+            raise ValueError(f"Indices must be a tensor of integers (frames, rows, columns), but are {found}.")
+        indices = indices.long()
         if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
             raise ValueError(
                 f"Indices must be in [0, {size}), but go from {int(indices.min())} to {int(indices.max())}."

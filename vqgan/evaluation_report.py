@@ -134,7 +134,9 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
             reasons[f"{faults} have faults, {lost} clips are left out: see bad_files.jsonl beside the report"] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
-        reasons[f"These figures do not compare: the evaluations differ in {', '.join(differing)}."] = None
+        same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))
+        advice = f" Give all of them the same: {same}." if same else ""
+        reasons[f"These figures do not compare: the evaluations differ in {', '.join(differing)}.{advice}"] = None
     confidence = {report.protocol["settings"]["confidence"] for report in reports}
     has_interval = any(metric.low is not None for report in reports for metric in report.metrics.values())
     if has_interval:

@@ -116,7 +116,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
 
 
 def load(source: str | Path) -> Tokenizer:
-    """A trained tokenizer, in evaluation mode on the CPU.
+    """A trained tokenizer, in evaluation mode on the CPU, its weights without gradients.
 
     Args:
         source: a run folder (its best checkpoint is taken), an exported folder, or the id of a Hugging Face model.
@@ -128,7 +128,7 @@ def load(source: str | Path) -> Tokenizer:
     description, state = read(source)
     network = rebuild(description, state)
     network.load_state_dict(state)
-    return network.eval()
+    return network.eval().requires_grad_(False)
 
 
 def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:

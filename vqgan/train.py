@@ -183,7 +183,7 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
-        ("best checkpoint", str((checkpoints / "best").resolve())),
+        ("best checkpoint", f"{(checkpoints / 'best').resolve()}, {trainer.checkpoints.best_score():.2f} dB"),
         *trainer.loggers.summaries(),
         *_advice(trainer),
     ]

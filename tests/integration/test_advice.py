@@ -41,6 +41,7 @@ SICK = {  # by rule: the values that provoke it
         "model.quantizer.codebook_size=64", "trainer.evaluate_every=20", "trainer.steps=120",
     ),
 }  # fmt: skip
+LONG = ("adversarial_overwhelming", "discriminator_stuck", "discriminator_winning")
 
 
 def advice(folder: Path) -> list[dict[str, Any]]:
@@ -58,10 +59,7 @@ def _one_thread() -> Any:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("discriminator_stuck", "discriminator_winning") else [])
-        for name in SICK
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in SICK],
 )
 def test_a_run_in_trouble_is_told(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

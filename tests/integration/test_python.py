@@ -46,6 +46,21 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         tokenizer.encode_video(tmp_path / "text.mp4", frames=3)
 
 
+def test_what_the_network_cannot_take_is_said() -> None:
+    tokenizer = random_tokenizer()
+    with pytest.raises(ValueError, match=r"Frames must be in \[-1, 1\], but reach 255"):
+        tokenizer.encode(torch.full((1, 3, 16, 16), 255.0))
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        assert tokenizer.decode(torch.ones(1, 8, 8, dtype=dtype)).shape == (1, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"in \[0, 300\)"):
+        tokenizer.decode(torch.full((1, 8, 8), 300))
+
+
+def test_what_is_loaded_needs_no_gradients(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    assert not vqgan.load(tmp_path)(torch.zeros(1, 3, 16, 16)).reconstruction.requires_grad
+
+
 def test_tokens_of_a_larger_codebook_are_refused(tmp_path: Path) -> None:
     write_videos(tmp_path / "videos")
     tokens = random_tokenizer(300).encode_video(tmp_path / "videos" / "a.mp4")

@@ -183,6 +183,8 @@ def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> No
     card = (tmp_path / "out" / "README.md").read_text()
     assert "psnr" in card
     assert "vqgan.load" in card
+    assert str(tmp_path) not in card, "where it was trained is nobody's business"
+    assert "codebook_size: 16" in card
 
 
 def test_reconstruction_is_decode_of_encode_bit_for_bit(trained: Path) -> None:

@@ -141,6 +141,7 @@ def by_samples(x: np.ndarray, y: np.ndarray) -> float:
     return float(((x.mean(0) - y.mean(0)) ** 2).sum() + (a**2).sum() + (b**2).sum() - 2 * roots)
 
 
+@pytest.mark.slow
 def test_rfid_and_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg16_weights: Path) -> None:
     files = {"VGG16": vgg16_weights, "INCEPTION": inception_file(tmp_path)}
     for name, file in files.items():
@@ -190,6 +191,7 @@ def test_weights_that_give_no_numbers_are_refused() -> None:
         evaluator().measure(Broken(), clips(2))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data() -> None:
     def peak(count: int) -> tuple[int, int]:
         """Bytes that Python and NumPy held at most, and the most tensors at once."""

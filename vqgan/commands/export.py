@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
 from vqgan.pretrained import rebuild
+from vqgan.run_folder import read_yaml
 from vqgan.taming import to_taming
 from vqgan.tokenizer import describe, tensors_in, write
 
+# Keys that say nothing of the tokenizer, and may say something of who trained it.
+PRIVATE = (
+    "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
+)  # fmt: skip
 LARGEST_METRICS = 2**30  # bytes
 
 CARD = """---
@@ -50,7 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="vqgan export",
         description=__doc__,
-        epilog="example: vqgan export runs/f16/2026-01-31_12-00-00 --out tokenizers/f16",
+        epilog="example:\n  vqgan export runs/f16/2026-01-31_12-00-00 --out tokenizers/f16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
@@ -122,6 +129,19 @@ def validation_at(step: int, metrics: Path) -> dict[str, float]:
         return {}
 
 
+def recipe_in(run: Path) -> DictConfig:
+    """A run's config without what is of its machine: names, places and who is told."""
+    config = read_yaml(run / "config.yaml")
+    assert isinstance(config, DictConfig)  # `describe` has read it
+    OmegaConf.set_struct(config, False)
+    for key in PRIVATE:
+        section, _, name = key.rpartition(".")
+        parent = config.get(section) if section else config
+        if isinstance(parent, DictConfig):
+            parent.pop(name, None)
+    return config
+
+
 def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
     """What the tokenizer is, how good, and from which recipe."""
     measured = validation_at(step, run / "metrics.jsonl")
@@ -135,5 +155,5 @@ def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) 
         size=description["quantizer"]["codebook_size"],
         step=step,
         figures="\n".join(figures),
-        recipe=(run / "config.yaml").read_text(),
+        recipe=OmegaConf.to_yaml(recipe_in(run)),
     )

@@ -38,7 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="vqgan import-taming",
         description=__doc__,
-        epilog="example: vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16",
     )
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="a Lightning checkpoint or a bare state dict")
     parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")

@@ -19,7 +19,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="vqgan report",
         description=f"{__doc__} It opens in any browser, without a network.",
-        epilog="example: vqgan report runs/vqgan/2026-01-31_12-00-00 runs/vqgan/2026-02-01_09-30-00 --out both.html",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example:\n  vqgan report runs/vqgan/2026-01-31_12-00-00 runs/vqgan/2026-02-01_09-30-00 --out both.html",
     )
     parser.add_argument(
         "runs", metavar="RUN", type=Path, nargs="+", help="a run folder, or a folder that holds some, as a multirun's"

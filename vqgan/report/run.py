@@ -164,7 +164,14 @@ def _advice(folder: Path) -> list[list[str]]:
 
 def _evaluation(folder: Path) -> Iterator[list[str]]:
     """The rows of `vqgan evaluate`'s result: name, value, interval, remark."""
-    measured = read_object(folder, "evaluation.json").get("metrics")
+    content = read_object(folder, "evaluation.json")
+    protocol = content.get("protocol")
+    if isinstance(protocol, dict) and all(isinstance(protocol.get(key), dict) for key in ("data", "tokenizer")):
+        data, step = protocol["data"], protocol["tokenizer"].get("step")
+        amount = f"{text(data.get('frames'))} frames of {text(data.get('videos'))} files, {text(data.get('split'))}"
+        reading = f"clips of {text(data.get('clip_frames'))} at {text(data.get('resolution'))} pixels"
+        yield ["measured on", text(data.get("root")), "", f"{amount}, {reading}, step {text(step)}"]
+    measured = content.get("metrics")
     for name, entry in measured.items() if isinstance(measured, dict) else ():
         if isinstance(entry, dict):
             value, low, high = (number(entry.get(key)) for key in ("value", "low", "high"))
