@@ -87,6 +87,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or any(words in str(error) for words in said)
 
 
+def is_compiling_failed(error: BaseException) -> bool:
+    """Whether an error is of compiling a network."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
 def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) -> StorageError:
     """What to say then.
 

@@ -28,6 +28,7 @@ from vqgan.report import LiveReport, speed, write_report
 from vqgan.run_folder import RunFolder
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
+from vqgan.signals import StopSignals
 from vqgan.terminal import table
 from vqgan.tokenizer import load_weights
 from vqgan.trainer import Trainer
@@ -51,12 +52,13 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     with RunFolder(Path(config.run_dir), config, overrides) as folder:
         trainer = make_trainer(config, folder.path)
         print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
-        try:
-            trainer.run()
-        except BaseException:
-            with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
-                _finish(trainer, hurried=True)
-            raise
+        with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
+            try:
+                trainer.run()
+            except BaseException:
+                with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
+                    _finish(trainer, hurried=True)
+                raise
         _finish(trainer)
         print(f"\nDone.\n{table(_result(trainer))}", flush=True)
     return trainer

@@ -24,6 +24,7 @@ from vqgan.device import (
     compile_networks,
     find_device,
     is_busy,
+    is_compiling_failed,
     is_out_of_memory,
     keep_layout,
     out_of_memory,
@@ -146,7 +147,14 @@ class Trainer:
                     clips = clock.wait(
                         lambda: [next(batches) for _ in range(self.settings.accumulate)], lambda: is_busy(self.hardware)
                     )
-                self.step(self.done, clips)
+                try:
+                    self.step(self.done, clips)
+                except RuntimeError as error:
+                    if not (stop.requested and is_compiling_failed(error)):
+                        raise
+                    # Ctrl-C ends the compiler too. Nothing but buffers has moved, since gradients need both networks.
+                    self.buffers.restore_unless(torch.tensor(False, device=self.hardware))
+                    stop.check()
                 self.done += 1
                 clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
                 progress.advance()
