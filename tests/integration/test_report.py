@@ -466,7 +466,7 @@ def test_the_command_takes_runs_and_folders_of_runs(
     assert typed(monkeypatch, "report", one, "--out", "page.html") == 0
     assert (tmp_path / "page.html").read_text().count('"state":') == 1
     assert typed(monkeypatch, "report", "--help") == 0
-    assert "example: vqgan report" in capsys.readouterr().out
+    assert "example:\n  vqgan report" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_run_is_refused(
