@@ -43,11 +43,20 @@ def run(module: str) -> None:
             finally:
                 stop.ignore()
     except StopRequested as signal:
-        print(f"\nStopped by {signal}; what was finished is saved. The same command goes on.", file=sys.stderr)
+        said = f"Stopped by {signal}; what was finished is saved. The same command goes on."
+        print(f"\n{_stopped_before(signal) or said}", file=sys.stderr)
         sys.exit(StoppedError.exit_code)
     except VQGANError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _stopped_before(error: BaseException) -> StoppedError | None:
+    """What a run that was stopped already had to say when one more signal came on its way out."""
+    context = error.__context__
+    while context is not None and not isinstance(context, StoppedError):
+        context = context.__context__
+    return context
 
 
 def _show(message: Warning | str, *_: object, **__: object) -> None:
