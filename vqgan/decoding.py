@@ -96,13 +96,13 @@ def write_frames(
         StorageError: the file cannot be written.
     """
     width, height = (max(2, side // 2 * 2) for side in size)
-    time_base = Fraction(video.time_base).limit_denominator(10**6)
+    rate, time_base = Fraction(video.fps), Fraction(video.time_base)
     aside = path.with_name(f".{path.name}.part")
     options = {"crf": str(decoding.crf), "preset": decoding.preset}
     try:
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with VideoWriter(aside, width, height, Fraction(video.fps), time_base, options) as target:
+            with VideoWriter(aside, width, height, rate, time_base, options) as target:
                 for frame, time in zip(frames, video.times.tolist()):
                     target.add(frame, time)
             aside.replace(path)

@@ -18,13 +18,15 @@ from vqgan.config import build
 from vqgan.data import Limits
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.transforms import augment
-from vqgan.data.video_file import VideoFile, scan_video
+from vqgan.data.video_file import CUT_OFF, VideoFile, scan_video
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import TIME_ROUNDING
 from vqgan.errors import DataError, check
 from vqgan.inference import Work, codes_of
 from vqgan.token_records import smallest_type
 from vqgan.tokens import TokenVideo
+
+Frames = UInt8[np.ndarray, "time height width 3"]
 
 
 @dataclass(kw_only=True)
@@ -114,6 +116,23 @@ class Reading:
         return augment(frames, self.resolution, None, random_crop=False, flip=False) if self.square else frames
 
 
+def read_batch(stream: FrameStream, reading: Reading, first: int, count: int, cut_off: bool) -> Frames:
+    """Frames `first` to `first + count`, fewer at the end; of a file that is cut off those before the first lost one.
+
+    Raises:
+        UnusableError: one of them, or of a file that is cut off the very first frame, cannot be decoded.
+    """
+    count = min(count, len(stream.positions) - first)
+    while count:
+        try:
+            return reading.crop(stream.read(first, count))
+        except UnusableError:
+            count -= 1
+            if not cut_off or (first == count == 0):
+                raise
+    return np.empty((0, 1, 1, 3), np.uint8)
+
+
 def reading_for(encoding: Encoding, tokenizer: Autoencoder) -> Reading:
     """How videos are read for this tokenizer.
 
@@ -138,22 +157,27 @@ def encoding_with(values: Mapping[str, Any]) -> Encoding:
 
 
 def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> TokenVideo:
-    """The tokens of one video, in memory.
+    """The tokens of one video, in memory; of one that is cut off as far as it goes.
 
     Raises:
         DataError: it cannot be used.
     """
     reading = reading_for(encoding, tokenizer)
     try:
-        video, _ = scan_video(path)
-        count = len(reading.positions(video))
+        video, complaint = scan_video(path)
+        cut_off = complaint is not None and complaint.startswith(CUT_OFF)
+        parts = []
         with closing(reading.open(video)) as stream:
-            starts = range(0, count, encoding.batch_frames)
-            batches = (reading.crop(stream.read(first, encoding.batch_frames)) for first in starts)
-            parts = [codes_of(tokenizer, torch.from_numpy(batch), encoding.work) for batch in batches]
+            for first in range(0, len(stream.positions), encoding.batch_frames):
+                frames = read_batch(stream, reading, first, encoding.batch_frames, cut_off)
+                if len(frames):
+                    parts.append(codes_of(tokenizer, torch.from_numpy(frames), encoding.work))
+                if len(frames) < encoding.batch_frames:
+                    break
     except UnusableError as error:
         raise DataError(f"{path} cannot be encoded: {error}.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     codes = torch.cat(parts).cpu().numpy().astype(smallest_type(tokenizer.quantizer.codebook_size))
-    return TokenVideo(path.name, codes, *reading.times(video), *reading.size(video))
+    time_base, times = reading.times(video)
+    return TokenVideo(path.name, codes, time_base, times[: len(codes)], *reading.size(video))

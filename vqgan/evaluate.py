@@ -18,7 +18,7 @@ from vqgan.data.loader import spread
 from vqgan.errors import ConfigError, check, storing
 from vqgan.evaluation_data import Subject, data_section, open_subject, read_clips
 from vqgan.evaluation_report import Report, add_row, rows_before, table, write_json
-from vqgan.evaluator import Evaluation, Evaluator
+from vqgan.evaluator import Evaluator, Measurement
 from vqgan.provenance import environment
 
 PACKAGES = ("lpips", "torch-fidelity")  # beside those that a run depends on
@@ -109,7 +109,7 @@ def _measure(subject: Subject, folder: Folder[Any], evaluator: Evaluator, ledger
 
 
 def _data(
-    folder: Folder[Any], dataset: ClipDataset, evaluator: Evaluator, evaluation: Evaluation, whole: bool
+    folder: Folder[Any], dataset: ClipDataset, evaluator: Evaluator, evaluation: Measurement, whole: bool
 ) -> dict[str, Any]:
     """What was measured on, without saying where it lies."""
     root = folder.root if whole or folder.val_root is None else folder.val_root

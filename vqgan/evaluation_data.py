@@ -35,7 +35,6 @@ class Subject:
         source: what the user called it.
         name: how it is known elsewhere: the last two folders of its path, or its hub id.
         network: rebuilt.
-        resolution: of the frames that it is made for, in pixels.
         folder: where its evaluation is kept; None for a hub id.
         step: of its checkpoint; None for what is no run.
         data: the values of the run's own section `data`; None for what is no run.
@@ -45,7 +44,6 @@ class Subject:
     source: str
     name: str
     network: Tokenizer
-    resolution: int
     folder: Path | None
     step: int | None
     data: dict[str, Any] | None
@@ -73,10 +71,9 @@ def open_subject(source: str) -> Subject:
         description, tensors = vqgan.tokenizer.read(source)
     network = rebuild(description, tensors)
     network.load_state_dict(tensors)
-    resolution = int(description["backbone"]["resolution"])
     here = folder if folder.is_dir() else None
     name = source if here is None else "/".join(folder.resolve().parts[-2:])
-    return Subject(source, name, network, resolution, here, step, data, trained_on)
+    return Subject(source, name, network, here, step, data, trained_on)
 
 
 def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
@@ -98,7 +95,7 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
     if values is None or values.get("_target_") == GENERATED:
         chosen = OmegaConf.load(conf_dir() / "data" / f"{_kind_of_files(root)}.yaml")
         assert isinstance(chosen, DictConfig)
-        chosen.update({"root": root, "resolution": subject.resolution})
+        chosen.update({"root": root, "resolution": subject.network.resolution})
         usual = values_of(chosen, "data")
         values = usual | {key: value for key, value in (values or {}).items() if key in usual and key != "_target_"}
     return values | {"root": root, "val_root": None}

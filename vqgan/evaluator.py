@@ -25,7 +25,7 @@ Clips = UInt8[Tensor, "batch time height width rgb"]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measurement:
     """What was measured, by name, and on how much."""
 
     metrics: dict[str, Metric]
@@ -69,7 +69,7 @@ class Evaluator:
         self.hardware = find_device(self.device, "device")
 
     @torch.no_grad()
-    def measure(self, tokenizer: Autoencoder, clips: Iterable[tuple[Path, Clip]]) -> Evaluation:
+    def measure(self, tokenizer: Autoencoder, clips: Iterable[tuple[Path, Clip]]) -> Measurement:
         """Measure a tokenizer, whose device and mode change.
 
         Args:
@@ -86,7 +86,7 @@ class Evaluator:
             originals = torch.stack([clip for _, clip in group]).to(self.hardware)
             reconstructions, indices = self._reconstruct(tokenizer, originals)
             sums.add([path for path, _ in group], originals, reconstructions, indices)
-        return Evaluation(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
+        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
 
     @cached_property
     def networks(self) -> FeatureNetworks:

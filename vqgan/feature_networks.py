@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
 from vqgan.losses import LPIPS
+from vqgan.losses.lpips import VGG16_URL
 
 PATIENCE = 10  # seconds for a server to answer
 FIDELITY = "torch_fidelity"
@@ -38,11 +39,10 @@ class WeightFile:
     sha256: str
 
 
-# Also what `vqgan.losses.LPIPS` downloads.
 VGG16 = WeightFile(
     "vgg16",
     "vgg16-397923af.pth",
-    "https://download.pytorch.org/models/vgg16-397923af.pth",
+    VGG16_URL,
     "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
 )
 INCEPTION = WeightFile(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -25,7 +26,7 @@ from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
-from vqgan.encoding import Encoding, Reading, reading_for
+from vqgan.encoding import Encoding, Reading, read_batch, reading_for
 from vqgan.errors import ConfigError, DataError, RunFolderInUseError, counted, storing
 from vqgan.inference import codes_of, placed
 from vqgan.pretrained import Tokenizer
@@ -34,6 +35,14 @@ from vqgan.run_folder import replace_text
 from vqgan.shards import ShardWriter
 from vqgan.token_records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
 from vqgan.tokens import Tokens
+
+
+@dataclass
+class _Batch:
+    video: VideoFile
+    first: int  # of its frames
+    frames: UInt8[Tensor, "time height width rgb"]  # perhaps none, of a video that is cut off
+    is_last: bool  # of its video
 
 
 @dataclass
@@ -55,7 +64,6 @@ class FolderEncoder:
     def __post_init__(self) -> None:
         self.process: Process = this_process()
         self.reading = reading_for(self.encoding, self.tokenizer)
-        self.bad_files: BadFiles | None = None
 
     @cached_property
     def base(self) -> Path:
@@ -77,49 +85,49 @@ class FolderEncoder:
         with self._lock():
             self._describe()
             suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
-            self.bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
+            bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
             done = set(Tokens(self.out).paths)
             left = [file for file in mine if self._name(file) not in done]
             found = look_into(
-                left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, self.bad_files
+                left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
             )
-            encoded = self._encode(list(found.values())) if found else 0
+            encoded = self._encode(list(found.values()), bad_files) if found else 0
             if left and not encoded and not done:
                 raise DataError(
-                    f"None of the {len(mine)} files of {self.root} can be used ({self.bad_files.summary()}). They are "
-                    f"listed in {self.bad_files.file}."
+                    f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
+                    f"listed in {bad_files.file}."
                 )
         already = len(mine) - len(left)
-        bad = f", {len(left) - encoded} cannot be used ({self.bad_files.summary()})" if encoded < len(left) else ""
+        bad = f", {len(left) - encoded} cannot be used ({bad_files.summary()})" if encoded < len(left) else ""
         return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
 
-    def _encode(self, videos: list[VideoFile]) -> int:
-        streams = _balanced([len(self.reading.positions(video)) for video in videos], max(1, self.encoding.workers))
-        total = sum(len(self.reading.positions(video)) for video in videos)
-        bar = tqdm(total=total, unit="frame", unit_scale=True, disable=None if self.process.rank == 0 else True)
+    def _encode(self, videos: list[VideoFile], bad_files: BadFiles) -> int:
+        counts = [len(self.reading.positions(video)) for video in videos]
+        streams = _balanced(counts, max(1, self.encoding.workers))
+        bar = tqdm(total=sum(counts), unit="frame", unit_scale=True, disable=None if self.process.rank == 0 else True)
         with ExitStack() as stack:
             stack.enter_context(closing(bar))
             writers = [stack.enter_context(closing(self._writer(number))) for number in range(len(streams))]
             finished, waiting = 0, None
-            for job, writer, clip in self._batches(videos, streams, writers):
-                codes = codes_of(self.tokenizer, clip, self.encoding.work) if len(clip) else None
+            for batch, writer in zip(self._batches(videos, counts, streams, bad_files), itertools.cycle(writers)):
+                if batch is None:
+                    continue
+                codes = codes_of(self.tokenizer, batch.frames, self.encoding.work) if len(batch.frames) else None
                 if waiting is not None:  # while the device computes these
                     finished += self._write(*waiting)
-                waiting = videos[job[0]], job[1], writer, codes
-                bar.update(len(clip))
+                waiting = batch, writer, codes
+                bar.update(len(batch.frames))
             if waiting is not None:
                 finished += self._write(*waiting)
         return finished
 
     def _batches(
-        self, videos: list[VideoFile], streams: list[list[int]], writers: list[ShardWriter]
-    ) -> Iterator[tuple[tuple[int, int], ShardWriter, Tensor]]:
-        """Batches as (video, first frame), where they are written, and their frames; bad videos are left out."""
-        assert self.bad_files is not None
+        self, videos: list[VideoFile], counts: list[int], streams: list[list[int]], bad_files: BadFiles
+    ) -> Iterator[_Batch | None]:
+        """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
         watch = Watch(self.encoding.workers, self.encoding.limits)
-        cut_off = {n for n, v in enumerate(videos) if self.bad_files.reasons.get(str(v.path), "").startswith(CUT_OFF)}
+        cut_off = {n for n, v in enumerate(videos) if bad_files.reasons.get(str(v.path), "").startswith(CUT_OFF)}
         source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
-        counts = [len(self.reading.positions(video)) for video in videos]
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
             return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
@@ -127,29 +135,31 @@ class FolderEncoder:
         over: set[int] = set()  # videos of which nothing more is wanted
         read: Any = supervised(source, order, watch, source.lose)
         with closing(read):
-            for job, writer, result in zip(order(0), itertools.cycle(writers), read):
-                if job is None or job[0] in over:
-                    continue
-                video, first = job
-                if isinstance(result, str):
+            for job, result in zip(order(0), read):
+                video, first = job or (-1, 0)
+                if job is None or video in over:
+                    yield None
+                elif isinstance(result, str):
                     over.add(video)
-                    self.bad_files.add(videos[video].path, result)
-                    continue
-                if len(result) < min(self.encoding.batch_frames, counts[video] - first):
-                    over.add(video)
-                yield job, writer, result
+                    bad_files.add(videos[video].path, result)
+                    yield None
+                else:
+                    after = first + len(result)
+                    if after == counts[video] or len(result) < self.encoding.batch_frames:
+                        over.add(video)
+                    yield _Batch(videos[video], first, result, video in over)
 
-    def _write(self, video: VideoFile, first: int, writer: ShardWriter, codes: Tensor | None) -> int:
+    def _write(self, batch: _Batch, writer: ShardWriter, codes: Tensor | None) -> int:
         """Write a batch's codes; returns 1 where the video is over, else 0."""
-        if first == 0:
+        if batch.first == 0:
             writer.give_up()  # what a bad video has left
         if codes is not None:
             writer.add(codes.cpu().numpy().astype(writer.dtype))
-        time_base, times = self.reading.times(video)
-        last = first + (0 if codes is None else len(codes))
-        if last == first + self.encoding.batch_frames < len(times):
+        if not batch.is_last:
             return 0
-        writer.finish(self._name(video.path), time_base, times[:last], *self.reading.size(video))
+        time_base, times = self.reading.times(batch.video)
+        times = times[: batch.first + len(batch.frames)]
+        writer.finish(self._name(batch.video.path), time_base, times, *self.reading.size(batch.video))
         return 1
 
     def _writer(self, stream: int) -> ShardWriter:
@@ -230,23 +240,11 @@ class Frames(Dataset[Any]):
             return self.lost[video]
         try:
             with self.watch.reading(video):
-                return self._read(video, first)
+                stream, cut_off = self._stream(video), video in self.cut_off
+                return torch.from_numpy(read_batch(stream, self.reading, first, self.batch_frames, cut_off))
         except UnusableError as error:
             self.lost[video] = str(error)
             return str(error)
-
-    def _read(self, video: int, first: int) -> Tensor:
-        stream = self._stream(video)
-        count = min(self.batch_frames, len(stream.positions) - first)
-        while True:
-            try:
-                return torch.from_numpy(self.reading.crop(stream.read(first, count)))
-            except UnusableError:
-                count -= 1
-                if video not in self.cut_off or (first == count == 0):
-                    raise
-            if count == 0:
-                return torch.empty(0, dtype=torch.uint8)
 
     def _stream(self, video: int) -> FrameStream:
         if self.open is None or self.open[0] != video:

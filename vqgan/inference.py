@@ -45,7 +45,8 @@ def codes_of(
     """
     device = tokenizer.last_layer.device
     with _memory(device, frames.shape), _autocast(device, work):
-        return tokenizer.encode(to_frames(frames[None].to(device, non_blocking=True)))
+        # Not `encode`, which would wait for the device to look at values that cannot be out of range.
+        return tokenizer.quantize(to_frames(frames[None].to(device, non_blocking=True))).indices
 
 
 @torch.no_grad()

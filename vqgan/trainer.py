@@ -152,7 +152,8 @@ class Trainer:
                 except RuntimeError as error:
                     if not (stop.requested and is_compiling_failed(error)):
                         raise
-                    # Ctrl-C ends the compiler too. Nothing but buffers has moved, since gradients need both networks.
+                    # Ctrl-C ends the compiler too. Of all that is saved only buffers can have moved: parameters do when
+                    # both players have their gradients, and nothing is compiled any more.
                     self.buffers.restore_unless(torch.tensor(False, device=self.hardware))
                     stop.check()
                 self.done += 1

@@ -349,6 +349,9 @@ def test_a_video_that_is_cut_off_is_encoded_as_far_as_it_goes(made: Path, tmp_pa
         assert complaint is not None
         assert len(scanned.pts) - 2 <= len(video.codes) <= len(scanned.pts)
         assert len(video.times) == len(video.codes) > 8
+        alone = vqgan.load(made / "tokenizer").encode_video(tmp_path / "videos" / "cut.mp4", batch_frames=4)
+        np.testing.assert_array_equal(alone.codes, video.codes)
+        np.testing.assert_array_equal(alone.times, video.times)
         (bad,) = (json.loads(line) for line in (out_folder / "bad_files.jsonl").read_text().splitlines())
         assert bad["reason"].startswith("truncated: ")
 

@@ -16,6 +16,7 @@ from vqgan.report.differences import Values, config_values, overrides
 from vqgan.report.files import number, read_object, read_rows, read_text
 from vqgan.report.strips import Comparison, Extreme, Strips, spread
 
+BAD_FILES = "bad_files.jsonl"
 MOST_ROWS = 1000  # of a table; more are counted
 MOST_EVALUATIONS = 100  # whose use of codes is shown
 MOST_RANKS, MOST_ADVICE = 1024, 30
@@ -104,9 +105,6 @@ def collect(folder: Path, name: str, running: bool, points: int, pictures: int, 
         "environment": [[key, text(value)] for key, value in read_object(folder, "environment.json").items()],
     }
     return run, values
-
-
-BAD_FILES = "bad_files.jsonl"
 
 
 def is_at_work(folder: Path) -> bool:
