@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from vqgan.checkpoint import Checkpoints
@@ -129,17 +129,15 @@ def validation_at(step: int, metrics: Path) -> dict[str, float]:
         return {}
 
 
-def recipe_in(run: Path) -> DictConfig:
-    """A run's config without what is of its machine: names, places and who is told."""
-    config = read_yaml(run / "config.yaml")
-    assert isinstance(config, DictConfig)  # `describe` has read it
-    OmegaConf.set_struct(config, False)
+def recipe_in(run: Path) -> str:
+    """A run's config without what is of its machine: names, places and who is told. Nothing in it is resolved."""
+    recipe: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"), resolve=False)  # `describe` has read it
     for key in PRIVATE:
         section, _, name = key.rpartition(".")
-        parent = config.get(section) if section else config
-        if isinstance(parent, DictConfig):
-            parent.pop(name, None)
-    return config
+        values = recipe.get(section) if section else recipe
+        if isinstance(values, dict):
+            values.pop(name, None)
+    return OmegaConf.to_yaml(recipe, resolve=False)
 
 
 def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
@@ -155,5 +153,5 @@ def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) 
         size=description["quantizer"]["codebook_size"],
         step=step,
         figures="\n".join(figures),
-        recipe=OmegaConf.to_yaml(recipe_in(run)),
+        recipe=recipe_in(run),
     )
