@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import json
 import multiprocessing
@@ -277,3 +278,19 @@ def test_a_run_whose_workers_die_ends_with_the_same_bits(
     assert len(list(marks.iterdir())) == 3
     if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
         assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+@pytest.mark.timeout(30)
+def test_a_lock_that_a_killed_worker_kept_does_not_hold_up_the_end() -> None:
+    """torch's iterator tells its workers to end by an event, in which a killed one may have kept the lock."""
+    watch = Watch(1, LIMITS)
+    with closing(supervised(Numbers(), lambda first: range(first, 9), watch, lambda *_: "")) as numbers:
+        assert next(numbers) == 0
+        (iterator,) = (x for x in gc.get_objects() if type(x).__name__ == "_MultiProcessingDataLoaderIter")
+        iterator._workers_done_event._cond.acquire()
+        del iterator
+
+
+class Numbers(Dataset[int]):
+    def __getitem__(self, number: int) -> int:
+        return number

@@ -140,8 +140,8 @@ class Watch:
         finally:
             self.asked = None
 
-    def stop(self) -> None:
-        """End the processes; they hold nothing that could be lost."""
+    def stop(self, iterator: Iterator[Any]) -> None:
+        """End the processes of what `start` gave; they hold nothing that could be lost."""
         if self.ended is not None:
             self.ended.set()
             self.ended = None
@@ -151,6 +151,10 @@ class Watch:
             process.join()
         self.processes = []
         self.slots[:, 1] = NOTHING
+        if hasattr(iterator, "_workers_done_event"):
+            # The end of torch's iterator sets this event, and would wait for ever for the lock in it if one of the
+            # processes was ended while it held that. Nobody is left to be told.
+            iterator._workers_done_event = threading.Event()
 
     def _watch(self, iterator: Iterator[Any], ended: threading.Event) -> None:
         """In a thread: end all workers once what `take` waits for will not come.
@@ -240,7 +244,7 @@ def supervised(
             what = f"; {', '.join(names)} is left out from now on" if names else ""
             warnings.warn(f"Reading goes on with new worker processes: {fault.reason}{what}.", stacklevel=2)
         finally:
-            watch.stop()
+            watch.stop(iterator)
             del iterator
 
 
