@@ -41,7 +41,10 @@ SICK = {  # by rule: the values that provoke it
         "model.quantizer.codebook_size=64", "trainer.evaluate_every=20", "trainer.steps=120",
     ),
 }  # fmt: skip
-LONG = ("adversarial_overwhelming", "discriminator_stuck", "discriminator_winning")
+LONG = (
+    "adaptive_weight_clamped", "adversarial_overwhelming", "discriminator_stuck", "discriminator_winning",
+    "validation_diverging",
+)  # fmt: skip
 
 
 def advice(folder: Path) -> list[dict[str, Any]]:

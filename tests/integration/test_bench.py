@@ -35,9 +35,8 @@ def test_every_script_is_run_here() -> None:
     assert scripts == set(RUNS)
 
 
-@pytest.mark.parametrize(
-    "script", [pytest.param(name, marks=[pytest.mark.slow] if name == "step.py" else []) for name in RUNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("script", RUNS)
 def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     arguments, expected = RUNS[script]
     if "VIDEOS" in arguments:
