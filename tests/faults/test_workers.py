@@ -30,7 +30,7 @@ from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
 from vqgan.data.loader import read_evenly
 from vqgan.data.video_file import scan_video
 from vqgan.data.videos import VideoFolder
-from vqgan.data.workers import Watch, supervised
+from vqgan.data.workers import Watch, WorkerError, supervised
 from vqgan.errors import DataError
 from vqgan.train import run
 
@@ -286,11 +286,35 @@ def test_a_lock_that_a_killed_worker_kept_does_not_hold_up_the_end() -> None:
     watch = Watch(1, LIMITS)
     with closing(supervised(Numbers(), lambda first: range(first, 9), watch, lambda *_: "")) as numbers:
         assert next(numbers) == 0
-        (iterator,) = (x for x in gc.get_objects() if type(x).__name__ == "_MultiProcessingDataLoaderIter")
+        loaders = [x for x in gc.get_objects() if type(x).__name__ == "_MultiProcessingDataLoaderIter"]
+        (iterator,) = (x for x in loaders if x._workers == watch.processes)
         iterator._workers_done_event._cond.acquire()
-        del iterator
+        del iterator, loaders
 
 
 class Numbers(Dataset[int]):
     def __getitem__(self, number: int) -> int:
         return number
+
+
+class Dying:
+    """A process whose pipes are closed, which the system counts as ended a moment later."""
+
+    def __init__(self) -> None:
+        reading, writing = multiprocessing.Pipe(duplex=False)
+        writing.close()
+        self.pid, self.sentinel, self.exitcode = 4711, reading, None
+
+    def join(self) -> None:
+        self.exitcode = -9
+
+
+def test_a_pipe_that_breaks_before_its_process_is_gone_is_its_death() -> None:
+    def broken() -> Iterator[int]:
+        raise ConnectionResetError(104, "Connection reset by peer")
+        yield 0
+
+    watch = Watch(1, LIMITS)
+    watch.processes = [Dying()]
+    with pytest.raises(WorkerError, match="a worker process ended with signal 9"):
+        watch.take(broken())

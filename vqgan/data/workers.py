@@ -131,8 +131,11 @@ class Watch:
         try:
             return next(iterator)
         except (RuntimeError, OSError, EOFError):  # whatever a death looks like from here
-            if self.processes:  # the pipe may break a moment before the process is gone
-                multiprocessing.connection.wait([process.sentinel for process in self.processes], POLL)
+            # A pipe breaks a moment before its process is gone, and a sentinel is a pipe too.
+            ended = multiprocessing.connection.wait([process.sentinel for process in self.processes], POLL)
+            for process in self.processes:
+                if process.sentinel in ended:
+                    process.join()
             fault = self.fault or self._died()
             if fault is None:
                 raise
