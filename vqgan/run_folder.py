@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -14,7 +16,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vqgan.config import values_of
-from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError, storing
+from vqgan.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    RunFolderInUseError,
+    StoppedError,
+    StorageError,
+    VQGANError,
+    storing,
+)
+from vqgan.privacy import without_secrets
 
 # What a run cannot change and still be the same run.
 FIXED = ("backbone", "model", "discriminator")
@@ -35,13 +47,26 @@ FREE = {
 LARGEST_CONFIG = 2**16  # bytes
 LONGEST_REASON = 500  # characters
 MOST_BRACKETS = 500
+STATUS = "status.json"
+LARGEST_STATUS = 2**16  # bytes
+LOOKED_AT = 1.0  # seconds, far longer than `status_of` holds the lock
+
+
+@dataclass(frozen=True)
+class Status:
+    """What has become of a run."""
+
+    # `running`, `finished`, `stopped` (by a signal, saved), `diverged`, `failed`, `interrupted` (its process is gone)
+    state: str
+    message: str | None = None  # the paragraph that an error ended with
+    exit_code: int | None = None  # of the process; None while it runs, or where it was killed
 
 
 class RunFolder:
     """Holds a run folder for this process, and keeps there what was asked for.
 
-    `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed. A config or
-    data that turn out to be wrong leave the folder as it was before.
+    `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed,
+    `status.json` what has become of it. A config or data that turn out to be wrong leave the folder as it was before.
 
     Raises:
         RunFolderInUseError: another process trains there.
@@ -58,7 +83,7 @@ class RunFolder:
         owner = self.path / ".owner"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock.acquire(timeout=0)
+            self.lock.acquire(timeout=LOOKED_AT)
             owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         except Timeout:
             who = owner.read_text() if owner.exists() else "another process"
@@ -72,19 +97,23 @@ class RunFolder:
             texts = {
                 "config.yaml": OmegaConf.to_yaml(self.config, resolve=False),
                 "overrides.yaml": OmegaConf.to_yaml(list(self.overrides)),
+                STATUS: _to_json(Status("running")),
             }
             for name, text in texts.items():
                 file = self.path / name
                 self.before[file] = file.read_text() if file.exists() else None
                 replace_text(file, text)
         except BaseException as error:
-            self.__exit__(type(error))
+            self.__exit__(type(error), error)
             raise
         return self
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is not None and issubclass(error, ConfigError | DataError):
-            self._undo(error)
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, ConfigError | DataError):
+            self._undo(kind)
+        else:
+            with contextlib.suppress(StorageError):  # what ended the run is more to the point
+                replace_text(self.path / STATUS, _to_json(_status_after(error)))
         (self.path / ".owner").unlink(missing_ok=True)
         self.lock.release()
         with contextlib.suppress(OSError):
@@ -113,6 +142,45 @@ class RunFolder:
                     f"The run in {self.path} has another {key} ({difference}), and a run keeps its own. "
                     f"Continue it as it is with resume={self.path}, or choose another run_dir."
                 )
+
+
+def status_of(folder: Path) -> Status | None:
+    """What has become of the run in a folder; None if nothing tells."""
+    file = folder / STATUS
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST_STATUS:
+            return None
+        values = json.loads(file.read_text(encoding="utf-8"))
+        status = Status(str(values["state"]), values["message"], values["exit_code"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return Status("interrupted") if status.state == "running" and not _is_held(folder) else status
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process trains there; one on another machine is believed where the file system shares its locks."""
+    file = folder / ".lock"
+    if not file.is_file():
+        return False
+    try:
+        with FileLock(file).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that is not for us to write to
+        return False
+
+
+def _status_after(error: BaseException | None) -> Status:
+    if error is None:
+        return Status("finished", exit_code=0)
+    states = {DivergedError: "diverged", StoppedError: "stopped"}
+    state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
+    return Status(state, without_secrets(str(error)), error.exit_code if isinstance(error, VQGANError) else 1)
+
+
+def _to_json(status: Status) -> str:
+    return json.dumps(asdict(status), ensure_ascii=False)
 
 
 def load_config(folder: Path) -> DictConfig | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -21,11 +20,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from vqgan.config import TOP_LEVEL, conf_dir, unknown_choice, unknown_key, unresolvable
 from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
+from vqgan.privacy import without_secrets
 from vqgan.run_folder import load_config, typed_for
 
 MULTIRUN = ("-m", "--multirun")
-SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)  # in names of environment variables
-PUBLIC, SHORTEST_SECRET = ("HOME", "USER", "PWD", "TMPDIR", "XDG_CACHE_HOME"), 6
 USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 
 
@@ -116,18 +114,8 @@ def _is_from_hydra(error: BaseException) -> bool:
 
 def _end(error: BaseException) -> None:
     known = error if isinstance(error, VQGANError) else _in_our_words(error)
-    print(f"\n{_without_secrets(str(known))}", file=sys.stderr)
+    print(f"\n{without_secrets(str(known))}", file=sys.stderr)
     sys.exit(known.exit_code)
-
-
-def _without_secrets(text: str) -> str:
-    """A message in which no value stands that came from the environment, be it typed or in a config."""
-    typed = " ".join(sys.argv)
-    for name, value in os.environ.items():
-        is_secret = SECRET.search(name) or (f"oc.env:{name}" in typed and name not in PUBLIC)
-        if is_secret and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, f"<environment: {name}>")
-    return text
 
 
 def _in_our_words(error: BaseException) -> VQGANError:

@@ -1,0 +1,71 @@
+"""`status.json`: what has become of a run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError
+from vqgan.run_folder import RunFolder, Status, status_of
+
+CONFIG = OmegaConf.create({"backbone": {}, "model": {}, "discriminator": {}, "resume": None})
+
+
+def test_while_it_runs_and_when_it_is_done(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", CONFIG, []):
+        assert status_of(tmp_path / "run") == Status("running")
+    assert status_of(tmp_path / "run") == Status("finished", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DivergedError("too far"), Status("diverged", "too far", 4)),
+        (StoppedError("by SIGTERM"), Status("stopped", "by SIGTERM", 143)),
+        (StorageError("full"), Status("failed", "full", 5)),
+        (RuntimeError("a bug"), Status("failed", "a bug", 1)),
+    ],
+)
+def test_after_an_error(error: Exception, status: Status, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), RunFolder(tmp_path / "run", CONFIG, []):
+        raise error
+    assert status_of(tmp_path / "run") == status
+
+
+def test_a_wrong_config_leaves_the_status_that_was(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", CONFIG, []):
+        pass
+    with pytest.raises(ConfigError), RunFolder(tmp_path / "run", CONFIG, []):
+        raise ConfigError("no")
+    assert status_of(tmp_path / "run") == Status("finished", exit_code=0)
+
+
+def test_a_killed_run_is_interrupted(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_die_in, args=(tmp_path / "run",))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert status_of(tmp_path / "run") == Status("interrupted")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"state": 1}', "x" * 70_000])
+def test_a_damaged_file_tells_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(text)
+    assert status_of(tmp_path) is None
+
+
+def test_no_value_of_the_environment_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter2-hunter2")
+    with pytest.raises(RuntimeError), RunFolder(tmp_path / "run", CONFIG, []):
+        raise RuntimeError("hunter2-hunter2 is refused")
+    assert status_of(tmp_path / "run") == Status("failed", "<environment: MY_TOKEN> is refused", 1)
+
+
+def _die_in(folder: Path) -> None:
+    with RunFolder(folder, CONFIG, []):
+        os.kill(os.getpid(), signal.SIGKILL)
