@@ -49,7 +49,7 @@ def main() -> None:
     backbone: Backbone = build(values, "backbone")
     tokenizer = Tokenizer(backbone, VectorQuantizer(1024, backbone.latent_dim, 0.25, 1.0), {})
     encoding = encoding_with({"resolution": args.resolution, "workers": args.workers, "precision": args.precision})
-    placed(tokenizer, encoding.device, 0)
+    placed(tokenizer, encoding.device)
     with tempfile.TemporaryDirectory() as folder:
         encoder = FolderEncoder(tokenizer, encoding, args.videos, Path(folder) / "tokens")
         videos = [scan_video(file)[0] for file in find_files(args.videos, "VIDEOS", VIDEO_FILES.suffixes)]

@@ -22,7 +22,7 @@ from omegaconf.resolvers import oc
 
 from vqgan.errors import ConfigError, InvalidValueError, check
 
-SETTINGS = ("name", "seed", "run_dir", "resume", "allow_other_data", "init_from")
+SETTINGS = ("name", "seed", "run_dir", "resume", "allow_other_data", "allow_other_processes", "init_from")
 SECTIONS = (
     "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
     "trainer",
@@ -101,8 +101,8 @@ def check_top_level(config: DictConfig) -> None:
     seed, name = values["seed"], values["name"]
     check(_fits(seed, int) and 0 <= seed < 2**31, "seed", seed, "a whole number in [0, 2^31)")
     check(isinstance(name, str) and bool(name), "name", name, _text_for("name", name))
-    other = values["allow_other_data"]
-    check(isinstance(other, bool), "allow_other_data", other, "true or false")
+    for key in ("allow_other_data", "allow_other_processes"):
+        check(isinstance(values[key], bool), key, values[key], "true or false")
     for key in SECTIONS:
         check(isinstance(values[key], dict), key, values[key], "a section of values")
     _check_sections(values)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
+from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, StorageError
 from vqgan.memory import keep_freed_memory
 
@@ -18,10 +19,15 @@ from vqgan.memory import keep_freed_memory
 def find_device(name: str, key: str = "trainer.device") -> torch.device:
     """The device of that name; `auto` takes cuda, mps or cpu, the first there is. `key` is what the user calls it.
 
+    Several processes on one machine take one GPU each.
+
     Raises:
         ConfigError: there is no such device here.
     """
     available = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    process = this_process()
+    if name in ("auto", "cuda") and available[0] == "cuda" and process.count > 1:
+        return torch.device("cuda", process.local_rank % torch.cuda.device_count())
     if name == "auto":
         return torch.device(available[0])
     try:

@@ -14,6 +14,14 @@ class Process:
     count: int
     local_rank: int  # on this machine
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that speaks and writes for all."""
+        return self.rank == 0
+
+
+ALONE = Process(0, 1, 0)
+
 
 def this_process() -> Process:
     """This process; without `torchrun` there is one."""

@@ -85,6 +85,10 @@ class RunFolderInUseError(VQGANError):
     exit_code = 6
 
 
+class LostProcessError(VQGANError):
+    """Another process of the same run has ended; torchrun ends with 1 whatever the reason, and so does this one."""
+
+
 class CheckpointError(VQGANError):
     """A checkpoint is damaged, unsafe or does not fit the model."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
+from vqgan.collectives import gather, share_of, sum_over_processes
 from vqgan.frames import to_frames
 from vqgan.quantizers.quantizer import count_codes, perplexity
 
@@ -109,28 +109,31 @@ def flicker(clips: Clips, reconstructions: Clips) -> Float[Tensor, "batch"]:
 
 @torch.no_grad()
 def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> Evaluation:
-    """Measure reconstructions of clips; changes no state.
+    """Measure reconstructions of clips, several processes each a share of them; changes no state.
 
     Returns:
-        As metrics what `measure` finds, as `validation/psnr` …, all means over frames; `validation/perplexity` and
-        `validation/usage` of the codebook over all clips together.
+        The same in each process: as metrics what `measure` finds, as `validation/psnr` …, all means over frames;
+        `validation/perplexity` and `validation/usage` of the codebook over all clips together.
     """
     was_training = autoencoder.training
     autoencoder.eval()
     device = autoencoder.last_layer.device
-    per_frame: dict[str, list[Tensor]] = {}
+    measured: dict[int, dict[str, Tensor]] = {}  # by the number of the batch
     counts = torch.zeros(autoencoder.quantizer.codebook_size, dtype=torch.int64, device=device)
-    for frames in _frame_batches(clips, batch_size, device):
+    for number, group in share_of(clips.split(batch_size)):
+        frames = to_frames(group.to(device))
         output = autoencoder(frames)
-        measured = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
-        for name, values in measured.items():
-            per_frame.setdefault(name, []).append(values)
+        of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
+        measured[number] = {name: values.cpu() for name, values in of_frames.items()}
         counts += count_codes(output.indices, len(counts))
     autoencoder.train(was_training)
-    metrics = {f"validation/{name}": float(torch.cat(values).mean()) for name, values in per_frame.items()}
+    counts = sum_over_processes(counts)
+    batches = [of_frames for _, of_frames in sorted(item for part in gather(measured) for item in part.items())]
+    per_frame = {name: torch.cat([of_frames[name] for of_frames in batches]) for name in batches[0]}
+    metrics = {f"validation/{name}": float(values.mean()) for name, values in per_frame.items()}
     metrics["validation/perplexity"] = float(perplexity(counts))
     metrics["validation/usage"] = float((counts > 0).float().mean())
-    psnr_of_clips = reduce(torch.cat(per_frame["psnr"]).cpu(), "(clip time) -> clip", "mean", clip=len(clips))
+    psnr_of_clips = reduce(per_frame["psnr"], "(clip time) -> clip", "mean", clip=len(clips))
     return Evaluation(metrics, counts.cpu(), psnr_of_clips)
 
 
@@ -141,11 +144,7 @@ def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Fram
     autoencoder.eval()
     device = autoencoder.last_layer.device
     parts = [
-        autoencoder(frames).reconstruction.clamp(-1, 1).cpu() for frames in _frame_batches(clips, batch_size, device)
+        autoencoder(to_frames(group.to(device))).reconstruction.clamp(-1, 1).cpu() for group in clips.split(batch_size)
     ]
     autoencoder.train(was_training)
     return torch.cat(parts)
-
-
-def _frame_batches(clips: Clips, batch_size: int, device: torch.device) -> Iterator[Frames]:
-    return (to_frames(group.to(device)) for group in clips.split(batch_size))

@@ -71,7 +71,7 @@ class FolderDecoder:
         """
         process = this_process()
         self._describe()
-        placed(self.tokenizer, self.decoding.device, process.local_rank)
+        placed(self.tokenizer, self.decoding.device)
         mine = range(process.rank, len(self.tokens), process.count)
         left = [index for index in mine if not self._target(self.tokens.paths[index]).exists()]
         for index in tqdm(left, unit="video", disable=None if process.rank == 0 else True):

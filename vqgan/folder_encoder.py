@@ -81,7 +81,7 @@ class FolderEncoder:
         """
         files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
         mine = files[self.process.rank :: self.process.count]
-        placed(self.tokenizer, self.encoding.device, self.process.local_rank)
+        placed(self.tokenizer, self.encoding.device)
         with self._lock():
             self._describe()
             suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""

@@ -24,11 +24,9 @@ class Work:
     precision: Literal["fp32", "bf16"]
 
 
-def placed(tokenizer: Autoencoder, device: str, local_rank: int) -> Autoencoder:
-    """The tokenizer on its device, in evaluation mode; several processes on one machine take one GPU each."""
+def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
+    """The tokenizer on its device, in evaluation mode."""
     found = find_device(device, "device")
-    if found.type == "cuda" and device in ("auto", "cuda"):
-        found = torch.device("cuda", local_rank % torch.cuda.device_count())
     torch.backends.cudnn.deterministic = True  # the same codes each time
     prepare(tokenizer, found, channels_last=True)
     return tokenizer.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,16 +14,19 @@ from typing import Any
 import torch
 
 import vqgan
+from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import replace_text
 
+PROCESSES = "processes"  # in the environment
 PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit of a result
 # Keys of the config that no weight depends on. Where the data lie is one: what they are is compared by itself.
 NEUTRAL = (
-    "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root",
-    "data.workers", "data.validation_clips", "data.max_bad_fraction", "data.max_bad_files", "data.limits",
-    "trainer.steps", "trainer.log_every", "trainer.evaluate_every", "trainer.pictures", "trainer.checkpoint_every",
-    "trainer.usage_steps", "trainer.keep", "trainer.max_skipped_in_a_row", "trainer.max_skipped_fraction",
+    "name", "run_dir", "resume", "init_from", "allow_other_data", "allow_other_processes", "logger", "data.root",
+    "data.val_root", "data.workers", "data.validation_clips", "data.max_bad_fraction", "data.max_bad_files",
+    "data.limits", "trainer.steps", "trainer.log_every", "trainer.evaluate_every", "trainer.pictures",
+    "trainer.checkpoint_every", "trainer.usage_steps", "trainer.keep", "trainer.max_skipped_in_a_row",
+    "trainer.max_skipped_fraction",
 )  # fmt: skip
 
 
@@ -37,12 +39,14 @@ class Provenance:
         data: the fingerprint of the data set.
         config: the run's values, by their full key.
         allow_other_data: go on with another data set.
+        allow_other_processes: go on with another number of processes.
     """
 
     environment: Mapping[str, str]
     data: str
     config: Mapping[str, Any]
     allow_other_data: bool
+    allow_other_processes: bool
 
     def state_dict(self) -> dict[str, Any]:
         """The record."""
@@ -52,8 +56,15 @@ class Provenance:
         """Compare with the record of a checkpoint.
 
         Raises:
-            ConfigError: it is of a run on other data.
+            ConfigError: it is of a run on other data, or by another number of processes.
         """
+        then, now = state["environment"][PROCESSES], self.environment[PROCESSES]
+        if then != now and not self.allow_other_processes:
+            raise ConfigError(
+                f"This run was trained by {then} of torchrun's processes, and this is {now}. Start as many as then, or "
+                "go on with allow_other_processes=true: the batches stay the same, and each remaining clip is used "
+                "once, but sums are added up in another order, so the last digits differ."
+            )
         if state["data"] != self.data and not self.allow_other_data:
             raise ConfigError(
                 f"The data are not those that this run was trained on: {self.data} now, {state['data']} then (by the "
@@ -79,7 +90,7 @@ def environment(device: torch.device) -> dict[str, str]:
         **{package: version(package) for package in PACKAGES},
         "device": f"{device.type}, {name}, {torch.backends.cpu.get_cpu_capability()}",
         "threads (OMP_NUM_THREADS)": str(torch.get_num_threads()),
-        "processes": os.environ.get("WORLD_SIZE", "1"),
+        PROCESSES: str(this_process().count),
     }
 
 
@@ -106,10 +117,14 @@ def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
             yield key, value
 
 
-def make_provenance(config: Mapping[str, Any], device: torch.device, data: str, allow_other_data: bool) -> Provenance:
-    """The record of this process."""
+def make_provenance(config: Mapping[str, Any], device: torch.device, data: str) -> Provenance:
+    """The record of this process, with what the config allows to differ."""
     return Provenance(
-        environment=environment(device), data=data, config=dict(by_full_key(config)), allow_other_data=allow_other_data
+        environment=environment(device),
+        data=data,
+        config=dict(by_full_key(config)),
+        allow_other_data=config["allow_other_data"],
+        allow_other_processes=config["allow_other_processes"],
     )
 
 

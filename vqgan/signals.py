@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -20,9 +20,14 @@ class StopSignals:
     """While it is open, SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process.
 
     `at_once` marks parts that may be left at any point; a signal ends them, or the next of them, by `StopRequested`.
+
+    Args:
+        agree: for one of several processes that must stop at the same point: says whether any of them is to stop. It
+            is asked by `check`, which all call alike; nothing is left at once then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[bool], bool] | None = None) -> None:
+        self.agree = agree
         self.name = ""
         self._interruptible = False
         self._before: dict[signal.Signals, Any] = {}
@@ -39,6 +44,9 @@ class StopSignals:
         Raises:
             StopRequested: a signal came, here or before.
         """
+        if self.agree is not None:
+            yield
+            return
         self._interruptible = True
         try:
             self.check()
@@ -48,6 +56,8 @@ class StopSignals:
 
     def check(self) -> None:
         """Raise `StopRequested` if a signal came."""
+        if self.agree is not None and self.agree(self.requested):
+            self.name = self.name or "a signal to another process"
         if self.requested:
             raise StopRequested(self.name)
 

@@ -6,7 +6,6 @@ Whether a step counts is decided on the device; the host looks only when it need
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -82,15 +81,6 @@ class Buffers:
         for buffer, before in zip(self.buffers, self.before):
             buffer.copy_(torch.where(finite, buffer, before))
         self.before = []
-
-
-@dataclass
-class Outcome:
-    """A step that was computed, and not yet looked at: its numbers may not be there yet."""
-
-    step: int
-    finite: Tensor  # whether it counts
-    metrics: dict[str, Tensor]
 
 
 def step_if(finite: Tensor, optimizer: Optimizer) -> None:

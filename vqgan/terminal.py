@@ -48,10 +48,17 @@ class Clock:
 
 
 class Progress:
-    """A progress bar with the numbers that matter; a line at each evaluation, which stays in a log file too."""
+    """A progress bar with the numbers that matter; a line at each evaluation, which stays in a log file too.
 
-    def __init__(self, done: int, steps: int) -> None:
-        self.bar = tqdm(initial=done, total=steps, unit="step", disable=None, dynamic_ncols=True)
+    Args:
+        done: steps so far.
+        steps: of the whole run.
+        shown: of several processes one alone shows it.
+    """
+
+    def __init__(self, done: int, steps: int, shown: bool) -> None:
+        self.shown = shown
+        self.bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True, dynamic_ncols=True)
         self.values: dict[str, float] = {}
 
     def __enter__(self) -> Progress:
@@ -69,7 +76,7 @@ class Progress:
         self.values |= row
         short = [f"{name} {form.format(self.values[key])}" for key, (name, form) in SHOWN.items() if key in self.values]
         self.bar.set_postfix_str(", ".join(short))
-        if "validation/psnr" in row:
+        if self.shown and "validation/psnr" in row:
             v = {name.removeprefix("validation/"): value for name, value in row.items()}
             tqdm.write(
                 f"step {step:>7}   validation PSNR {v['psnr']:5.2f} dB   SSIM {v['ssim']:.3f}   "

@@ -15,11 +15,13 @@ from torch.optim import Optimizer
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
+from vqgan.collectives import first_alone, from_first, gather, joined, noticing_loss
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, Folder, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.device import find_device
-from vqgan.errors import VQGANError, check
+from vqgan.distributed import ALONE, Process
+from vqgan.errors import ConfigError, DataError, VQGANError, check
 from vqgan.history import Setup
 from vqgan.loggers import JsonLines, Loggers
 from vqgan.losses import VQGANLoss
@@ -38,6 +40,8 @@ from vqgan.validation import Validation
 def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     """Train what the config describes, in the folder `config.run_dir`; a run that is there already goes on.
 
+    Several processes that `torchrun` has started train one run, in the first one's folder.
+
     Args:
         config: composed from `conf/train.yaml`.
         overrides: what was typed to compose it; kept in the run folder.
@@ -49,27 +53,33 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
         VQGANError: see `vqgan.errors`; nothing that was saved is lost.
     """
     check_top_level(config)
-    with RunFolder(Path(config.run_dir), config, overrides) as folder:
-        trainer = make_trainer(config, folder.path)
-        print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
-        with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
-            try:
-                trainer.run()
-            except BaseException:
-                with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
-                    _finish(trainer, hurried=True)
-                raise
-        _finish(trainer)
-        print(f"\nDone.\n{table(_result(trainer))}", flush=True)
+    with joined() as process:
+        config.run_dir = from_first(str(config.run_dir))  # it may hold the time
+        path = Path(config.run_dir)
+        with RunFolder(path, config, overrides) if process.is_first else contextlib.nullcontext(), noticing_loss():
+            trainer = make_trainer(config, path, process)
+            if process.is_first:
+                print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
+            with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
+                try:
+                    trainer.run()
+                except BaseException:
+                    with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
+                        _finish(trainer, hurried=True)
+                    raise
+            _finish(trainer)
+            if process.is_first:
+                print(f"\nDone.\n{table(_result(trainer))}", flush=True)
     return trainer
 
 
 def _finish(trainer: Trainer, hurried: bool = False) -> None:
     trainer.loggers.close(hurried)
-    write_report(trainer.folder)
+    if trainer.process.is_first:
+        write_report(trainer.folder)
 
 
-def make_trainer(config: DictConfig, folder: Path) -> Trainer:
+def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
     backbone: Backbone = build(config.backbone, "backbone")
@@ -79,8 +89,12 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
     fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
-    bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files)
-    training, held_out = data.datasets(bad_files)
+    divides = data.batch_size % process.count == 0
+    check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
+    bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
+    with first_alone():
+        training, held_out = data.datasets(bad_files)
+    _refuse_different(data.fingerprint, config)
 
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
     autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
@@ -98,26 +112,35 @@ def make_trainer(config: DictConfig, folder: Path) -> Trainer:
         autoencoder_optimizer=autoencoder_optimizer,
         discriminator_optimizer=discriminator_optimizer,
         schedule=schedule,
-        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits),
+        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process),
         validation=Validation(
             clips=still.clips,
             sources=still.sources,
-            batch_size=data.batch_size,
+            batch_size=data.batch_size // process.count,
             perceptual=loss.perceptual,
             pictures=settings.pictures,
             folder=folder,
+            process=process,
         ),
-        loggers=make_loggers(config, folder),
+        loggers=make_loggers(config, folder) if process.is_first else Loggers({}),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
         ),
-        provenance=make_provenance(
-            public_values(config), find_device(settings.device), data.fingerprint, config.allow_other_data
-        ),
+        provenance=make_provenance(public_values(config), find_device(settings.device), data.fingerprint),
         report=LiveReport(folder),
         folder=folder,
         seed=config.seed,
+        process=process,
     )
+
+
+def _refuse_different(fingerprint: str, config: DictConfig) -> None:
+    """Raise an error if the processes, perhaps on several machines, were not given the same."""
+    for rank, (data, values) in enumerate(gather((fingerprint, public_values(config)))):
+        if data != fingerprint:
+            raise DataError(f"Process {rank} sees other data ({data}) than another one ({fingerprint}).")
+        if values != public_values(config):
+            raise ConfigError(f"Process {rank} was started with another config than the others; type the same for all.")
 
 
 def make_loss(config: DictConfig) -> VQGANLoss:
@@ -163,13 +186,14 @@ def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, 
 def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
+    processes = f"{trainer.process.count} processes, the first on " if trainer.process.count > 1 else ""
     bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{bad_files.total} files{bad}"),
         ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation.clips)} to validate on"),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
-        ("device", f"{trainer.hardware}, {trainer.settings.precision}"),
+        ("device", f"{processes}{trainer.hardware}, {trainer.settings.precision}"),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
+from vqgan.collectives import any_process, from_first, gather, mean_over_processes
 from vqgan.data import Loader
-from vqgan.data.loader import REMEMBERED
 from vqgan.device import (
     compile_networks,
     find_device,
@@ -31,23 +31,25 @@ from vqgan.device import (
     prepare,
     tune,
 )  # fmt: skip
-from vqgan.errors import DivergedError, StoppedError, storing
+from vqgan.distributed import ALONE, Process
+from vqgan.errors import StoppedError, StorageError
 from vqgan.evaluation import Evaluation
 from vqgan.frames import to_frames
+from vqgan.gradient_average import GradientAverage
 from vqgan.loggers import Loggers
 from vqgan.losses import Loss, VQGANLoss
+from vqgan.outcomes import Outcomes
 from vqgan.provenance import Provenance, write_environment
 from vqgan.report import LiveReport
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
 from vqgan.signals import StopRequested, StopSignals
-from vqgan.skipping import Buffers, Outcome, SkippedSteps, gradient_norm, nonfinite, step_if
+from vqgan.skipping import Buffers, SkippedSteps, gradient_norm, step_if
 from vqgan.terminal import Clock, Progress
 from vqgan.validation import Validation
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
-SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,6 +72,7 @@ class Trainer:
         report: the page that shows the run as it goes.
         folder: of the run.
         seed: of every random choice.
+        process: which of several this is, each of which computes a share of every step.
     """
 
     settings: Settings
@@ -87,16 +90,16 @@ class Trainer:
     report: LiveReport
     folder: Path
     seed: int
+    process: Process = ALONE
 
-    pending: list[Outcome] = field(init=False, default_factory=list)  # steps that were not looked at yet
-    latest: dict[str, Any] = field(init=False, default_factory=dict)  # of each metric, whichever step it is from
     last_validation: dict[str, float] = field(init=False, default_factory=dict)
     done: int = field(init=False, default=0)  # finished steps
     shown: int = field(init=False, default=-1)  # steps whose row is logged
     saved: int = field(init=False, default=-1)  # steps in the newest checkpoint
 
     def __post_init__(self) -> None:
-        self.skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
+        skipped = SkippedSteps(self.settings.max_skipped_in_a_row, self.settings.max_skipped_fraction)
+        self.outcomes = Outcomes(skipped, self.loader, self.settings.accumulate, self.folder, self.process.is_first)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
         self.hardware = find_device(self.settings.device)
         tune(self.hardware)
@@ -107,6 +110,9 @@ class Trainer:
             if optimizer is not None:
                 keep_layout(optimizer)
         self.buffers = Buffers(self._networks())
+        self.averages = [
+            GradientAverage(network.parameters(), self.settings.accumulate) for network in self._networks()
+        ]
         self.autoencoder.checkpoint_activations(self.settings.activation_checkpointing)
         if self.settings.compile:
             compile_networks(self.autoencoder, (self.discriminator, self.loss.perceptual))
@@ -120,13 +126,16 @@ class Trainer:
             StorageError: a file cannot be written, or memory ran out; the newest checkpoint is good.
         """
         self._resume()
-        write_environment(self.folder / "environment.json", self.provenance.environment)
-        with StopSignals() as stop, Progress(self.done, self.settings.steps) as progress, self._saving():
+        first = self.process.is_first
+        if first:
+            write_environment(self.folder / "environment.json", self.provenance.environment)
+        signals = StopSignals(any_process if self.process.count > 1 else None)
+        with signals as stop, Progress(self.done, self.settings.steps, first) as progress, self._saving():
             try:
                 self._train(stop, progress)
                 self.last_validation = self.last_validation or self._evaluate().metrics  # of a run that was done before
             except StopRequested as signal:
-                self._settle()
+                self.outcomes.settle()
                 self._save(None)
                 raise StoppedError(
                     f"Stopped by {signal} after step {self.done}; everything is saved. "
@@ -135,7 +144,7 @@ class Trainer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise out_of_memory(self.hardware, self.validation.clips.shape, self.loader.batch_size) from error
+                raise out_of_memory(self.hardware, self.validation.clips.shape, self.loader.share) from error
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:
         clock = Clock()
@@ -157,7 +166,7 @@ class Trainer:
                     self.buffers.restore_unless(torch.tensor(False, device=self.hardware))
                     stop.check()
                 self.done += 1
-                clock.count(sum(batch.shape[0] * batch.shape[1] for batch in clips))
+                clock.count(self.process.count * sum(batch.shape[0] * batch.shape[1] for batch in clips))
                 progress.advance()
                 self._after_step(stop, progress, clock)
 
@@ -168,10 +177,10 @@ class Trainer:
 
         Args:
             step: counted from 0; together with the seed it decides every random choice.
-            clips: one batch per micro-batch.
+            clips: one batch per micro-batch, of which this process has its share.
 
         Returns:
-            Detached scalars on the device, averaged over micro-batches.
+            Detached scalars on the device, averaged over micro-batches and processes.
         """
         torch.manual_seed((self.seed << 32) + step)
         self.buffers.remember()
@@ -183,13 +192,15 @@ class Trainer:
             parts.append(loss.metrics)
             if adversarial:
                 parts[-1] |= self.discriminator_gradients(step, frames, len(clips), reconstruction, loss.logits)
-        metrics = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        metrics = mean_of(parts)
+        for average in self.averages[: 1 + adversarial]:
+            average.finish()
         finite = self._is_finite(metrics, adversarial)
         self.update_autoencoder(step, finite)
         if adversarial:
             self.update_discriminator(step, finite)
         self.buffers.restore_unless(finite)
-        self.pending.append(Outcome(step, finite, metrics))
+        self.outcomes.add(step, finite, metrics)
         return metrics
 
     def autoencoder_gradients(self, step: int, frames: Frames, parts: int) -> tuple[Frames, Loss]:
@@ -229,7 +240,7 @@ class Trainer:
             "autoencoder": self.autoencoder,
             "autoencoder_optimizer": self.autoencoder_optimizer,
             "progress": self,
-            "skipped": self.skipped,
+            "outcomes": self.outcomes,
             "loader": self.loader,
             "loggers": self.loggers,
             "validation": self.validation,
@@ -244,22 +255,29 @@ class Trainer:
         return torch.autocast(self.hardware.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     def state_dict(self) -> dict[str, Any]:
-        """What is logged, and the latest value of each metric, so that a resumed run's first row has all of them."""
-        values = [torch.as_tensor(value, device=self.hardware) for value in self.latest.values()]
-        numbers = torch.stack(values).tolist() if values else []  # at once: each reading waits for the device
-        return {"shown": self.shown, "latest": dict(zip(self.latest, numbers))}
+        """How far the run is logged."""
+        return {"shown": self.shown}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        self.shown, self.latest = state["shown"], dict(state["latest"])
+        self.shown = state["shown"]
 
     def _resume(self) -> None:
-        self.done = self.checkpoints.load_latest(**self.state())
+        with warnings.catch_warnings():
+            if not self.process.is_first:
+                warnings.simplefilter("ignore")  # the first one says it
+            self.done = self.checkpoints.load_latest(**self.state())
+        if len(set(gather(self.done))) > 1:
+            raise StorageError(
+                f"The processes see different checkpoints in {self.checkpoints.folder}: share that folder."
+            )
         if self.shown < 0:
             self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
             self.validation.load_state_dict({})
         else:
             self.saved = self.done
+        if not self.process.is_first:
+            return
         if self.done >= self.settings.steps:
             print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
         elif self.shown < 0 and (self.folder / "metrics.jsonl").exists():
@@ -275,7 +293,8 @@ class Trainer:
         evaluation, score = None, None
         self.checkpoints.finish(wait=False)
         if self._is_look_due():
-            self._settle()
+            self.outcomes.settle()
+            self.loader.exchange()
         if self.shown < self.done:
             row = self._train_row() | clock.read() if self.done and self._is_due(self.settings.log_every) else {}
             files: dict[str, Path] = {}
@@ -287,7 +306,8 @@ class Trainer:
                 row |= evaluation.metrics
                 score = row["validation/psnr"]
             if row:
-                self._refuse_nonfinite(row)
+                self.outcomes.refuse_nonfinite(row, self.done)
+            if row and self.process.is_first:
                 progress.show(self.done, row)
                 self.loggers.log(self.done, row, files)
                 for advice in self.advisor.look(self.done, row):
@@ -298,10 +318,10 @@ class Trainer:
             self.shown = self.done
             if score is not None:
                 self.checkpoints.finish()  # else the best so far is not known
-            improved = score is not None and score > self.checkpoints.best_score()
+            improved = from_first(score is not None and score > self.checkpoints.best_score())
             if self.done and (improved or self._is_due(self.settings.checkpoint_every)):
                 self._save(score)
-            if evaluation is not None:
+            if evaluation is not None and self.process.is_first:
                 self.report.update()
             if row:
                 clock.restart()
@@ -310,12 +330,14 @@ class Trainer:
 
     def _save(self, score: float | None) -> None:
         if self.saved == self.done:  # by a stop, before its validation
-            if score is not None:
+            if score is not None and self.process.is_first:
                 self.checkpoints.finish()
                 self.checkpoints.rate(self.done, score)
             return
-        self._refuse_nonfinite({name: part.state_dict() for name, part in self.state().items()})
-        self.checkpoints.save_in_background(self.done, score, **self.state())
+        self.loader.exchange()
+        self.outcomes.refuse_nonfinite({name: part.state_dict() for name, part in self.state().items()}, self.done)
+        if self.process.is_first:
+            self.checkpoints.save_in_background(self.done, score, **self.state())
         self.saved = self.done
 
     @contextlib.contextmanager
@@ -335,22 +357,6 @@ class Trainer:
             numbers += [metrics["train/discriminator"], gradient_norm(self.discriminator)]
         return torch.stack(numbers).isfinite().all()
 
-    def _settle(self) -> None:
-        """Look at the steps since the last look: take their numbers, or write down that they were skipped."""
-        outcomes, self.pending = self.pending, []
-        if not outcomes:
-            return
-        for outcome, finite in zip(outcomes, torch.stack([outcome.finite for outcome in outcomes]).tolist()):
-            if finite:
-                self.latest |= outcome.metrics
-                continue
-            self._write_down_batch(outcome.step)
-            too_many = self.skipped.add(outcome.step)
-            if too_many:
-                raise self._diverged(
-                    f"losses or gradients of {too_many} are not finite, the last of step {outcome.step}"
-                )
-
     def _networks(self) -> list[nn.Module]:
         return [self.autoencoder, *([] if self.discriminator is None else [self.discriminator])]
 
@@ -364,15 +370,14 @@ class Trainer:
 
     def _is_look_due(self) -> bool:
         cadences = (self.settings.log_every, self.settings.evaluate_every, self.settings.checkpoint_every)
-        forgotten = (len(self.pending) + 1) * self.settings.accumulate > REMEMBERED
-        return forgotten or any(self._is_due(every) for every in cadences)
+        return self.outcomes.are_many() or any(self._is_due(every) for every in cadences)
 
     def _is_due(self, every: int) -> bool:
         return self.done % every == 0 or self.done == self.settings.steps
 
     def _train_row(self) -> dict[str, float]:
-        row: dict[str, float] = self.state_dict()["latest"]
-        row["train/skipped_steps"] = self.skipped.total
+        row = self.outcomes.numbers()
+        row["train/skipped_steps"] = self.outcomes.skipped.total
         row["codebook/usage"] = float(self.autoencoder.quantizer.usage(min(self.settings.usage_steps, self.done)))
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
@@ -386,23 +391,8 @@ class Trainer:
         self.last_validation = evaluation.metrics
         return evaluation
 
-    def _refuse_nonfinite(self, values: Any) -> None:
-        broken = nonfinite(values)
-        if broken:
-            self._write_down_batch(self.done - 1)
-            raise self._diverged(f"at step {self.done} {', '.join(broken[:5])} is not finite")
 
-    def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(
-            f"Training diverged: {what}. The newest checkpoint in {self.checkpoints.folder} is from before; the clips "
-            f"of the last batch are in {self.folder / SKIPPED}. Try a lower optimizer.lr, "
-            "trainer.clip_gradients=1, or trainer.precision=fp32."
-        )
-
-    def _write_down_batch(self, step: int) -> None:
-        """Which clips a step was trained on: a line of `skipped_batches.jsonl`."""
-        first = step * self.settings.accumulate
-        clips = [source for n in range(self.settings.accumulate) for source in self.loader.drawn.get(first + n, [])]
-        file = self.folder / SKIPPED
-        with storing(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-            lines.write(json.dumps({"step": step, "clips": clips}, ensure_ascii=False) + "\n")
+def mean_of(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over micro-batches and processes, in one message."""
+    means = torch.stack([torch.stack([part[name].float() for part in parts]).mean() for name in parts[0]])
+    return dict(zip(parts[0], mean_over_processes(means)))

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
+from vqgan.distributed import Process
 from vqgan.evaluation import Evaluation, evaluate, reconstruct
 from vqgan.frames import to_clips
 from vqgan.loggers import Rows
@@ -32,6 +33,7 @@ class Validation:
         perceptual: the network of LPIPS; None if the loss has none.
         pictures: clips to show.
         folder: of the run.
+        process: all of them measure; the first one shows and records.
     """
 
     clips: UInt8[Tensor, "batch time height width rgb"]
@@ -40,6 +42,7 @@ class Validation:
     perceptual: nn.Module | None
     pictures: int
     folder: Path
+    process: Process
 
     def __post_init__(self) -> None:
         self.code_use = Rows(self.folder / "codebook.jsonl")
@@ -58,6 +61,8 @@ class Validation:
         Raises:
             StorageError: they cannot be written.
         """
+        if not self.process.is_first:
+            return {}
         shown = self.clips[:: -(-len(self.clips) // self.pictures)]
         reconstructions = reconstruct(autoencoder, shown, self.batch_size)
         files = write_pictures(self._pictures, step, shown, to_clips(reconstructions, shown.shape[1]))
@@ -70,7 +75,8 @@ class Validation:
         Raises:
             StorageError: it cannot be written.
         """
-        self.code_use.append({"step": step, **evaluation.code_use()})
+        if self.process.is_first:
+            self.code_use.append({"step": step, **evaluation.code_use()})
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows there are."""
@@ -78,7 +84,8 @@ class Validation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Drop rows that come again."""
-        self.code_use.load_state_dict(state)
+        if self.process.is_first:
+            self.code_use.load_state_dict(state)
 
     @property
     def _pictures(self) -> Path:

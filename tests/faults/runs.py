@@ -21,9 +21,13 @@ SMALL = (
 )  # fmt: skip
 
 
-def start(folder: Path, *overrides: str, script: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """A training process; `script` takes the place of `train.py`."""
-    command = [sys.executable, str(script or ROOT / "train.py"), *SMALL, f"run_dir={folder}", *overrides]
+def start(
+    folder: Path, *overrides: str, script: Path | None = None, processes: int = 1, **environment: str
+) -> subprocess.Popen[str]:
+    """A training process, or the `torchrun` of several; `script` takes the place of `train.py`."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(torchrun if processes > 1 else [])]
+    command += [str(script or ROOT / "train.py"), *SMALL, f"run_dir={folder}", *overrides]
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -45,9 +49,9 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, s
     return process.returncode, out, err
 
 
-def train(folder: Path, *overrides: str, script: Path | None = None, **environment: str) -> str:
+def train(folder: Path, *overrides: str, script: Path | None = None, processes: int = 1, **environment: str) -> str:
     """Train to the end; returns what was printed."""
-    code, out, err = finish(start(folder, *overrides, script=script, **environment))
+    code, out, err = finish(start(folder, *overrides, script=script, processes=processes, **environment))
     assert code == 0, err
     return out + err
 

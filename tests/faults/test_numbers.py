@@ -115,7 +115,7 @@ def test_a_step_that_is_not_finite_changes_nothing(
     if step:
         before, after = ({k: saved[n][k] for k in moving} for n in (step - 1, step))
         assert [name for (name, a), (_, b) in zip(flat(before), flat(after), strict=True) if not same(a, b)] == []
-    assert [state["skipped"]["total"] for state in saved] == [int(done > step) for done in range(1, 6)]
+    assert [state["outcomes"]["skipped"]["total"] for state in saved] == [int(done > step) for done in range(1, 6)]
     assert not same_tensors(saved[-1]["autoencoder"], saved[step]["autoencoder"]), "it goes on to learn"
     logged = rows(folder)
     assert [row.get("train/skipped_steps") for row in logged[1:]] == [int(done > step) for done in range(1, 6)]

@@ -68,7 +68,7 @@ def test_a_step_that_is_not_finite_is_skipped_on_the_device(composed: Compose, t
     trainer.step(1, [clips])
     hook.remove()
     assert all(torch.equal(before[name], value) for name, value in trainer.autoencoder.state_dict().items())
-    assert [bool(outcome.finite) for outcome in trainer.pending] == [True, False]
+    assert [bool(outcome.finite) for outcome in trainer.outcomes.pending] == [True, False]
 
 
 @pytest.mark.parametrize("dimension", [8, 256])

@@ -251,7 +251,7 @@ def test_the_full_loss_trains_and_is_measured_in_float32(
     trainer = run(composed(*values, f"trainer.precision={precision}", "trainer.log_every=1"))
     last = rows(tmp_path / "run")[-1]
     assert {"train/perceptual", "train/adversarial", "adversarial/weight", "validation/lpips"} <= last.keys()
-    assert trainer.latest["train/perceptual"].dtype == torch.float32
+    assert trainer.outcomes.latest["train/perceptual"].dtype == torch.float32
     saved = torch.load(tmp_path / "run" / "checkpoints" / "latest" / "state.pt", weights_only=True)
     assert "loss" not in saved, "the perceptual network is no part of a checkpoint"
 

@@ -139,7 +139,7 @@ def test_a_class_that_does_not_exist_is_named(target: str, composed: Compose, tm
         ("+discriminator_optimizer.lrr=1", "Unknown key 'discriminator_optimizer.lrr'. Did you mean"),
         (
             "+optimiser.lr=1",
-            "Unknown key 'optimiser'. Did you mean 'optimizer'? Keys: allow_other_data, backbone, data,",
+            "Unknown key 'optimiser'. Did you mean 'optimizer'? Keys: allow_other_data, allow_other_processes,",
         ),
         ("+logger.wandb.mode=auto", "logger.wandb has no _target_"),
         ("~trainer.steps", "trainer.steps is missing; give it a value: +trainer.steps="),

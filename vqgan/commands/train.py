@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vqgan.config import TOP_LEVEL, conf_dir, unknown_choice, unknown_key, unresolvable
-from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
+from vqgan.distributed import this_process
+from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.privacy import without_secrets
 from vqgan.run_folder import load_config, typed_for
 
 MULTIRUN = ("-m", "--multirun")
+ALIKE = (ConfigError, DivergedError, StoppedError)  # which end all processes of a run in the same words
 USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 
 
@@ -36,6 +38,10 @@ def compose_and_run(config: DictConfig) -> None:
     try:
         from vqgan import train  # here, so that --help and completion need not wait for torch
 
+        if hydra_config.mode == RunMode.MULTIRUN and this_process().count > 1:
+            raise ConfigError(
+                "--multirun under torchrun would start every job in each of its processes. Start torchrun for each job."
+            )
         if config.resume is not None:
             typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]
         config.run_dir = str(folder)
@@ -114,7 +120,10 @@ def _is_from_hydra(error: BaseException) -> bool:
 
 def _end(error: BaseException) -> None:
     known = error if isinstance(error, VQGANError) else _in_our_words(error)
-    print(f"\n{without_secrets(str(known))}", file=sys.stderr)
+    process = this_process()
+    said_by = "" if process.is_first else f"Process {process.rank} of {process.count}: "
+    if process.is_first or not isinstance(known, ALIKE):
+        print(f"\n{said_by}{without_secrets(str(known))}", file=sys.stderr)
     sys.exit(known.exit_code)
 
 

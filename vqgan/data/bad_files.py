@@ -32,15 +32,16 @@ class BadFiles:
             files may have been mended since.
         max_fraction: of all files; beyond it the run ends.
         max_files: so many bad files never end a run: one text file should not stop a folder of ten videos.
+        writes: whether this process keeps the ledger; others count only.
     """
 
-    def __init__(self, file: Path, max_fraction: float, max_files: int) -> None:
-        self.file, self.max_fraction, self.max_files = file, max_fraction, max_files
+    def __init__(self, file: Path, max_fraction: float, max_files: int, writes: bool = True) -> None:
+        self.file, self.max_fraction, self.max_files, self.writes = file, max_fraction, max_files, writes
         self.total = 0
         self.reasons: dict[str, str] = {}
         content = file.read_text(encoding="utf-8") if file.exists() else ""
         self.written = set(_entries(content))
-        if content and not content.endswith("\n"):  # the last line of a run that was killed
+        if writes and content and not content.endswith("\n"):  # the last line of a run that was killed
             file.write_text(content + "\n", encoding="utf-8")
 
     def add(self, path: Path | str, reason: str) -> None:
@@ -52,7 +53,7 @@ class BadFiles:
         if str(path) in self.reasons:
             return
         self.reasons[str(path)] = reason
-        if (str(path), reason) not in self.written:
+        if self.writes and (str(path), reason) not in self.written:
             # A name that is not UTF-8 is written as JSON's own escapes.
             with storing(self.file), self.file.open("a", encoding="utf-8", errors="backslashreplace") as ledger:
                 ledger.write(json.dumps({"path": str(path), "reason": reason}, ensure_ascii=False) + "\n")

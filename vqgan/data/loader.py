@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vqgan.collectives import gather
 from vqgan.data.bad_files import BadFiles, UnusableError
 from vqgan.data.folder import ClipDataset
 from vqgan.data.workers import Limits, Watch, supervised
+from vqgan.distributed import ALONE, Process
 from vqgan.errors import DataError
 
 Failures = list[tuple[str, str]]  # path, reason
@@ -60,29 +63,45 @@ class Loader:
 
     Batch n holds the clips n·batch_size … of one endless sequence that passes over all clips in a new order each
     epoch. Order and augmentation are functions of (seed, position in the sequence), so neither the number of workers
-    nor an interruption changes a batch. A clip that cannot be read is replaced by others drawn by the same rule.
+    nor an interruption changes a batch; of several processes each reads an equal share of it. A clip that cannot be
+    read is replaced by others drawn by the same rule.
 
     Args:
         dataset: the clips.
-        batch_size: clips per batch.
+        batch_size: clips per batch, of all processes together; a multiple of their number.
         workers: reading processes; 0 reads in this one.
         seed: of order and augmentation.
         bad_files: where clips that cannot be read are written down.
         limits: of each read.
+        process: which share is read.
     """
 
     def __init__(
-        self, dataset: ClipDataset, batch_size: int, workers: int, seed: int, bad_files: BadFiles, limits: Limits
+        self,
+        dataset: ClipDataset,
+        batch_size: int,
+        workers: int,
+        seed: int,
+        bad_files: BadFiles,
+        limits: Limits,
+        process: Process = ALONE,
     ) -> None:
-        self.dataset, self.batch_size, self.bad_files = dataset, batch_size, bad_files
+        self.dataset, self.batch_size, self.bad_files, self.process = dataset, batch_size, bad_files, process
         self.watch = Watch(workers, limits)
         self.sequence = Sequence(dataset, seed, self.watch)
         self.drawn: dict[int, list[dict[str, Any]]] = {}  # by number, what the newest batches hold
+        self.lost = [self.sequence.lost]  # of each process
+        self.told = set(bad_files.reasons)  # the bad files that all processes know
 
-    def batches(self, first: int) -> Generator[UInt8[Tensor, "batch time height width rgb"], None, None]:
-        """Batches `first`, `first` + 1, … without end; a worker process that crashes or hangs is replaced.
+    @property
+    def share(self) -> int:
+        """Clips of a batch that this process reads."""
+        return self.batch_size // self.process.count
 
-        Close it in the end, as by `contextlib.closing`.
+    def batches(self, first: int) -> Generator[UInt8[Tensor, "share time height width rgb"], None, None]:
+        """This process's share of batches `first`, `first` + 1, … without end.
+
+        A worker that crashes or hangs is replaced. Close the generator in the end, as by `contextlib.closing`.
 
         Raises:
             DataError: too many clips cannot be read, or the workers end again and again.
@@ -90,7 +109,8 @@ class Loader:
         size = self.batch_size
 
         def numbers(position: int) -> Iterator[list[int]]:
-            return (list(range(n * size, (n + 1) * size)) for n in count(first + position))
+            begins = (n * size + self.process.rank * self.share for n in count(first + position))
+            return (list(range(begin, begin + self.share)) for begin in begins)
 
         def lose(clip: int, position: int, reason: str) -> str:
             path = str(self.dataset.path(clip))
@@ -111,13 +131,31 @@ class Loader:
                 self.drawn.pop(number - REMEMBERED, None)
                 yield batch.clips
 
+    def exchange(self) -> None:
+        """Let all processes know which files each has found bad, for the first one's ledger and checkpoints.
+
+        Raises:
+            DataError: all together they are too many.
+        """
+        news = {path: reason for path, reason in self.bad_files.reasons.items() if path not in self.told}
+        self.told |= news.keys()
+        for path, reason in (item for found in gather(news) for item in found.items()):
+            self.told.add(path)
+            self.bad_files.add(path, reason)
+        self.lost = gather(self.sequence.lost)
+
     def state_dict(self) -> dict[str, Any]:
-        """The files that ended their workers, and from where in the sequence on they are left out."""
-        return {"lost": dict(self.sequence.lost)}
+        """The files that ended their workers, and from where in the sequence on each process leaves them out."""
+        return {"lost": [dict(lost) for lost in self.lost]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Leave out the same files."""
-        self.sequence.lost = dict(state["lost"])
+        """Leave out the same files; those of all processes if there is another number of them."""
+        lost: list[dict[str, list[Any]]] = state["lost"]
+        same = len(lost) == self.process.count
+        self.sequence.lost = dict(
+            lost[self.process.rank] if same else itertools.chain(*(part.items() for part in lost))
+        )
+        self.lost = [self.sequence.lost] if self.process.count == 1 else lost
 
 
 class Sequence(Dataset[Sample]):

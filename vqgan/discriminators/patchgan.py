@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqgan.collectives import count_of_processes, mean_over_processes
 from vqgan.errors import check
 from vqgan.start import StartsFromData
 
@@ -36,7 +37,7 @@ class PatchGAN(nn.Module):
             stride = 2 if i < layers else 1
             parts += [
                 nn.Conv2d(a, b, 4, stride=stride, padding=1, bias=norm == "actnorm"),
-                ActNorm(b) if norm == "actnorm" else nn.BatchNorm2d(b),
+                ActNorm(b) if norm == "actnorm" else BatchNorm(b),
                 nn.LeakyReLU(0.2),
             ]
         parts.append(nn.Conv2d(widths[-1], 1, 4, padding=1))
@@ -46,6 +47,33 @@ class PatchGAN(nn.Module):
     def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> Float[Tensor, "frames 1 rows columns"]:
         """A logit per patch of frames in [-1, 1]."""
         return self.main(frames)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the shares of all processes, as over one batch; PyTorch's own does that on GPUs only."""
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """weight · (x - mean) / √(variance + eps) + bias, in float32."""
+        processes = count_of_processes()
+        if processes == 1 or not self.training:
+            return super().forward(x)
+        mean = mean_over_processes(x.float().mean((0, 2, 3)))
+        centered = x.float() - mean[:, None, None]
+        variance = mean_over_processes(centered.square().mean((0, 2, 3)))
+        self._remember(mean.detach(), variance.detach(), processes * x.numel() // x.shape[1])
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics, of which the variance is the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        self.num_batches_tracked += 1
 
 
 class ActNorm(StartsFromData):
@@ -67,7 +95,10 @@ class ActNorm(StartsFromData):
 
     @torch.no_grad()
     def _start_from(self, x: Float[Tensor, "n c h w"]) -> None:
-        deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3), keepdim=True)  # unbiased, as the reference
+        mean = mean_over_processes(x.float().mean(dim=(0, 2, 3), keepdim=True))
+        count = count_of_processes() * x.numel() // x.shape[1]
+        squares = mean_over_processes((x.float() - mean).square().mean(dim=(0, 2, 3), keepdim=True))
+        deviation = (squares * count / (count - 1)).sqrt()  # unbiased, as the reference
         if (deviation + mean).isfinite().all():  # else the step is skipped, and the next one is the first
             # `data`, since a skipped step's graph of the batch before, which was not finite, may hold these values.
             self.loc.data.copy_(-mean)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.autoencoder import AutoencoderOutput
+from vqgan.collectives import mean_over_processes
 from vqgan.errors import check
 
 Frames = Float[Tensor, "frames rgb height width"]
@@ -151,10 +152,12 @@ class VQGANLoss(nn.Module):
 
     def _adaptive_weight(self, reconstruction: Frames, nll: Frames, g: Frames, last_layer: Tensor) -> Tensor:
         """λ from the gradients of nll and g at the reconstruction (equation 7)."""
-        norms = [
-            torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)[0].float().norm()
+        gradients = [
+            torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)[0].float()
             for gradient in (nll, g)
         ]
+        # Of the whole batch: the norm of the mean, not the mean of the norms of each process's share.
+        norms = [gradient.norm() for gradient in mean_over_processes(torch.stack(gradients))]
         return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, self.max_adaptive_weight)
 
 

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vqgan.collectives import count_of_processes, rows_over_processes, sum_over_processes
 from vqgan.errors import check
 from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
 from vqgan.start import StartsFromData
@@ -24,7 +25,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         e_i ← M_i / ((N_i + eps) / (ΣN + K · eps) · ΣN)
 
     `forward` assigns with the codebook as it stands and sums; `update` moves it, so that accumulation over
-    micro-batches equals one large batch. loss = commitment_weight · mean |z - sg[e]|².
+    micro-batches, or over processes, equals one large batch. loss = commitment_weight · mean |z - sg[e]|².
 
     The cluster sizes N start at one. At zero (as in taming-transformers' `EMAVQ`) a code that the first batch does not
     touch is divided by ~eps, lands about 10^5 times too far out and is lost for ever.
@@ -86,7 +87,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
     def update(self) -> None:
         """Move the averages and the codes by what was summed since the last call."""
         self.cluster_sizes.mul_(self.decay).add_(self.chosen, alpha=1 - self.decay)
-        self.cluster_sums.mul_(self.decay).add_(self.step_sums, alpha=1 - self.decay)
+        self.cluster_sums.mul_(self.decay).add_(sum_over_processes(self.step_sums), alpha=1 - self.decay)
         total = self.cluster_sizes.sum()
         smoothed = (self.cluster_sizes + self.eps) / (total + self.codebook_size * self.eps) * total
         torch.div(self.cluster_sums, smoothed[:, None], out=self.codebook)
@@ -106,10 +107,10 @@ class EMAQuantizer(StartsFromData, Quantizer):
         return self.started
 
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
-        """Put the marked codes onto latents drawn at random, each as a cluster of one."""
-        draws = torch.randint(len(latents), (self.codebook_size,), device=latents.device)
+        """Put the marked codes onto latents drawn at random from all processes', each as a cluster of one."""
+        draws = torch.randint(len(latents) * count_of_processes(), (self.codebook_size,), device=latents.device)
         parts = (tensor.split(PLACED_AT_ONCE) for tensor in (codes[:, None], draws, self.codebook, self.cluster_sums))
         for marked, drawn, codebook, sums in zip(*parts):
-            codebook.copy_(torch.where(marked, latents[drawn], codebook))
+            codebook.copy_(torch.where(marked, rows_over_processes(latents, drawn), codebook))
             sums.copy_(torch.where(marked, codebook, sums))
         self.cluster_sizes.masked_fill_(codes, 1.0)

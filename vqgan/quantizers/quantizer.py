@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vqgan.collectives import sum_over_processes
 from vqgan.errors import check
 
 # Codes, and distances to them, that are held at once, whatever there is of latents and codes: on a CPU what its caches
@@ -65,9 +66,10 @@ class Quantizer(nn.Module, ABC):
         return (self.idle < steps).float().mean()
 
     def count(self, indices: Int[Tensor, "..."]) -> Float[Tensor, ""]:
-        """Measure the perplexity of a batch, and in training remember which codes it chose."""
+        """Measure the perplexity of a batch, and in training, of all processes', remember which codes it chose."""
         counts = count_codes(indices, self.codebook_size)
         if self.training:
+            counts = sum_over_processes(counts)
             self.chosen += counts
         return perplexity(counts)
 

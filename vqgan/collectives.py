@@ -1,0 +1,140 @@
+"""What the processes of one run tell each other. Each function is called by all of them, and alone changes nothing."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vqgan.distributed import Process, this_process
+from vqgan.errors import LostProcessError
+
+T = TypeVar("T")
+# Between hosts: one may look into a large folder for hours while the others wait. Whoever dies is noticed at once.
+PATIENCE = datetime.timedelta(days=1)
+
+
+@contextmanager
+def joined() -> Iterator[Process]:
+    """Join the other processes that `torchrun` has started, if there are any, until the end of the block.
+
+    Raises:
+        LostProcessError: one of them has ended before.
+    """
+    process = this_process()
+    if process.count == 1 or dist.is_initialized():
+        yield process
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(process.local_rank % torch.cuda.device_count())
+    with noticing_loss():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        yield process
+    # Not after an error: it could wait for those that are not there any more, and the process ends anyway.
+    dist.destroy_process_group()
+
+
+@contextmanager
+def noticing_loss() -> Iterator[None]:
+    """A block in which another process may die.
+
+    Raises:
+        LostProcessError: one did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise LostProcessError(
+            "Another process of this run has ended or cannot be reached; its own message says why. The newest "
+            "checkpoint is good, and the same command goes on from it."
+        ) from error
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors; no gradient goes through it."""
+    if not dist.is_initialized():
+        return tensor
+    summed = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed)
+    return summed
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean of all processes' tensors, with gradients: as if the batch were one."""
+    return _Mean.apply(tensor) if dist.is_initialized() else tensor
+
+
+def rows_over_processes(rows: Float[Tensor, "n features"], indices: Int[Tensor, "m"]) -> Float[Tensor, "m features"]:
+    """Rows of all processes' tensors of the same shape, one below the other in order of rank; same indices in all."""
+    if not dist.is_initialized():
+        return rows[indices]
+    within = indices - dist.get_rank() * len(rows)
+    here = (within >= 0) & (within < len(rows))
+    return sum_over_processes(torch.where(here[:, None], rows[within.clamp(0, len(rows) - 1)], 0))
+
+
+def count_of_processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def share_of(items: Sequence[T]) -> list[tuple[int, T]]:
+    """Those of some items that fall to this process, each with its number."""
+    if not dist.is_initialized():
+        return list(enumerate(items))
+    return list(enumerate(items))[dist.get_rank() :: dist.get_world_size()]
+
+
+def gather(value: T) -> list[T]:
+    """Each process's value, in order of rank: tensors on the CPU, numbers, text, lists and dicts of them."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: T) -> T:
+    """The value of the first process."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any of them; the hosts wait for each other, their devices do not."""
+    return bool(sum_over_processes(torch.tensor(int(flag))))
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """A block that the first process is through with before the others begin: they find what it leaves in a cache."""
+    is_first = not dist.is_initialized() or dist.get_rank() == 0
+    if not is_first:
+        from_first(None)
+    yield
+    if is_first:
+        from_first(None)
+
+
+class _Mean(torch.autograd.Function):
+    """Forward the mean; backward the mean as well, since each process's loss depends on each one's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # noqa: ARG004
+        return sum_over_processes(tensor) / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Tensor:  # noqa: ARG004
+        return sum_over_processes(outer[0]) / dist.get_world_size()
