@@ -137,9 +137,11 @@ class Trainer:
             except StopRequested as signal:
                 self.outcomes.settle()
                 self._save(None)
+                self.checkpoints.finish()
+                from_first(None)  # the others wait for it, since torchrun ends all when one has ended
                 raise StoppedError(
                     f"Stopped by {signal} after step {self.done}; everything is saved. "
-                    f"Go on with: python train.py resume={self.folder}"
+                    f"Go on with: {'python' if self.process.count == 1 else 'torchrun …'} train.py resume={self.folder}"
                 ) from None
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,11 @@ from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.privacy import without_secrets
 from vqgan.run_folder import load_config, typed_for
+from vqgan.signals import STOP_SIGNALS
 
 MULTIRUN = ("-m", "--multirun")
 ALIKE = (ConfigError, DivergedError, StoppedError)  # which end all processes of a run in the same words
+FIRST_SPEAKS = 10  # seconds that the others wait for the first to say it
 USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 
 
@@ -121,9 +125,12 @@ def _is_from_hydra(error: BaseException) -> bool:
 def _end(error: BaseException) -> None:
     known = error if isinstance(error, VQGANError) else _in_our_words(error)
     process = this_process()
+    if not process.is_first and isinstance(known, ALIKE):
+        for name in STOP_SIGNALS:
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
+        time.sleep(FIRST_SPEAKS)  # whereupon torchrun ends this one
     said_by = "" if process.is_first else f"Process {process.rank} of {process.count}: "
-    if process.is_first or not isinstance(known, ALIKE):
-        print(f"\n{said_by}{without_secrets(str(known))}", file=sys.stderr)
+    print(f"\n{said_by}{without_secrets(str(known))}", file=sys.stderr)
     sys.exit(known.exit_code)
 
 

@@ -59,7 +59,7 @@ class Folder(ABC, Generic[Scanned]):
         resolution: side of the square frames in pixels.
         crop: training crops, `random` or `center`; validation crops the centre.
         flip: mirror half of the training clips.
-        batch_size: clips per micro-batch.
+        batch_size: clips per micro-batch, of all processes together.
         workers: reading processes; 0 reads in the training process. The batches are the same for any number.
         max_bad_fraction: in [0, 1]; a larger share of unusable files ends the run (exit code 3).
         max_bad_files: at least 0; so few never end it.
