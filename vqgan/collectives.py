@@ -16,8 +16,10 @@ from vqgan.distributed import Process, this_process
 from vqgan.errors import LostProcessError
 
 T = TypeVar("T")
-# Between hosts: one may look into a large folder for hours while the others wait. Whoever dies is noticed at once.
-PATIENCE = datetime.timedelta(days=1)
+# How long one may keep the others waiting, in a step and otherwise: the first may look into a large folder for hours.
+# Whoever dies is noticed at once.
+STEP, OTHERWISE = datetime.timedelta(minutes=30), datetime.timedelta(days=1)
+hosts: dist.ProcessGroup | None = None  # the group for what is no part of a step; None is the one for steps
 
 
 @contextmanager
@@ -33,10 +35,13 @@ def joined() -> Iterator[Process]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(process.local_rank % torch.cuda.device_count())
+    global hosts
     with noticing_loss():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP)
+        hosts = dist.new_group(backend="gloo", timeout=OTHERWISE)
         yield process
     # Not after an error: it could wait for those that are not there any more, and the process ends anyway.
+    hosts = None
     dist.destroy_process_group()
 
 
@@ -99,7 +104,7 @@ def gather(value: T) -> list[T]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=hosts)
     return values
 
 
@@ -108,7 +113,7 @@ def from_first(value: T) -> T:
     if not dist.is_initialized():
         return value
     values = [value]
-    dist.broadcast_object_list(values)
+    dist.broadcast_object_list(values, group=hosts)
     return values[0]
 
 
