@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 
-SECONDS = 240  # that they may take
 
-
-def together(count: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+def together(count: int, function: Callable[..., Any], *arguments: Any, seconds: float = 240) -> list[Any]:
     """Call a function in `count` processes that have joined; returns what each returned, in order of rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -32,7 +30,7 @@ def together(count: int, function: Callable[..., Any], *arguments: Any) -> list[
     returned: dict[int, Any] = {}
     try:
         for _ in processes:
-            rank, value, error = results.get(timeout=SECONDS)
+            rank, value, error = results.get(timeout=seconds)
             assert error is None, f"process {rank}: {error}"
             returned[rank] = pickle.loads(value)
     finally:

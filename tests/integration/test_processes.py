@@ -105,9 +105,11 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Each tensor within a share of its norm."""
+    """Each tensor within a share of its norm; but for keys' biases, whose gradients are zero and rounding."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
+        if name.endswith("attn_1.k.bias"):
+            continue
         error = float((found[name].double() - value.double()).norm())
         assert error <= tolerance * float(value.double().norm()) + 1e-9, f"{name}: {error}"
 
@@ -169,7 +171,9 @@ def test_four_processes_too(variant: str, overrides: tuple[str, ...], tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_compiled_networks_too(tmp_path: Path) -> None:
     alone = first_step(tmp_path / "one", *VARIANTS["ema"])
-    for process in together(2, first_step, tmp_path / "two", *VARIANTS["ema"], "trainer.compile=true"):
+    compiled = (*VARIANTS["ema"], "trainer.compile=true")
+    for process in together(2, first_step, tmp_path / "two", *compiled, seconds=900):
         assert_close(process["gradients"], alone["gradients"], 2e-4)
