@@ -22,12 +22,15 @@ from omegaconf.resolvers import oc
 
 from vqgan.errors import ConfigError, InvalidValueError, check
 
-SETTINGS = ("name", "seed", "run_dir", "resume", "allow_other_data", "allow_other_processes", "init_from")
+SETTINGS = (
+    "name", "seed", "run_dir", "objective", "resume", "allow_other_data", "allow_other_processes", "init_from",
+)  # fmt: skip
 SECTIONS = (
     "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
     "trainer",
 )  # fmt: skip
 TOP_LEVEL = (*SETTINGS, *SECTIONS)
+LATER = ("objective",)  # what the configs of older runs lack
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
@@ -92,10 +95,12 @@ def check_top_level(config: DictConfig) -> None:
             raise ConfigError(
                 "An experiment's file must begin with '# @package _global_'; else its values are not used."
             )
+        if key == "sweep":
+            raise ConfigError("A study's file must begin with '# @package hydra.sweeper'; else its values are unused.")
         if key not in TOP_LEVEL:
             raise unknown_key(str(key), TOP_LEVEL)
     for key in TOP_LEVEL:
-        if key not in config:
+        if key not in config and key not in LATER:
             raise ConfigError(f"The configuration has no '{key}'; compose it from conf/train.yaml.")
     values = values_of(config, "The configuration")
     seed, name = values["seed"], values["name"]

@@ -101,6 +101,12 @@ class StoppedError(VQGANError):
     exit_code = 143
 
 
+class PrunedError(VQGANError):
+    """A search has stopped the run, since others promise more; nothing went wrong."""
+
+    exit_code = 0
+
+
 def counted(number: int, what: str) -> str:
     """`1 video`, `2 videos`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

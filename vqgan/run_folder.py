@@ -20,6 +20,7 @@ from vqgan.errors import (
     ConfigError,
     DataError,
     DivergedError,
+    PrunedError,
     RunFolderInUseError,
     StoppedError,
     StorageError,
@@ -56,7 +57,8 @@ LOOKED_AT = 1.0  # seconds, far longer than `status_of` holds the lock
 class Status:
     """What has become of a run."""
 
-    # `running`, `finished`, `stopped` (by a signal, saved), `diverged`, `failed`, `interrupted` (its process is gone)
+    # `running`, `finished`, `stopped` (by a signal, saved), `pruned` (by a search), `diverged`, `failed`, `interrupted`
+    # (its process is gone)
     state: str
     message: str | None = None  # the paragraph that an error ended with
     exit_code: int | None = None  # of the process; None while it runs, or where it was killed
@@ -113,7 +115,7 @@ class RunFolder:
             self._undo(kind)
         else:
             with contextlib.suppress(StorageError):  # what ended the run is more to the point
-                replace_text(self.path / STATUS, _to_json(_status_after(error)))
+                record_end(self.path, error)
         (self.path / ".owner").unlink(missing_ok=True)
         self.lock.release()
         with contextlib.suppress(OSError):
@@ -142,6 +144,15 @@ class RunFolder:
                     f"The run in {self.path} has another {key} ({difference}), and a run keeps its own. "
                     f"Continue it as it is with resume={self.path}, or choose another run_dir."
                 )
+
+
+def record_end(folder: Path, error: BaseException | None) -> None:
+    """Write down what has become of the run in a folder: what it ended with, or that it is finished.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    replace_text(folder / STATUS, _to_json(_status_after(error)))
 
 
 def status_of(folder: Path) -> Status | None:
@@ -174,7 +185,7 @@ def _is_held(folder: Path) -> bool:
 def _status_after(error: BaseException | None) -> Status:
     if error is None:
         return Status("finished", exit_code=0)
-    states = {DivergedError: "diverged", StoppedError: "stopped"}
+    states = {DivergedError: "diverged", StoppedError: "stopped", PrunedError: "pruned"}
     state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
     return Status(state, without_secrets(str(error)), error.exit_code if isinstance(error, VQGANError) else 1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vqgan.device import find_device
 from vqgan.distributed import ALONE, Process
 from vqgan.errors import ConfigError, DataError, VQGANError, check
 from vqgan.history import Setup
-from vqgan.loggers import JsonLines, Loggers
+from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.provenance import make_provenance
 from vqgan.report import LiveReport, speed, write_report
@@ -37,7 +37,7 @@ from vqgan.trainer import Trainer
 from vqgan.validation import Validation
 
 
-def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
+def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str, Logger] | None = None) -> Trainer:
     """Train what the config describes, in the folder `config.run_dir`; a run that is there already goes on.
 
     Several processes that `torchrun` has started train one run, in the first one's folder.
@@ -45,6 +45,7 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
     Args:
         config: composed from `conf/train.yaml`.
         overrides: what was typed to compose it; kept in the run folder.
+        loggers: further ones, by name.
 
     Returns:
         The trainer, after its last step.
@@ -58,6 +59,7 @@ def run(config: DictConfig, overrides: Sequence[str] = ()) -> Trainer:
         path = Path(config.run_dir)
         with RunFolder(path, config, overrides) if process.is_first else contextlib.nullcontext(), noticing_loss():
             trainer = make_trainer(config, path, process)
+            trainer.loggers = Loggers({**trainer.loggers.loggers, **(loggers or {})})
             if process.is_first:
                 print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
             with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends

@@ -1,0 +1,102 @@
+"""One job of a sweep: done already, or trained; whatever becomes of it, the sweep goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
+from vqgan.objective import Objective
+from vqgan.privacy import without_secrets
+from vqgan.run_folder import record_end, replace_text, status_of
+from vqgan.sweep import SETTLED, own_overrides, refuse_another_job, swept_overrides, values_of
+from vqgan.user_errors import USER_ERRORS, in_our_words
+
+if TYPE_CHECKING:
+    from vqgan.search import Trial
+
+
+def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
+    """Train one job, or take what is there of it.
+
+    A run that is settled is left as it is, in milliseconds and without building anything; one that was stopped,
+    interrupted or failed goes on from its checkpoint.
+
+    Returns:
+        The run's objective, the larger the better, for the sweeper; None if it has none: it failed, or was pruned.
+
+    Raises:
+        StoppedError: a signal came; this ends the sweep.
+        ConfigError: the folder is another job's; so does this.
+    """
+    objective = Objective(config.objective)
+    typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
+    folder, trial = Path(hydra_config.runtime.output_dir), _trial_of(hydra_config)
+    if trial is not None:
+        folder = folder.parent / str(trial.number)  # whichever number this start of the sweep gives it
+    config.run_dir = str(folder)
+    refuse_another_job(folder, typed)
+    status = status_of(folder)
+    label = f"Job {folder.name}: {values_of(swept_overrides(folder.parent, typed))}"
+    try:
+        if status is not None and status.state in SETTLED:
+            print(f"{label} ({status.state} before)", flush=True)
+        else:
+            print(f"\n{label}", flush=True)
+            _train(config, own_overrides(typed), trial)
+    except StoppedError:
+        raise
+    except PrunedError as error:
+        print(f"\n{error}", flush=True)
+    except Exception as error:
+        _take_down(error, folder, own_overrides(typed))
+        return None
+    finally:
+        gc.collect()  # networks sit in circles of references, and the next job needs their memory
+    status = status_of(folder)
+    if trial is not None and status is not None and status.state == "pruned":
+        trial.close_pruned()
+    return objective.best(folder) if status is not None and status.state == "finished" else None
+
+
+def _trial_of(hydra_config: DictConfig) -> Trial | None:
+    if OmegaConf.select(hydra_config, "sweeper.storage._target_") != "vqgan.search.Trials":
+        return None
+    from vqgan import search  # Optuna is an extra
+
+    return search.find_trial(hydra_config)
+
+
+def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> None:
+    from vqgan import train  # here, so that settled jobs need not wait for torch
+
+    loggers = {}
+    if trial is not None:
+        from vqgan.search import Pruning
+
+        loggers["pruning"] = Pruning(trial, Objective(config.objective), config.trainer.steps)
+    train.run(config, typed, loggers)
+
+
+def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
+    """Print what went wrong, and keep it in the job's folder, which a wrong config or data left as it was before."""
+    if isinstance(error, USER_ERRORS):
+        known: Exception = in_our_words(error)
+        print(f"\nJob {folder.name}: {without_secrets(str(known))}", file=sys.stderr, flush=True)
+    else:
+        known = error
+        traceback.print_exc()
+    if isinstance(known, RunFolderInUseError):
+        return
+    with contextlib.suppress(StorageError, OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "overrides.yaml").exists():
+            replace_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(typed)))
+        record_end(folder, known)
