@@ -16,7 +16,8 @@ from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, Storage
 from vqgan.objective import Objective
 from vqgan.privacy import without_secrets
 from vqgan.run_folder import record_end, replace_text, status_of
-from vqgan.sweep import SETTLED, own_overrides, refuse_another_job, swept_overrides, values_of
+from vqgan.sweep import SETTLED, values_of
+from vqgan.sweep_definition import own_overrides, refuse_another_job, swept_overrides
 from vqgan.user_errors import USER_ERRORS, in_our_words
 
 if TYPE_CHECKING:
@@ -38,21 +39,22 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     """
     objective = Objective(config.objective)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
+    sweep = Path(hydra_config.sweep.dir).absolute()
     folder, trial = Path(hydra_config.runtime.output_dir), _trial_of(hydra_config)
     if trial is not None:
-        folder = folder.parent / str(trial.number)  # whichever number this start of the sweep gives it
+        folder = sweep / str(trial.number)  # whichever number this start of the sweep gives it
     config.run_dir = str(folder)
     refuse_another_job(folder, typed)
     status = status_of(folder)
-    label = f"Job {folder.name}: {values_of(swept_overrides(folder.parent, typed))}"
+    label = f"Job {folder.name}: {values_of(swept_overrides(sweep, typed))}"
     try:
         if status is not None and status.state in SETTLED:
             print(f"{label} ({status.state} before)", flush=True)
         else:
             print(f"\n{label}", flush=True)
             _train(config, own_overrides(typed), trial)
-    except StoppedError:
-        raise
+    except StoppedError as error:
+        raise StoppedError(f"{error}, or with all of the sweep: its own command, with run_dir={sweep}") from None
     except PrunedError as error:
         print(f"\n{error}", flush=True)
     except Exception as error:

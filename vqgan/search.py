@@ -29,6 +29,8 @@ from vqgan.run_folder import status_of
 from vqgan.sweep import SETTLED
 
 optuna.logging.set_verbosity(logging.WARNING)
+# It warns of each trial without a value, which has told by itself what became of it.
+logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
 
 
 class Trials(_CachedStorage):
@@ -146,11 +148,8 @@ def prepare(sweeper: DictConfig, folder: Path) -> None:
     and in the same folders; `n_trials` becomes the number of those that are left of it.
 
     Raises:
-        ConfigError: the direction is not to maximize.
         StorageError: the database cannot be reached.
     """
-    if str(sweeper.direction).rpartition(".")[2] != "maximize":
-        raise ConfigError("hydra.sweeper.direction must be maximize; objective=-NAME is for a scalar to be minimized.")
     storage: Trials = hydra.utils.instantiate(sweeper.storage)
     try:
         study = optuna.load_study(sweeper.study_name, storage)
