@@ -18,7 +18,7 @@ from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
 from vqgan.train import make_trainer, run
 
-CHOICES = sorted((file.parent.name, file.stem) for file in conf_dir().glob("*/*.yaml"))
+CHOICES = sorted((f.parent.name, f.stem) for f in conf_dir().glob("*/*.yaml") if f.parent.name != "sweep")
 EXPERIMENTS = [name for group, name in CHOICES if group == "experiment"]
 BACKBONES = [name for group, name in CHOICES if group == "backbone"]
 PROMISED = (  # keys of DESIGN.md
@@ -134,6 +134,7 @@ def test_an_experiment_wins_over_the_primary_config_and_the_command_line_over_bo
         (["# @package _global_", "loss: {perceptual: {weight: x}}"], "Unknown key 'loss.perceptual.weight'."),
         (["# @package _global_", "schedule: 7"], "schedule must be a section of values, but is 7."),
         (["trainer: {steps: 7}"], "An experiment's file must begin with '# @package _global_'"),
+        (["# @package _global_", "sweep: {params: {}}"], "A study's file must begin with '# @package hydra.sweeper'"),
     ],
 )
 def test_a_mistake_in_an_experiment_is_named(lines: list[str], message: str, composed: Compose, tmp_path: Path) -> None:
@@ -141,18 +142,3 @@ def test_a_mistake_in_an_experiment_is_named(lines: list[str], message: str, com
         run(composed(experiment(tmp_path, *lines), "experiment=mine"))
     assert str(caught.value).startswith(message)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("file", sorted((conf_dir().parent / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_sweep_varies_keys_that_exist(file: Path) -> None:
-    lines = file.read_text().splitlines()
-    assert lines[0].endswith("?")
-    assert "wandb sweep" in lines[1]
-    sweep = OmegaConf.load(file)
-    config = composed_as_typed("data=videos", "data.root=x")
-    groups = {folder.name for folder in conf_dir().iterdir() if folder.is_dir()}
-    for key, parameter in sweep.parameters.items():
-        assert key in groups or OmegaConf.select(config, key) is not None, key
-        for value in parameter["values"]:
-            composed_as_typed("data=videos", "data.root=x", f"{key}={value}")
-    assert sweep.metric.name == "validation/psnr"
