@@ -98,9 +98,8 @@ def summary(jobs: Sequence[Job], objective: Objective) -> list[tuple[str, str]]:
     rows = [(state, str(count)) for state, count in Counter(job.status.state for job in jobs).items()]
     for job in jobs:
         if job.status.state not in ("finished", "pruned"):
-            reason = (job.status.message or "no reason is known").splitlines()[0]
-            short = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
-            rows.append((f"job {job.folder.name}", f"{job.status.state}: {values_of(job.overrides)}: {short}"))
+            reason = re.split(r"(?<=\.)\s", job.status.message or "its process is gone.")[0][:LONGEST_REASON]
+            rows.append((f"job {job.folder.name}", f"{job.status.state}: {values_of(job.overrides)}: {reason}"))
     finished = [job for job in jobs if job.status.state == "finished"]
     known = [(value, job) for job in finished if (value := objective.best(job.folder)) is not None]
     if known:

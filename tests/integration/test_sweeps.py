@@ -36,7 +36,7 @@ def test_a_sweep_outlives_its_failures_and_again_tries_only_what_failed(
     for row in (
         "finished 2",
         "diverged 1",
-        "job 1 diverged: optimizer.lr=1e30: Training diverged: ",
+        "job 1 diverged: optimizer.lr=1e+30: Training diverged: ",
         "job 2 failed: optimizer.lr=-1: optimizer.lr=-1 is refused by torch.optim.Adam",
         "best job ",
     ):
@@ -49,7 +49,7 @@ def test_a_sweep_outlives_its_failures_and_again_tries_only_what_failed(
     ended = typed(*SWEPT, *DIVERGES)
     assert built == [-1]
     assert "Job 0: optimizer.lr=0.001 (finished before)" in ended.output
-    assert "Job 1: optimizer.lr=1e30 (diverged before)" in ended.output
+    assert "Job 1: optimizer.lr=1e+30 (diverged before)" in ended.output
 
 
 def test_a_job_that_was_stopped_goes_on(typed: Callable[..., Ended], tmp_path: Path) -> None:
