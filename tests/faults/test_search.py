@@ -93,7 +93,7 @@ def test_trials_that_diverge_fail_and_are_not_tried_again(tmp_path: Path) -> Non
     assert {trial.state for trial in found} >= {TrialState.FAIL}
     for trial in found:
         assert (state(folder / str(trial.number)) == "diverged") == (trial.state is TrialState.FAIL)
-        assert (trial.state is TrialState.FAIL) == (trial.params["optimizer.lr"] == "1e+30")
+        assert (trial.state is TrialState.FAIL) == (trial.params["optimizer.lr"] == 1e30)
     code, out, err = finish(start(folder, *overrides))
     assert (code, len(trials(f"sqlite:///{folder}/study.db", str(folder)))) == (4, 4), err
     assert "Job" not in out.partition("Sweep")[0]
