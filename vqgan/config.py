@@ -30,7 +30,6 @@ SECTIONS = (
     "trainer",
 )  # fmt: skip
 TOP_LEVEL = (*SETTINGS, *SECTIONS)
-LATER = ("objective",)  # what the configs of older runs lack
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
@@ -100,7 +99,7 @@ def check_top_level(config: DictConfig) -> None:
         if key not in TOP_LEVEL:
             raise unknown_key(str(key), TOP_LEVEL)
     for key in TOP_LEVEL:
-        if key not in config and key not in LATER:
+        if key not in config:
             raise ConfigError(f"The configuration has no '{key}'; compose it from conf/train.yaml.")
     values = values_of(config, "The configuration")
     seed, name = values["seed"], values["name"]

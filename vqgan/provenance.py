@@ -23,10 +23,10 @@ PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit
 # Keys of the config that no weight depends on. Where the data lie is one: what they are is compared by itself.
 NEUTRAL = (
     "name", "run_dir", "objective", "resume", "init_from", "allow_other_data", "allow_other_processes", "logger",
-    "data.root", "data.val_root", "data.workers", "data.validation_clips", "data.max_bad_fraction", "data.max_bad_files",
-    "data.limits", "trainer.steps", "trainer.log_every", "trainer.evaluate_every", "trainer.pictures",
-    "trainer.checkpoint_every", "trainer.usage_steps", "trainer.keep", "trainer.max_skipped_in_a_row",
-    "trainer.max_skipped_fraction",
+    "data.root", "data.val_root", "data.workers", "data.validation_clips", "data.max_bad_fraction",
+    "data.max_bad_files", "data.limits", "trainer.steps", "trainer.log_every", "trainer.evaluate_every",
+    "trainer.pictures", "trainer.checkpoint_every", "trainer.usage_steps", "trainer.keep",
+    "trainer.max_skipped_in_a_row", "trainer.max_skipped_fraction",
 )  # fmt: skip
 
 
