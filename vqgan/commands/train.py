@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from vqgan import launched
 from vqgan.config import TOP_LEVEL, conf_dir, unknown_choice, unknown_key, unresolvable
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
@@ -34,6 +35,7 @@ USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLErro
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+@launched.job
 def compose_and_run(config: DictConfig) -> None:
     """Hydra's entry: one call per job."""
     hydra_config = HydraConfig.get()
@@ -71,6 +73,11 @@ def main() -> None:
         if not _is_from_hydra(error):
             raise
         _end(error)
+    except RuntimeError as error:
+        known = launched.failure(error)
+        if known is None:
+            raise
+        _end(known)
 
 
 def resuming(arguments: list[str]) -> list[str]:

@@ -1,0 +1,98 @@
+"""Jobs of a sweep in processes that a launcher started, on this machine or another: joblib, submitit, Ray."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vqgan import signals
+from vqgan.commands import show_warning
+from vqgan.errors import ConfigError, StoppedError, VQGANError
+from vqgan.signals import StopRequested, StopSignals
+
+REQUEUE = "SIGUSR2"  # submitit's: time is up, or a more important job needs the machine
+
+
+def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Let a job end as it would from the command line, and go back into the queue where submitit asks for that.
+
+    submitit's own handler for that signal would leave in the middle of a step. So the run stops and saves first, as on
+    any signal, and the handler has its turn after that. SIGTERM alone means to end: SLURM itself puts a job that it
+    preempts back into the queue, and one that was cancelled should stay away.
+    """
+
+    @functools.wraps(function)
+    def run(config: DictConfig) -> Any:
+        if _is_looked_after():
+            return function(config)
+        warnings.showwarning = show_warning
+        typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+        sys.argv[1:] = typed  # which messages are searched for, so that no secret is told
+        _join_tasks()
+        try:
+            with StopSignals() as stop, stop.at_once():
+                return function(config)
+        except (StopRequested, SystemExit) as end:
+            if REQUEUE in signals.came and callable(signal.getsignal(signal.Signals[REQUEUE])):
+                _requeue()
+            if isinstance(end, SystemExit):
+                raise
+            print(f"\nStopped by {end}; what was finished is saved.", file=sys.stderr, flush=True)
+            sys.exit(StoppedError.exit_code)
+
+    return run
+
+
+def failure(error: Exception) -> VQGANError | None:
+    """What a launcher complains about, in one paragraph; None if it is our own bug.
+
+    SLURM refuses a job, or there is no SLURM; or a job has ended without a word, since it was cancelled or killed.
+    """
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    if not str(innermost.f_globals.get("__name__")).startswith("submitit."):
+        return None
+    reason = " ".join(str(error).partition("Error stream produced:")[0].split()).rstrip(".")
+    if type(error).__name__ == "FailedJobError":
+        return None
+    if type(error).__name__ == "UncompletedJobError":
+        return StoppedError(f"{reason}. The other jobs go on; the same command again does what is left to do.")
+    return ConfigError(f"The jobs cannot be submitted: {reason}. See hydra.launcher's values: --cfg hydra.")
+
+
+def _is_looked_after() -> bool:
+    """Whether this is the process of the command that was typed, which knows what to do about signals."""
+    return isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), StopSignals)
+
+
+def _join_tasks() -> None:
+    """In a job of several tasks, tell each which of the training processes it is, in the variables of `torchrun`."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return
+    import submitit
+
+    if submitit.JobEnvironment().num_tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+
+
+def _requeue() -> None:
+    """Hand the signal on to submitit, which puts the job back into the queue and ends this process.
+
+    Raises:
+        StoppedError: it will not.
+    """
+    try:
+        signal.raise_signal(signal.Signals[REQUEUE])
+    except RuntimeError as error:
+        raise StoppedError(
+            f"Stopped by {REQUEUE}, saved. {str(error).rstrip('.')}; see hydra.launcher.max_num_timeout. "
+            "The same command again goes on."
+        ) from None
