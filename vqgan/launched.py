@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
@@ -19,15 +20,15 @@ from vqgan.commands import show_warning
 from vqgan.errors import ConfigError, StoppedError, VQGANError
 from vqgan.signals import StopRequested, StopSignals
 
-REQUEUE = "SIGUSR2"  # submitit's: time is up, or a more important job needs the machine
+REQUEUE = "SIGUSR2"  # submitit's: time is up
+ASKING = 20  # seconds that SLURM has to answer; usually it takes milliseconds
 
 
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Let a job end as it would from the command line, and go back into the queue where submitit asks for that.
+    """Let a job end as it would from the command line, and go back into the queue where its time is up.
 
     submitit's own handler for that signal would leave in the middle of a step. So the run stops and saves first, as on
-    any signal, and the handler has its turn after that. SIGTERM alone means to end: SLURM itself puts a job that it
-    preempts back into the queue, and one that was cancelled should stay away.
+    any signal, and the handler has its turn after that.
     """
 
     @functools.wraps(function)
@@ -42,7 +43,7 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             with StopSignals() as stop, stop.at_once():
                 return function(config)
         except (StopRequested, SystemExit) as end:
-            if REQUEUE in signals.came and callable(signal.getsignal(signal.Signals[REQUEUE])):
+            if callable(signal.getsignal(signal.Signals[REQUEUE])) and (REQUEUE in signals.came or _is_preempted()):
                 _requeue()
             if isinstance(end, SystemExit):
                 raise
@@ -81,6 +82,23 @@ def _join_tasks() -> None:
 
     if submitit.JobEnvironment().num_tasks > 1:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+
+
+def _is_preempted() -> bool:
+    """Whether SLURM will soon take the machine away, for a job that is more important.
+
+    It says so by SIGTERM, as to a job that was cancelled. Where it gives some time to end (`GraceTime`), it does not put
+    a job that has ended in that time back into the queue; where it gives none, it has done so already.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        return False
+    command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=ASKING, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    fields = dict(field.partition("=")[::2] for field in said.split())
+    return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
 
 
 def _requeue() -> None:
