@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,14 +12,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan import signals
 from vqgan.commands import show_warning
-from vqgan.errors import ConfigError, StoppedError, VQGANError
+from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
 from vqgan.signals import StopRequested, StopSignals
 
 REQUEUE = "SIGUSR2"  # submitit's: time is up
@@ -45,12 +47,19 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except (StopRequested, SystemExit) as end:
             if callable(signal.getsignal(signal.Signals[REQUEUE])) and (REQUEUE in signals.came or _is_preempted()):
                 _requeue()
-            if isinstance(end, SystemExit):
-                raise
-            print(f"\nStopped by {end}; what was finished is saved.", file=sys.stderr, flush=True)
-            sys.exit(StoppedError.exit_code)
+            if isinstance(end, StopRequested):
+                print(f"\nStopped by {end}; what was finished is saved.", file=sys.stderr)
+            _end_process(StoppedError.exit_code if isinstance(end, StopRequested) else end.code)
 
     return run
+
+
+def prepare() -> None:
+    """Prepare this process to launch jobs."""
+    if importlib.util.find_spec("joblib") is not None:
+        from vqgan import cores
+
+        cores.let_jobs_save()
 
 
 def failure(error: Exception) -> VQGANError | None:
@@ -58,12 +67,17 @@ def failure(error: Exception) -> VQGANError | None:
 
     SLURM refuses a job, or there is no SLURM; or a job has ended without a word, since it was cancelled or killed.
     """
+    if type(error).__name__ == "TerminatedWorkerError":
+        return StorageError(
+            "The process of a job was killed, by the system if memory ran out; the other jobs were stopped, saved. The "
+            "same command again does what is left to do; fewer hydra.launcher.n_jobs need less memory."
+        )
     innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
     if not str(innermost.f_globals.get("__name__")).startswith("submitit."):
         return None
-    reason = " ".join(str(error).partition("Error stream produced:")[0].split()).rstrip(".")
-    if type(error).__name__ == "FailedJobError":
+    if "failed during processing with trace" in str(error):
         return None
+    reason = " ".join(str(error).partition("Error stream produced:")[0].split()).rstrip(".?")
     if type(error).__name__ == "UncompletedJobError":
         return StoppedError(f"{reason}. The other jobs go on; the same command again does what is left to do.")
     return ConfigError(f"The jobs cannot be submitted: {reason}. See hydra.launcher's values: --cfg hydra.")
@@ -85,10 +99,10 @@ def _join_tasks() -> None:
 
 
 def _is_preempted() -> bool:
-    """Whether SLURM will soon take the machine away, for a job that is more important.
+    """Whether SLURM will soon take the machine away for a more important job.
 
-    It says so by SIGTERM, as to a job that was cancelled. Where it gives some time to end (`GraceTime`), it does not put
-    a job that has ended in that time back into the queue; where it gives none, it has done so already.
+    It says so by SIGTERM, as to a job that was cancelled. Where it gives some time to end (`GraceTime`), it does not
+    queue a job again that has ended in that time; where it gives none, it has done so already.
     """
     if "SLURM_JOB_ID" not in os.environ:
         return False
@@ -99,6 +113,15 @@ def _is_preempted() -> bool:
         return False
     fields = dict(field.partition("=")[::2] for field in said.split())
     return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
+
+
+def _end_process(code: Any) -> NoReturn:
+    """End a process that a launcher started; one of joblib's would wait for the next job, or begin it."""
+    if type(multiprocessing.current_process()).__name__ == "LokyProcess":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _requeue() -> None:

@@ -66,6 +66,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     try:
         sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
+        if any(flag in sys.argv for flag in MULTIRUN):
+            launched.prepare()
         compose_and_run()
     except USER_ERRORS as error:
         _end(error)
