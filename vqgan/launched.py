@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +36,8 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def run(config: DictConfig) -> Any:
         if _is_looked_after():
             return function(config)
+        if signals.came:
+            sys.exit(StoppedError.exit_code)  # one of joblib's processes, told to stop between two jobs
         warnings.showwarning = show_warning
         typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
         sys.argv[1:] = typed  # which messages are searched for, so that no secret is told
@@ -47,9 +48,10 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except (StopRequested, SystemExit) as end:
             if callable(signal.getsignal(signal.Signals[REQUEUE])) and (REQUEUE in signals.came or _is_preempted()):
                 _requeue()
-            if isinstance(end, StopRequested):
-                print(f"\nStopped by {end}; what was finished is saved.", file=sys.stderr)
-            _end_process(StoppedError.exit_code if isinstance(end, StopRequested) else end.code)
+            if isinstance(end, SystemExit):
+                raise
+            print(f"\nStopped by {end}; what was finished is saved.", file=sys.stderr, flush=True)
+            sys.exit(StoppedError.exit_code)
 
     return run
 
@@ -69,8 +71,9 @@ def failure(error: Exception) -> VQGANError | None:
     """
     if type(error).__name__ == "TerminatedWorkerError":
         return StorageError(
-            "The process of a job was killed, by the system if memory ran out; the other jobs were stopped, saved. The "
-            "same command again does what is left to do; fewer hydra.launcher.n_jobs need less memory."
+            "The process of a job was killed, by the system if memory ran out, and joblib has killed the others. Their "
+            "newest checkpoints are good, and the same command again goes on from them; fewer hydra.launcher.n_jobs "
+            "need less memory."
         )
     innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
     if not str(innermost.f_globals.get("__name__")).startswith("submitit."):
@@ -113,15 +116,6 @@ def _is_preempted() -> bool:
         return False
     fields = dict(field.partition("=")[::2] for field in said.split())
     return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
-
-
-def _end_process(code: Any) -> NoReturn:
-    """End a process that a launcher started; one of joblib's would wait for the next job, or begin it."""
-    if type(multiprocessing.current_process()).__name__ == "LokyProcess":
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 def _requeue() -> None:

@@ -44,10 +44,6 @@ def compose_and_run(config: DictConfig) -> None:
     try:
         from vqgan import train  # here, so that --help and completion need not wait for torch
 
-        if hydra_config.mode == RunMode.MULTIRUN and this_process().count > 1:
-            raise ConfigError(
-                "--multirun under torchrun would start every job in each of its processes. Start torchrun for each job."
-            )
         if config.resume is not None:
             typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]
         config.run_dir = str(folder)
@@ -67,6 +63,11 @@ def main() -> None:
     try:
         sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
         if any(flag in sys.argv for flag in MULTIRUN):
+            if this_process().count > 1:
+                raise ConfigError(
+                    "--multirun under torchrun would start every job in each of its processes. Start torchrun for each "
+                    "job, or see hydra.launcher.tasks_per_node in docs/clusters.md."
+                )
             launched.prepare()
         compose_and_run()
     except USER_ERRORS as error:
