@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
 from vqgan.signals import StopRequested, StopSignals
 
 REQUEUE = "SIGUSR2"  # submitit's: time is up
+PORTS = range(20_000, 32_000)  # below those that the system gives to whoever connects
 ASKING = 20  # seconds that SLURM has to answer; usually it takes milliseconds
 
 
@@ -97,7 +99,9 @@ def _join_tasks() -> None:
         return
     import submitit
 
-    if submitit.JobEnvironment().num_tasks > 1:
+    job = submitit.JobEnvironment()
+    if job.num_tasks > 1:
+        os.environ["MASTER_PORT"] = str(PORTS.start + zlib.crc32(job.job_id.encode()) % len(PORTS))  # the same for all
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
