@@ -30,6 +30,11 @@ SECTIONS = (
     "trainer",
 )  # fmt: skip
 TOP_LEVEL = (*SETTINGS, *SECTIONS)
+# What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
+EXTRAS = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna"},
+}
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
 
@@ -51,6 +56,9 @@ def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
 
 def unknown_choice(group: str, choice: str, choices: Iterable[str] | None) -> ConfigError:
     """The error for a group's choice that does not exist, with its nearest neighbour and all that do."""
+    extra = EXTRAS.get(group, {}).get(choice)
+    if extra is not None:
+        return ConfigError(f'{group}={choice} is in an extra that is not installed: pip install "vqgan[{extra}]".')
     files = (file.stem for file in (conf_dir() / group).glob("*.yaml"))
     names = sorted(choices or files)
     near = difflib.get_close_matches(choice, names, n=1)

@@ -34,6 +34,10 @@ class InvalidValueError(ConfigError):
         super().__init__(f"{key} must be {expected}, but is {value!r}.")
         self.key, self.value, self.expected = key, value, expected
 
+    def __reduce__(self) -> tuple[type[InvalidValueError], tuple[str, object, str]]:
+        """For processes of a sweep, which send their errors to the one that waits for them."""
+        return type(self), (self.key, self.value, self.expected)
+
     def under(self, path: str) -> InvalidValueError:
         """The same error seen from further out: `decay` becomes `model.quantizer.decay`."""
         return InvalidValueError(f"{path}.{self.key}" if path else self.key, self.value, self.expected)

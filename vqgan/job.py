@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.distributed import this_process
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.objective import Objective
 from vqgan.privacy import without_secrets
@@ -95,7 +96,7 @@ def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
     else:
         known = error
         traceback.print_exc()
-    if isinstance(known, RunFolderInUseError):
+    if isinstance(known, RunFolderInUseError) or not this_process().is_first:
         return
     with contextlib.suppress(StorageError, OSError):
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # Windows lacks the last
+# SIGUSR1 and SIGUSR2 are what schedulers of clusters send before they kill. Windows lacks them.
+STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+came: set[str] = set()  # names of those that came to this process and were noted
 
 
 class StopRequested(KeyboardInterrupt):  # no Exception, so that nobody on the way takes it for an error to handle
@@ -17,7 +19,7 @@ class StopRequested(KeyboardInterrupt):  # no Exception, so that nobody on the w
 
 
 class StopSignals:
-    """While it is open, SIGINT, SIGTERM and SIGUSR1 are noted instead of ending the process.
+    """While it is open, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 are noted instead of ending the process.
 
     `at_once` marks parts that may be left at any point; a signal ends them, or the next of them, by `StopRequested`.
 
@@ -81,6 +83,7 @@ class StopSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+        came.add(self.name)
         if self._interruptible:
             self._interruptible = False  # a second signal must not disturb the way out
             raise StopRequested(self.name)

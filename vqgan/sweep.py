@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, storing
 from vqgan.objective import Objective
 from vqgan.run_folder import Status, status_of, typed_for
@@ -36,11 +35,6 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
         with _ending():
-            if this_process().count > 1:
-                raise ConfigError(
-                    "--multirun under torchrun would start every job in each of its processes. Start torchrun for each "
-                    "job."
-                )
             Objective(config.objective)
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))

@@ -52,8 +52,6 @@ def in_our_words(error: BaseException) -> VQGANError:
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return _unknown(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        if error.missing_cfg_file == "hydra/sweeper/optuna":
-            return ConfigError("A search needs Optuna and its sweeper: pip install 'vqgan[optuna]'.")
         return unknown_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options)
     if isinstance(error, OverrideParseException):
         return ConfigError(

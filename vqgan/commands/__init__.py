@@ -35,7 +35,7 @@ def main() -> None:
 
 def run(module: str) -> None:
     """Run a subcommand: its errors are one paragraph and an exit code, and a signal ends it before it does harm."""
-    warnings.showwarning = _show
+    warnings.showwarning = show_warning
     try:
         with StopSignals() as stop, stop.at_once():  # from here on: imports take seconds
             try:
@@ -59,5 +59,6 @@ def _stopped_before(error: BaseException) -> StoppedError | None:
     return context
 
 
-def _show(message: Warning | str, *_: object, **__: object) -> None:
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line of its own, without the place in the code that it is from."""
     print(f"\nWarning: {message}", file=sys.stderr, flush=True)

@@ -14,7 +14,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan import launched
 from vqgan.config import TOP_LEVEL, conf_dir
+from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import load_config, typed_for
 from vqgan.user_errors import USER_ERRORS, end, is_from_hydra
@@ -23,6 +25,7 @@ MULTIRUN = ("-m", "--multirun")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+@launched.job
 def compose_and_run(config: DictConfig) -> float | None:
     """Hydra's entry: one call per job, which in a sweep returns its objective."""
     hydra_config: Any = HydraConfig.get()
@@ -53,6 +56,13 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     try:
         sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
+        if any(flag in sys.argv for flag in MULTIRUN):
+            if this_process().count > 1:
+                raise ConfigError(
+                    "--multirun under torchrun would start every job in each of its processes. Start torchrun for each "
+                    "job, or see hydra.launcher.tasks_per_node in docs/clusters.md."
+                )
+            launched.prepare()
         compose_and_run()
     except USER_ERRORS as error:
         end(error)
@@ -60,6 +70,11 @@ def main() -> None:
         if not is_from_hydra(error):
             raise
         end(error)
+    except RuntimeError as error:
+        known = launched.failure(error)
+        if known is None:
+            raise
+        end(known)
 
 
 def resuming(arguments: list[str]) -> list[str]:

@@ -1,0 +1,45 @@
+"""Jobs side by side on this machine, by joblib; where that would kill them, they are told to stop, and save."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from joblib.parallel import LokyBackend, register_parallel_backend
+
+from vqgan import signals
+
+
+class PatientBackend(LokyBackend):  # type: ignore[misc]  # joblib has no types
+    """joblib's processes, told to end and waited for before it kills them."""
+
+    def configure(self, *arguments: Any, **values: Any) -> int:
+        """Start the processes."""
+        count: int = super().configure(*arguments, initializer=note_signals, **values)
+        return count
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """End all jobs; called when the sweep is told to stop."""
+        for process in list((self._workers._processes or {}).values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+        self._workers.shutdown(wait=True)  # jobs that were handed out already end as soon as they begin
+        super().abort_everything(ensure_ready)
+
+
+def let_jobs_save() -> None:
+    """Have it so for all sweeps that this process starts."""
+    register_parallel_backend("loky", PatientBackend)
+
+
+def note_signals() -> None:
+    """Let a process live that is told to stop between two jobs: if it died, joblib would kill the others at once."""
+    for name in signals.STOP_SIGNALS:
+        signal.signal(signal.Signals[name], _note)
+
+
+def _note(number: int, _: FrameType | None) -> None:
+    signals.came.add(signal.Signals(number).name)
