@@ -18,7 +18,7 @@ class VQGANError(Exception):
 
     def __str__(self) -> str:
         """The paragraph; what it quotes from files cannot speak to the terminal."""
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+        return printable(super().__str__())
 
 
 class ConfigError(VQGANError):
@@ -95,6 +95,11 @@ class StoppedError(VQGANError):
     """A signal asked the run to stop; everything is saved."""
 
     exit_code = 143
+
+
+def printable(text: str) -> str:
+    """Text as it can be shown in a terminal: what would control it stands as an escape sequence."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(number: int, what: str) -> str:

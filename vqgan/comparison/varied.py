@@ -1,0 +1,126 @@
+"""What was varied: the keys whose values differ among runs, one for each choice that somebody made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vqgan.comparison.trial import Trial
+from vqgan.errors import printable
+from vqgan.report.differences import Values, differing, typed_values
+
+# Where a run is and where its numbers go to, which differ without anything being varied.
+NOT_VARIED = ("name", "logger", "data.index", "allow_other_data")
+RECIPE = "experiment"  # the group whose choice sets values all over the config
+DECADE = 10  # values further apart than so many times lie on a logarithmic axis
+NOT_TYPED = "default"
+LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that was varied."""
+
+    name: str
+    values: Sequence[str | None]  # of each run, in their order; None where a run has no such key
+
+    @property
+    def numbers(self) -> list[float] | None:
+        """The values as numbers; None unless all of them are."""
+        found = [_number(value) for value in self.values if value is not None]
+        whole = len(found) == len(self.values) and all(value is not None for value in found)
+        return [value for value in found if value is not None] if whole else None
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the values span more than a decade."""
+        numbers = self.numbers
+        return numbers is not None and min(numbers) > 0 and max(numbers) > DECADE * min(numbers)
+
+    def of(self, chosen: Sequence[int]) -> Key:
+        """The same of some of the runs."""
+        return Key(self.name, [self.values[n] for n in chosen])
+
+
+def varied(trials: Sequence[Trial]) -> list[Key]:
+    """The keys whose values differ, those of choices first, then in the order of the config.
+
+    The choice of a part, as `model=emavq`, changes many values at once: it is one key, with the names that were typed,
+    and the values that follow from it are none. Runs without a config that can be read have no part in this, and of their
+    values only what was typed is known.
+    """
+    whole = [n for n, trial in enumerate(trials) if trial.values]
+    values = differing([trials[n].values for n in whole])
+    values = {key: row for key, row in values.items() if not _is_place(key)}
+    all_typed = [typed_values([override.lstrip("+~") for override in trial.typed]) for trial in trials]
+    typed = differing([all_typed[n] for n in whole])
+    keys = []
+    for choice in sorted(typed, key=lambda key: key == RECIPE):  # what a part explains, no recipe need explain
+        follows = [
+            key
+            for key, row in values.items()
+            if key not in typed and _is_set_by(choice, key) and _follows(row, typed[choice])
+        ]
+        if follows and choice not in values:
+            keys.append(Key(choice, _names(typed[choice], [values.pop(key) for key in follows])))
+    keys += [Key(key, row) for key, row in values.items()]
+    return [_completed(key, whole, all_typed) for key in keys]
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The ends of keys, as long as it takes to tell them apart: `lr` for `optimizer.lr`."""
+    found = []
+    for key in keys:
+        parts = key.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
+        others = [other for other in keys if other != key]
+        found.append(next((end for end in ends if not any(f".{o}".endswith(f".{end}") for o in others)), key))
+    return found
+
+
+def short_value(value: str | None) -> str:
+    """A value as it fits into a table: numbers in four digits or seven characters, texts in 28 characters."""
+    if value is None:
+        return "–"
+    number = _number(value)
+    if number is not None and len(value) > LONGEST_NUMBER:
+        return f"{number:.4g}"
+    text = printable(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _is_place(key: str) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in NOT_VARIED)
+
+
+def _is_set_by(choice: str, key: str) -> bool:
+    return choice == RECIPE or key.startswith(f"{choice}.")
+
+
+def _follows(row: Sequence[str | None], choices: Sequence[str | None]) -> bool:
+    """Whether a value is the same wherever the choice is."""
+    return len(set(zip(choices, row))) == len(set(choices))
+
+
+def _names(choices: Sequence[str | None], rows: Sequence[Sequence[str | None]]) -> list[str | None]:
+    """The choice of each run; one that was not typed has the name of one that was and that gave the same values."""
+    effects = list(zip(*rows))
+    known = {effect: choice for choice, effect in zip(choices, effects) if choice is not None}
+    return [known.get(effect, NOT_TYPED) for effect in effects]
+
+
+def _completed(key: Key, known: Sequence[int], typed: Sequence[Values]) -> Key:
+    """The key for all runs: its values are those of the known ones, the others' what was typed."""
+    values = [one.get(key.name) for one in typed]
+    for n, value in zip(known, key.values):
+        values[n] = value
+    return Key(key.name, values)
+
+
+def _number(value: str) -> float | None:
+    try:
+        found = float(value)
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None

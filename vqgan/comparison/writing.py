@@ -1,0 +1,99 @@
+"""`compare.html`: a study as one page that works offline, made like `report.html`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import vqgan
+from vqgan.comparison.study import POINTS, Study
+from vqgan.comparison.trial import Trial
+from vqgan.comparison.varied import Key, short_names, short_value
+from vqgan.report.writing import PARTS, fill
+
+MOST_CURVES = 200  # runs whose curves are drawn, the best ones; more take long and could not be told apart
+LONGEST_VALUE = 200  # characters
+SHARED = ("elements.js", "charts.js", "curves.js")
+OWN = ("trials.js", "keys.js", "comparison.js")
+SCRIPTS = (*(PARTS / name for name in SHARED), *(Path(__file__).with_name("page") / name for name in OWN))
+
+
+def page(study: Study, beside: Path) -> str:
+    """The page of a study.
+
+    Args:
+        study: what it shows.
+        beside: the folder it will lie in, from which its links lead to the runs' reports.
+    """
+    names = [key.name for key in study.keys]
+    data = {
+        "runs": [_run(trial, study, number, beside) for number, trial in enumerate(study.trials)],
+        "keys": [_key(key, name) for key, name in zip(study.keys, short_names(names))],
+        "metric": study.metric,
+        "higher": study.higher_is_better,
+        "best": None if study.best is None else 0,
+        "command": None if study.best is None else study.best.command(),
+        "counts": study.counts,
+        "importances": [
+            {
+                "names": list(one.names),
+                "share": one.share,
+                "chance": one.by_chance,
+                "groups": one.groups,
+                "grouped": one.grouped,
+            }
+            for one in study.importances
+        ],
+        "why": study.why_no_importance,
+        "finished": study.finished,
+        "points": POINTS,
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
+        "version": vqgan.__version__,
+    }
+    return fill(title=study.counts, data=data, scripts_of_page=SCRIPTS)
+
+
+def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any]:
+    figure = trial.figures.get(study.metric)
+    return {
+        "name": trial.name,
+        "label": _label(trial, study.keys, number),
+        "state": trial.state,
+        "message": trial.status.message,
+        "step": trial.step,
+        "steps": trial.steps,
+        "hours": trial.hours,
+        "rate": trial.frames_per_second,
+        "counts": trial.best(study.metric) is not None,
+        "best": None if figure is None else figure["best"],
+        "best_step": None if figure is None else figure["best_step"],
+        "last": {name: figure["last"] for name, figure in trial.figures.items() if name.startswith("validation/")},
+        "usage": trial.last("validation/usage", "codebook/usage"),
+        "perplexity": trial.last("validation/perplexity", "codebook/perplexity"),
+        "report": _link(trial.folder, beside),
+        "curves": trial.curves if number < MOST_CURVES else {},
+    }
+
+
+def _label(trial: Trial, keys: Sequence[Key], number: int) -> str:
+    """The run's name and what was varied in it."""
+    names = short_names([key.name for key in keys])
+    own = [
+        f"{name}={short_value(key.values[number])}" for name, key in zip(names, keys) if key.values[number] is not None
+    ]
+    return f"{trial.name}: {', '.join(own)}" if own else trial.name
+
+
+def _key(key: Key, short: str) -> dict[str, Any]:
+    values = [None if value is None else value[:LONGEST_VALUE] for value in key.values]
+    return {"name": key.name, "short": short, "values": values, "numbers": key.numbers, "log": key.is_logarithmic}
+
+
+def _link(folder: Path, beside: Path) -> str | None:
+    """Where the run's own page lies, seen from this one; None if it has none."""
+    report = folder / "report.html"
+    return f"./{quote(os.path.relpath(report, beside))}" if report.is_file() else None
