@@ -27,11 +27,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folders",
-        metavar="RUN|FOLDER",
-        type=Path,
-        nargs="+",
-        help="run folders, or folders that hold some, at any depth",
+        "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
     )
     parser.add_argument("--metric", metavar="NAME", help="to compare by; else validation/psnr")
     parser.add_argument("--out", metavar="FILE.html", type=Path, help="the page; its table gets the same name, .csv")

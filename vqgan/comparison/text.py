@@ -23,10 +23,9 @@ def describe(study: Study, width: int) -> str:
     if study.best is not None:
         best = study.best.figures[study.metric]
         still = "" if study.best.state == "finished" else f" ({study.best.state})"
-        parts.append(
-            f"Best: {printable(study.best.name)}{still}, {study.metric} {best['best']:.4g} at step {best['best_step']:g}."
-            f" To train it again:\n\n{study.best.command()}"
-        )
+        reached = f"{study.metric} {best['best']:.4g} at step {best['best_step']:g}"
+        name = printable(study.best.name)
+        parts.append(f"Best: {name}{still}, {reached}. To train it again:\n\n{study.best.command()}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -47,13 +46,11 @@ def _varied(study: Study) -> str:
 def _table(study: Study, width: int) -> str:
     trials = study.trials[:MOST_ROWS]
     keys = dict(zip([key.name for key in study.keys], short_names([key.name for key in study.keys])))
+    values = {keys[key.name]: [short_value(value) for value in key.values[:MOST_ROWS]] for key in study.keys}
     columns: Columns = {
         "": ["*" if trial is study.best else "" for trial in trials],
         "run": [short_value(trial.name) for trial in trials],
-        **{
-            name: [short_value(value) for value in key.values[:MOST_ROWS]]
-            for name, key in zip(keys.values(), study.keys)
-        },
+        **values,
         "state": [trial.state for trial in trials],
         "steps": [_steps(trial) for trial in trials],
         **_figures(study, trials),
@@ -72,22 +69,20 @@ def _table(study: Study, width: int) -> str:
 
 
 def _figures(study: Study, trials: Sequence[Trial]) -> Columns:
-    """The metric: its best value, the step of that, and the last one. What a run came to that failed stands here too."""
+    """The metric: its best value, the step of that, and the last one; those of failed runs too."""
     figures = [trial.figures.get(study.metric) for trial in trials]
-    best, step, last = zip(
-        *(
-            ("–", "–", "–") if f is None else (f"{f['best']:.4g}", f"{f['best_step']:g}", f"{f['last']:.4g}")
-            for f in figures
-        )
-    )
-    return {f"best {study.metric.rpartition('/')[2]}": list(best), "at step": list(step), "last": list(last)}
+    return {
+        f"best {study.metric.rpartition('/')[2]}": [_number(figure and figure["best"]) for figure in figures],
+        "at step": ["–" if figure is None else f"{figure['best_step']:g}" for figure in figures],
+        "last": [_number(figure and figure["last"]) for figure in figures],
+    }
 
 
 def _fit(columns: Columns, spared: Sequence[str], width: int) -> list[str]:
     """Take columns out until the rest fits; returns which."""
     left_out = []
     for name in spared:
-        if len(_lines(columns)[0]) <= width or max(map(len, _lines(columns))) <= width:
+        if max(map(len, _lines(columns))) <= width:
             break
         left_out.append(name)
         del columns[name]

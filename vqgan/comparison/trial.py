@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from vqgan.report.curves import Curve, Metrics, read_metrics
 from vqgan.report.differences import Values, config_values, overrides
+from vqgan.report.files import is_inside
 from vqgan.report.run import Figure, figure_of, is_at_work, steps_of, training_state
 from vqgan.run_folder import STATUS, Status, status_of
 
@@ -58,8 +60,8 @@ class Trial:
 
 def is_trial(folder: Path) -> bool:
     """Whether a folder is that of a run, be it one that failed before it logged anything."""
-    has = [(folder / name).is_file() for name in ("metrics.jsonl", STATUS, "config.yaml", "overrides.yaml")]
-    return has[0] or has[1] or (has[2] and has[3])
+    config = all(is_inside(folder, folder / name) for name in ("config.yaml", "overrides.yaml"))
+    return config or any(is_inside(folder, folder / name) for name in ("metrics.jsonl", STATUS))
 
 
 def read_trial(folder: Path, name: str, points: int) -> Trial:
@@ -100,20 +102,27 @@ def quoted(text: str) -> str:
 
 def _status(folder: Path, metrics: Metrics, values: Values) -> Status:
     status = status_of(folder)
-    if (folder / "config.yaml").exists() and not values:
+    if _has_content(folder, "config.yaml") and not values:
         return Status("damaged", "config.yaml cannot be read")
-    if (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size and not metrics.steps:
+    if _has_content(folder, "metrics.jsonl") and not metrics.steps:
         return Status("damaged", "metrics.jsonl has no row that can be read")
     if status is not None and status.state in STATES:
         message = None if status.message is None else " ".join(str(status.message).split())[:LONGEST_MESSAGE]
         return Status(status.state, message, status.exit_code if isinstance(status.exit_code, int) else None)
-    if status is not None or (folder / STATUS).exists():
+    if status is not None or _has_content(folder, STATUS):
         return Status("damaged", f"{STATUS} cannot be read")
     if not values:
         return Status("damaged", "there is no config.yaml")
-    return Status(
-        training_state(metrics.last_step(), steps_of(values), is_at_work(folder))
-    )  # made before there was one
+    # A folder from before there was a status.json.
+    return Status(training_state(metrics.last_step(), steps_of(values), is_at_work(folder)))
+
+
+def _has_content(folder: Path, name: str) -> bool:
+    """Whether there is more than an empty file; a link that leads nowhere is, too."""
+    try:
+        return (folder / name).stat().st_size > 0
+    except OSError:
+        return os.path.lexists(folder / name)
 
 
 def _escaped(character: str) -> str:

@@ -16,6 +16,7 @@ RECIPE = "experiment"  # the group whose choice sets values all over the config
 DECADE = 10  # values further apart than so many times lie on a logarithmic axis
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
+TAKEN = ("run", "state", "step", "steps", "last", "usage", "perplexity", "time")  # names of other columns
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
     """The keys whose values differ, those of choices first, then in the order of the config.
 
     The choice of a part, as `model=emavq`, changes many values at once: it is one key, with the names that were typed,
-    and the values that follow from it are none. Runs without a config that can be read have no part in this, and of their
+    and the values that follow from it are none. Runs without a config that can be read have no part in this; of their
     values only what was typed is known.
     """
     whole = [n for n, trial in enumerate(trials) if trial.values]
@@ -69,14 +70,18 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """The ends of keys, as long as it takes to tell them apart: `lr` for `optimizer.lr`."""
+    """The ends of keys, as long as it takes to tell them apart, and from other columns: `lr` for `optimizer.lr`."""
     found = []
     for key in keys:
         parts = key.split(".")
         ends = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
         others = [other for other in keys if other != key]
-        found.append(next((end for end in ends if not any(f".{o}".endswith(f".{end}") for o in others)), key))
+        found.append(next((end for end in ends if end not in TAKEN and not _is_end(end, others)), key))
     return found
+
+
+def _is_end(end: str, keys: Sequence[str]) -> bool:
+    return any(f".{key}".endswith(f".{end}") for key in keys)
 
 
 def short_value(value: str | None) -> str:

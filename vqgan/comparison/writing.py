@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,7 @@ def page(study: Study, beside: Path) -> str:
         "best": None if study.best is None else 0,
         "command": None if study.best is None else study.best.command(),
         "counts": study.counts,
-        "importances": [
-            {
-                "names": list(one.names),
-                "share": one.share,
-                "chance": one.by_chance,
-                "groups": one.groups,
-                "grouped": one.grouped,
-            }
-            for one in study.importances
-        ],
+        "importances": [asdict(one) for one in study.importances],
         "why": study.why_no_importance,
         "finished": study.finished,
         "points": POINTS,
@@ -82,9 +74,8 @@ def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any
 def _label(trial: Trial, keys: Sequence[Key], number: int) -> str:
     """The run's name and what was varied in it."""
     names = short_names([key.name for key in keys])
-    own = [
-        f"{name}={short_value(key.values[number])}" for name, key in zip(names, keys) if key.values[number] is not None
-    ]
+    values = [(name, key.values[number]) for name, key in zip(names, keys)]
+    own = [f"{name}={short_value(value)}" for name, value in values if value is not None]
     return f"{trial.name}: {', '.join(own)}" if own else trial.name
 
 

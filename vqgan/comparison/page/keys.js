@@ -148,7 +148,7 @@ function importance() {
   if (!data.keys.length) return null;
   if (data.why) return section("importance", "Importance", element("p", {}, `Not told: ${data.why}.`));
   const percent = (value) => `${Math.round(value * 100)} %`;
-  const rows = data.importances.map(({ names, share: explained, chance, groups, grouped }) => [
+  const rows = data.importances.map(({ names, share: explained, by_chance: chance, groups, grouped }) => [
     element("code", {}, names.join(" + ")), explained === null ? "–" : percent(explained), explained === null ? "–" : `up to ${percent(chance)}`,
     explained === null ? "too many different values" : element("span", { class: "bar", "--share": `${100 * explained}%`, "--chance": `${100 * chance}%` }),
     `${groups} ${grouped ? "groups of neighbouring values" : "values"}${names.length > 1 ? "; these changed together" : ""}`,
