@@ -29,13 +29,17 @@ def as_csv(study: Study) -> str:
         best = trial.figures.get(study.metric)
         writer.writerow(
             [_cell(trial.name), trial.state, trial.status.exit_code, _cell(trial.status.message)]
-            + [trial.step, trial.steps, trial.hours, trial.frames_per_second]
+            + [_short(trial.step), _short(trial.steps), trial.hours, trial.frames_per_second]
             + [_cell(key.values[number]) for key in study.keys]
-            + ([None, None] if best is None else [best["best"], best["best_step"]])
+            + ([None, None] if best is None else [best["best"], _short(best["best_step"])])
             + [trial.last(name) for name in metrics]
             + [trial.command()]
         )
     return text.getvalue()
+
+
+def _short(step: float | None) -> float | None:
+    return int(step) if step is not None and step.is_integer() else step
 
 
 def _cell(value: str | None) -> str:

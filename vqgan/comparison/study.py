@@ -16,7 +16,8 @@ from vqgan.report.run import HIGHER_IS_BETTER
 from vqgan.report.writing import names_of
 
 METRIC = "validation/psnr"
-POINTS, FEWEST_POINTS = 8000, 30  # of a metric's curves of all runs together, and of one
+POINTS = 8000  # of a metric's curves of all runs together
+FEWEST_POINTS, MOST_POINTS = 30, 1000  # of one
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
     Raises:
         ConfigError: nothing of them can be read, or no run has such a metric.
     """
-    points = max(FEWEST_POINTS, POINTS // len(folders))
-    trials = [read_trial(folder, name, points) for folder, name in zip(folders, names_of(folders))]
+    trials = [read_trial(folder, name, points_of(len(folders))) for folder, name in zip(folders, names_of(folders))]
     if all(trial.state == "damaged" for trial in trials):
         raise ConfigError(
             f"There is nothing to compare: {counted(len(trials), 'run folder')}, all damaged "
@@ -94,6 +94,11 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
     results = [value for n in finished if (value := ordered[n].best(metric)) is not None]
     found = importances([key.of(finished) for key in keys], results)
     return Study(ordered, metric, keys, found, len(finished))
+
+
+def points_of(count: int) -> int:
+    """How many points each of so many runs' curves has, at most."""
+    return min(MOST_POINTS, max(FEWEST_POINTS, POINTS // count))
 
 
 def _require(metric: str, trials: Sequence[Trial]) -> None:

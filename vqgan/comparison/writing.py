@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import vqgan
-from vqgan.comparison.study import POINTS, Study
+from vqgan.comparison.study import Study, points_of
 from vqgan.comparison.trial import Trial
 from vqgan.comparison.varied import Key, short_names, short_value
 from vqgan.report.writing import PARTS, fill
@@ -42,7 +42,7 @@ def page(study: Study, beside: Path) -> str:
         "importances": [asdict(one) for one in study.importances],
         "why": study.why_no_importance,
         "finished": study.finished,
-        "points": POINTS,
+        "points": points_of(len(study.trials)),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         "version": vqgan.__version__,
     }

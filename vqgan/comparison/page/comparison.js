@@ -26,13 +26,16 @@ function curvesTogether() {
   });
   curveCharts.push(made);
   const caption = made.figure.querySelector("figcaption");
-  const tell = () => { caption.textContent = `${MEANINGS[metric] || metric}. Dotted: runs that came to nothing.`; };
+  const tell = () => { caption.textContent = [metric, MEANINGS[metric]].filter(Boolean).join(": "); };
   const choice = element("select", { onchange: (event) => { metric = event.target.value; tell(); redraw([made]); } },
     names.map((name) => element("option", name === metric ? { value: name, selected: true } : { value: name }, name)));
   tell();
-  const left = runs.length - runs.filter((run) => Object.keys(run.curves).length).length;
-  const drawn = left ? element("p", { class: "faint" }, `${left} of ${runs.length} runs have no curves here: they logged nothing, or are not among the best.`) : null;
-  return section("curves", "Learning curves", curveControls(element("label", {}, "metric", choice)), drawn, made.figure);
+  const remarks = [], left = runs.filter((run) => !Object.keys(run.curves).length).length;
+  if (runs.some((run) => !run.counts)) remarks.push("Dotted: runs without a result.");
+  if (runs.some((run) => Object.values(run.curves).some((curve) => curve.rows > data.points))) remarks.push(`Of each curve about ${data.points} points are drawn: the lowest and the highest of each short stretch.`);
+  if (left) remarks.push(`${left} of ${runs.length} runs have no curves here: they logged nothing, or are not among the best.`);
+  return section("curves", "Learning curves", curveControls(element("label", {}, "metric", choice)),
+    remarks.length ? element("p", { class: "faint" }, remarks.join(" ")) : null, made.figure);
 }
 
 const sections = [

@@ -61,6 +61,7 @@ const chosen = new Map(); // the part of an axis that was marked, by the number 
 /** Hide the runs that lie outside of what is marked, on this page's charts and in its table. */
 function choose() {
   view.hidden.clear();
+  if (chosen.size) runs.forEach((run, number) => { if (!run.counts) view.hidden.add(number); });
   compared.forEach((number, n) => {
     const inside = [...chosen].every(([axis, [low, high]]) => axes[axis].places[n] >= low && axes[axis].places[n] <= high);
     if (!inside) view.hidden.add(number);
