@@ -219,11 +219,12 @@ def test_a_value_that_was_typed_but_changed_nothing_is_not_varied(tmp_path: Path
     assert keys_of(study([one, two])) == {}
 
 
-def test_numbers_decades_and_names() -> None:
+def test_numbers_their_scale_and_names() -> None:
     assert Key("a", ["1e-4", "0.01"]).numbers == [1e-4, 0.01]
-    assert Key("a", ["1e-4", "0.01"]).is_logarithmic
-    assert not Key("a", ["0.2", "1"]).is_logarithmic
-    assert not Key("a", ["0", "1000"]).is_logarithmic
+    for even in (["1e-4", "1e-3", "1e-2"], ["256", "512", "1024", "2048"], ["0.1", "0.02", "3"]):
+        assert Key("a", even).is_logarithmic, even
+    for other in (["1", "2", "3", "4"], ["1", "1000"], ["0", "1", "1000"], ["-1", "10", "100"], ["7", "7"]):
+        assert not Key("a", other).is_logarithmic, other
     for values in (["1", "null"], ["1", None], ["nan", "1"], ["inf", "1"], ["[1, 2]", "1"]):
         assert Key("a", values).numbers is None
     assert not Key("a", ["x"]).is_logarithmic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vqgan.comparison.trial import Trial
 from vqgan.errors import printable
@@ -13,7 +14,6 @@ from vqgan.report.differences import Values, differing, typed_values
 # Where a run is and where its numbers go to, which differ without anything being varied.
 NOT_VARIED = ("name", "logger", "data.index", "allow_other_data")
 RECIPE = "experiment"  # the group whose choice sets values all over the config
-DECADE = 10  # values further apart than so many times lie on a logarithmic axis
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
 TAKEN = ("run", "state", "step", "steps", "last", "usage", "perplexity", "time")  # names of other columns
@@ -35,9 +35,11 @@ class Key:
 
     @property
     def is_logarithmic(self) -> bool:
-        """Whether the values span more than a decade."""
+        """Whether the values lie more evenly on a logarithmic axis, as 0.001, 0.01, 0.1 or 256, 512, 1024 do."""
         numbers = self.numbers
-        return numbers is not None and min(numbers) > 0 and max(numbers) > DECADE * min(numbers)
+        if numbers is None or min(numbers) <= 0:
+            return False
+        return _widest_gap([math.log(number) for number in numbers]) < _widest_gap(numbers)
 
     def of(self, chosen: Sequence[int]) -> Key:
         """The same of some of the runs."""
@@ -121,6 +123,13 @@ def _completed(key: Key, known: Sequence[int], typed: Sequence[Values]) -> Key:
     for n, value in zip(known, key.values):
         values[n] = value
     return Key(key.name, values)
+
+
+def _widest_gap(numbers: Sequence[float]) -> float:
+    """Between neighbours, as a part of the whole range."""
+    known = sorted(set(numbers))
+    whole = known[-1] - known[0]
+    return round(max((after - before for before, after in pairwise(known)), default=0.0) / (whole or 1.0), 9)
 
 
 def _number(value: str) -> float | None:

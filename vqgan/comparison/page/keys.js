@@ -34,7 +34,7 @@ function namesOf(key) {
   return [...new Set(compared.map((number) => nameOf(key, number)))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
 }
 
-/** An axis: where the value of a run lies in [0, 1], and ticks. Values over more than a decade lie on a logarithmic one. */
+/** An axis: where the value of a run lies in [0, 1], and ticks. */
 function axisOf(title, values, log, flipped = false) {
   const scale = (value) => (log ? Math.log10(value) : value);
   const known = [...new Set(values)].sort((a, b) => a - b);
