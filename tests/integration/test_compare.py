@@ -66,10 +66,10 @@ def test_a_real_multirun_is_compared_and_its_best_run_can_be_trained_again(tmp_p
 # The page
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a study of twelve runs: nine finished, one each diverged, failed and damaged."""
-    sweep = tmp_path / "a sweep"
+    sweep = tmp_path_factory.mktemp("study") / "a sweep"
     for n in range(12):
         lr, size, model = 10 ** -(n % 3 + 2), 2 ** (8 + n % 4), ("vqmodel", "emavq")[n % 2]
         rows = ordinary_rows(51)

@@ -61,6 +61,8 @@ def runs_in(folder: Path, is_one: Callable[[Path], bool] = is_run) -> list[Path]
     Raises:
         ConfigError: there is none.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}.")
     found = [folder] if is_one(folder) else sorted(_below(folder, is_one))
     if not found:
         raise ConfigError(f"{folder} is no run folder and holds none: there is no metrics.jsonl.")

@@ -110,7 +110,7 @@ def _reasons(study: Study, width: int) -> list[str]:
 
 
 def _reason(trial: Trial) -> str:
-    return f"{trial.state}: {printable(trial.status.message or 'no reason is known')}"
+    return f"{trial.state}: {printable(trial.reason)}"
 
 
 def _importance(study: Study) -> str:

@@ -43,6 +43,12 @@ class Trial:
         """One of STATES."""
         return self.status.state
 
+    @property
+    def reason(self) -> str:
+        """Why it came to nothing, with paths as seen from its folder, so that the same reasons read the same."""
+        message, own = self.status.message or "no reason is known", self.values.get("run_dir", "")
+        return message.replace(f"{own}/", "") if own else message
+
     def best(self, metric: str) -> float | None:
         """The best value of a metric; None for a run that has none, or that came to nothing."""
         return None if self.state in WITHOUT_RESULT or metric not in self.figures else self.figures[metric]["best"]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import vqgan
 from vqgan.comparison.study import Study, points_of
-from vqgan.comparison.trial import Trial
+from vqgan.comparison.trial import WITHOUT_RESULT, Trial
 from vqgan.comparison.varied import Key, short_names, short_value
 from vqgan.report.writing import PARTS, fill
 
@@ -55,7 +55,7 @@ def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any
         "name": trial.name,
         "label": _label(trial, study.keys, number),
         "state": trial.state,
-        "message": trial.status.message,
+        "reason": trial.reason if trial.state in WITHOUT_RESULT else trial.status.message,
         "step": trial.step,
         "steps": trial.steps,
         "hours": trial.hours,

@@ -61,7 +61,7 @@ function trialTable() {
     best: number === data.best,
     cells: [
       { shown: trialName(run, number), value: run.name }, figure(run.best), ...data.keys.map((key) => valueOf(key, number)),
-      { shown: element("span", { class: `badge ${run.state}`, title: run.message }, run.state), value: run.state },
+      { shown: element("span", { class: `badge ${run.state}`, title: run.reason }, run.state), value: run.state },
       figure(run.step, run.steps !== null && run.step < run.steps ? `${run.step} of ${run.steps}` : String(run.step)),
       figure(run.best_step, String(run.best_step)),
       ...[data.metric, ...others].map((name) => figure(run.last[name])),
@@ -103,7 +103,7 @@ async function copied(source, said) {
 function reasons() {
   const found = new Map();
   for (const run of runs.filter((one) => ["diverged", "failed", "damaged"].includes(one.state))) {
-    const reason = [run.state, run.message ?? "no reason is known"];
+    const reason = [run.state, run.reason];
     found.set(reason.join("\n"), { reason, names: [...(found.get(reason.join("\n"))?.names ?? []), run.name] });
   }
   if (!found.size) return null;
