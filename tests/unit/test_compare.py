@@ -435,6 +435,16 @@ def test_the_page_holds_the_study(tmp_path: Path) -> None:
     assert data["runs"][0]["curves"]["validation/psnr"]["values"] == [round(20 + 11 / 7, 4)]
 
 
+def test_a_page_shows_no_more_keys_than_a_browser_bears(tmp_path: Path) -> None:
+    for n in range(2):
+        trial(tmp_path / str(n), **{f"a.k{key}": n for key in range(60)})
+    found = study(sorted(tmp_path.iterdir()))
+    data = embedded(page(found, tmp_path))
+    assert (len(data["keys"]), data["more_keys"]) == (50, 10)
+    assert "a.k59" in as_csv(found)
+    assert max(map(len, describe(found, 80).split("\n\n")[1].splitlines()[:-1])) <= 80
+
+
 def test_text_from_a_run_stays_text(tmp_path: Path) -> None:
     name = EVIL.replace("/", "_")
     for n in range(2):
@@ -480,7 +490,7 @@ def test_where_the_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     trial(tmp_path / "a")
-    with pytest.raises(ConfigError, match="There is no folder .*nowhere"):
+    with pytest.raises(ConfigError, match=r"There is no folder .*nowhere\."):
         compare([tmp_path / "a", tmp_path / "nowhere"], None, None)
     with pytest.raises(ConfigError, match=r"--metric psnr: no run has such a metric\. There are: .*validation/psnr"):
         compare([tmp_path], "psnr", None)

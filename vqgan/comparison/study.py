@@ -16,6 +16,7 @@ from vqgan.report.run import HIGHER_IS_BETTER
 from vqgan.report.writing import names_of
 
 METRIC = "validation/psnr"
+MOST_NAMES = 20  # in a message
 POINTS = 8000  # of a metric's curves of all runs together
 FEWEST_POINTS, MOST_POINTS = 30, 1000  # of one
 
@@ -104,7 +105,8 @@ def points_of(count: int) -> int:
 def _require(metric: str, trials: Sequence[Trial]) -> None:
     known = sorted({name for trial in trials for name in trial.figures})
     if metric not in known:
-        there = f"There are: {', '.join(known)}." if known else "They have logged no number so far."
+        measured = [name for name in known if name.startswith("validation/")] or known[:MOST_NAMES]
+        there = f"There are: {', '.join(measured)}." if known else "They have logged no number so far."
         raise ConfigError(f"--metric {metric}: no run has such a metric. {there}")
 
 

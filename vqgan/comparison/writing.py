@@ -17,7 +17,7 @@ from vqgan.comparison.varied import Key, short_names, short_value
 from vqgan.report.writing import PARTS, fill
 
 MOST_CURVES = 200  # runs whose curves are drawn, the best ones; more take long and could not be told apart
-LONGEST_VALUE = 200  # characters
+MOST_KEYS, LONGEST_VALUE = 50, 200  # of keys that are shown, and characters
 SHARED = ("elements.js", "charts.js", "curves.js")
 OWN = ("trials.js", "keys.js", "comparison.js")
 SCRIPTS = (*(PARTS / name for name in SHARED), *(Path(__file__).with_name("page") / name for name in OWN))
@@ -30,10 +30,15 @@ def page(study: Study, beside: Path) -> str:
         study: what it shows.
         beside: the folder it will lie in, from which its links lead to the runs' reports.
     """
-    names = [key.name for key in study.keys]
+    keys = study.keys[:MOST_KEYS]
+    names = short_names([key.name for key in keys])
+    labels = [_label(trial, names, [key.values[number] for key in keys]) for number, trial in enumerate(study.trials)]
     data = {
-        "runs": [_run(trial, study, number, beside) for number, trial in enumerate(study.trials)],
-        "keys": [_key(key, name) for key, name in zip(study.keys, short_names(names))],
+        "runs": [
+            _run(trial, study, number, beside) | {"label": labels[number]} for number, trial in enumerate(study.trials)
+        ],
+        "keys": [_key(key, name) for key, name in zip(keys, names)],
+        "more_keys": len(study.keys) - len(keys),
         "metric": study.metric,
         "higher": study.higher_is_better,
         "best": None if study.best is None else 0,
@@ -53,7 +58,6 @@ def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any
     figure = trial.figures.get(study.metric)
     return {
         "name": trial.name,
-        "label": _label(trial, study.keys, number),
         "state": trial.state,
         "reason": trial.reason if trial.state in WITHOUT_RESULT else trial.status.message,
         "step": trial.step,
@@ -71,11 +75,9 @@ def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any
     }
 
 
-def _label(trial: Trial, keys: Sequence[Key], number: int) -> str:
+def _label(trial: Trial, names: Sequence[str], values: Sequence[str | None]) -> str:
     """The run's name and what was varied in it."""
-    names = short_names([key.name for key in keys])
-    values = [(name, key.values[number]) for name, key in zip(names, keys)]
-    own = [f"{name}={short_value(value)}" for name, value in values if value is not None]
+    own = [f"{name}={short_value(value)}" for name, value in zip(names, values) if value is not None]
     return f"{trial.name}: {', '.join(own)}" if own else trial.name
 
 

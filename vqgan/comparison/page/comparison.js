@@ -38,9 +38,15 @@ function curvesTogether() {
     remarks.length ? element("p", { class: "faint" }, remarks.join(" ")) : null, made.figure);
 }
 
+/** How many runs there are, and what was varied. */
+function overview() {
+  const names = data.keys.map((key, n) => element("span", {}, n ? ", " : " Varied: ", element("code", {}, key.name)));
+  const end = !names.length ? " Nothing was varied." : data.more_keys ? ` and ${data.more_keys} more, which are in the .csv file beside this page.` : ".";
+  return element("p", {}, `${data.counts}.`, names, end);
+}
+
 const sections = [
-  section("trials", "Runs", element("p", {}, `${data.counts}. ${data.keys.length ? "Varied: " : "Nothing was varied."}`, data.keys.map((key, n) => element("span", {}, n ? ", " : "", element("code", {}, key.name)))),
-    bestTrial(), trialTable(), element("p", { class: "faint" }, "Press a heading to sort by it. Names lead to the runs' own reports.")),
+  section("trials", "Runs", overview(), bestTrial(), trialTable(), element("p", { class: "faint" }, "Press a heading to sort by it. Names lead to the runs' own reports.")),
   reasons(), parallelCoordinates(), importance(), scatters(), curvesTogether(),
 ].filter((part) => part !== null);
 
