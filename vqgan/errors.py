@@ -18,7 +18,7 @@ class VQGANError(Exception):
 
     def __str__(self) -> str:
         """The paragraph; what it quotes from files cannot speak to the terminal."""
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+        return printable(super().__str__())
 
 
 class ConfigError(VQGANError):
@@ -109,6 +109,11 @@ class PrunedError(VQGANError):
     """A search has stopped the run, since others promise more; nothing went wrong."""
 
     exit_code = 0
+
+
+def printable(text: str) -> str:
+    """Text as it can be shown in a terminal: what would control it stands as an escape sequence."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def counted(number: int, what: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser import COLOURS, PHONE, Open, contrast, luminance, see_all, settled, with_browser
 from tests.conftest import Compose
 from tests.written_run import ordinary_rows, write_lines, write_run
 from vqgan import commands
@@ -19,61 +17,6 @@ from vqgan.commands.report import report
 from vqgan.errors import ConfigError, StorageError
 from vqgan.report import write_report
 from vqgan.train import run
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-with_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-Open = Callable[..., Any]
-DESKTOP, PHONE = (1280, 800), (390, 844)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Open]:
-    """Open a file; in the end nothing was said on the console, and nothing asked of a network."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_file(file: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Any:
-        phone = size == PHONE
-        context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, is_mobile=phone, has_touch=phone
-        )
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("dialog", lambda dialog: (complaints.append("a dialog"), dialog.dismiss()))
-        tab.on("request", lambda request: complaints.append(request.url) if is_remote(request.url) else None)
-        tab.goto(file.as_uri())
-        tab.wait_for_selector("footer")
-        return tab
-
-    yield open_file
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-def is_remote(url: str) -> bool:
-    return not url.startswith(("file:", "data:", "blob:"))
-
-
-def see_all(tab: Any) -> None:
-    """Wait until all charts are drawn: those that are not in view come one by one."""
-    drawn = "charts.length > 0 && charts.every((chart) => !chart.stale && chart.box.querySelector('.main-svg'))"
-    for _ in range(300):
-        if tab.evaluate(drawn):
-            return
-        tab.wait_for_timeout(50)
-    raise AssertionError("not all charts were drawn")
 
 
 def lines_of(tab: Any, title: str) -> list[str]:
@@ -85,11 +28,6 @@ def lines_of(tab: Any, title: str) -> list[str]:
         "box => [...box.querySelectorAll('.js-line')].map((line) => line.getAttribute('d'))"
     )
     return found
-
-
-def settled(tab: Any) -> None:
-    """Wait for two frames: charts are drawn again in the next one."""
-    tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def slider(tab: Any, name: str, part: str = "main") -> Any:
@@ -295,16 +233,6 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(written: Path, ope
 # Where it is read
 
 
-# The colour of an element's text, and that of what is behind it.
-COLOURS = """element => {
-    let behind = element;
-    while (getComputedStyle(behind).backgroundColor === "rgba(0, 0, 0, 0)") {
-        behind = behind.parentElement ?? document.body;
-    }
-    return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor];
-}"""
-
-
 @with_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_without_scrolling_sideways_in_both_schemes(written: Path, opened: Open, scheme: str) -> None:
@@ -335,17 +263,6 @@ def test_charts_follow_a_change_of_the_scheme(written: Path, opened: Open) -> No
     tab.emulate_media(color_scheme="dark")
     settled(tab)
     assert luminance(tab.evaluate(stroke)) > luminance(before)
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of a CSS colour, by WCAG 2."""
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(a: float, b: float) -> float:
-    return (max(a, b) + 0.05) / (min(a, b) + 0.05)
 
 
 # Odd and hostile runs

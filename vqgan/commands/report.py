@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vqgan.errors import ConfigError
@@ -55,21 +55,23 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
     return target
 
 
-def runs_in(folder: Path) -> list[Path]:
+def runs_in(folder: Path, is_one: Callable[[Path], bool] = is_run) -> list[Path]:
     """The run that a folder is, or all runs below it.
 
     Raises:
         ConfigError: there is none.
     """
-    found = [folder] if is_run(folder) else sorted(_below(folder))
+    if not folder.is_dir():
+        raise ConfigError(f"There is no folder {folder}.")
+    found = [folder] if is_one(folder) else sorted(_below(folder, is_one))
     if not found:
         raise ConfigError(f"{folder} is no run folder and holds none: there is no metrics.jsonl.")
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, is_one: Callable[[Path], bool]) -> Iterator[Path]:
     for path, subfolders, _ in os.walk(folder):
-        if is_run(Path(path)):
+        if is_one(Path(path)):
             subfolders.clear()
             yield Path(path)
         else:

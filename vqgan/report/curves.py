@@ -85,15 +85,16 @@ class Metrics:
 def read_metrics(folder: Path) -> Metrics:
     """What the run in a folder has logged."""
     metrics = Metrics()
+    columns = metrics.columns
     for row in read_rows(folder, "metrics.jsonl"):
         step = number(row.get("step"))
         if step is None:
             continue
         for name, value in row.items():
-            if "/" in name and len(name) <= LONGEST_NAME and _is_number_or_none(value):
-                if name not in metrics.columns and len(metrics.columns) >= MOST_CURVES:
-                    continue
-                column = metrics.columns.setdefault(name, Column())
+            if name not in columns and not _is_name(name, columns):  # once a name, not once a value
+                continue
+            if _is_number_or_none(value):
+                column = columns.setdefault(name, Column())
                 found = number(value)
                 column.rows.append(len(metrics.steps))
                 column.values.append(math.nan if found is None else found)
@@ -137,6 +138,10 @@ def speed_of(metrics: Metrics) -> str:
         "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
     )
     return f"{rate:.3g} frames/s, {wait:.1%} of the time waiting for data ({slower})"
+
+
+def _is_name(name: str, columns: dict[str, Column]) -> bool:
+    return "/" in name and len(name) <= LONGEST_NAME and len(columns) < MOST_CURVES
 
 
 def _is_number_or_none(value: Any) -> bool:

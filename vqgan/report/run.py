@@ -20,7 +20,8 @@ BAD_FILES = "bad_files.jsonl"
 MOST_ROWS = 1000  # of a table; more are counted
 MOST_EVALUATIONS = 100  # whose use of codes is shown
 MOST_RANKS, MOST_ADVICE = 1024, 30
-HIGHER_IS_BETTER = re.compile("psnr|ssim|usage|perplexity")  # in names of validation figures; others are distances
+# In names of figures; others are distances and losses.
+HIGHER_IS_BETTER = re.compile("psnr|ssim|usage|perplexity|frames_per_second")
 
 
 class Table(TypedDict):
@@ -31,7 +32,7 @@ class Table(TypedDict):
 
 
 class Figure(TypedDict):
-    """A validation figure."""
+    """What a metric came to."""
 
     name: str
     last: float
@@ -77,14 +78,14 @@ def collect(folder: Path, name: str, running: bool, points: int, pictures: int, 
         budget: bytes that pictures may take.
     """
     metrics, values = read_metrics(folder), config_values(folder)
-    steps = number(_whole(values.get("trainer.steps")))
+    steps = steps_of(values)
     strips = Strips(folder, budget)
     extremes, reconstructions = strips.extremes(), strips.over_time(pictures)
     hours = [hour for hour in metrics.hours() if hour is not None]
     run: Run = {
         "name": name,
         "label": name,
-        "state": _state(metrics.last_step(), steps, running),
+        "state": training_state(metrics.last_step(), steps, running),
         "step": metrics.last_step(),
         "steps": steps,
         "hours": hours[-1] if hours else None,
@@ -126,23 +127,34 @@ def text(value: object) -> str:
     return str(value)[:2000]
 
 
-def _state(step: float | None, steps: float | None, running: bool) -> str:
+def steps_of(values: Values) -> float | None:
+    """The steps that a config asks for."""
+    value = values.get("trainer.steps")
+    return number(int(value)) if value is not None and value.isdecimal() and len(value) < 16 else None
+
+
+def training_state(step: float | None, steps: float | None, running: bool) -> str:
+    """What has become of a run, as far as its rows tell: `finished`, `running` or `stopped`."""
     if step is not None and steps is not None and step >= steps:
         return "finished"
     return "running" if running else "stopped"
 
 
-def _whole(value: str | None) -> int | None:
-    return int(value) if value is not None and value.isdecimal() and len(value) < 16 else None
+def figure_of(name: str, metrics: Metrics) -> Figure | None:
+    """The last and the best value of a metric; None where the run had no number."""
+    known = metrics.columns[name].numbers()
+    if not known:
+        return None
+    choose = max if HIGHER_IS_BETTER.search(name) else min
+    row, best = choose(known, key=lambda pair: pair[1])
+    return {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
 
 
 def _figures(metrics: Metrics) -> Iterator[Figure]:
-    for name, column in metrics.columns.items():
-        known = column.numbers() if name.startswith("validation/") else []
-        if known:
-            choose = max if HIGHER_IS_BETTER.search(name) else min
-            row, best = choose(known, key=lambda pair: pair[1])
-            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
+    for name in metrics.columns:
+        figure = figure_of(name, metrics) if name.startswith("validation/") else None
+        if figure is not None:
+            yield figure
 
 
 def _code_use(folder: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,8 @@ SHARE_OF_TIME = 0.02  # of a run, that its report may take
 ROOM = 20  # times the page's size must be free while the run goes on, so that a checkpoint never lacks what it took
 LONGEST_LABEL = 60  # characters
 PARTS = Path(__file__).with_name("page")
-SCRIPTS = ("elements.js", "charts.js", "curves.js", "codebook.js", "pictures.js", "tables.js", "start.js")
+NAMES = ("elements.js", "charts.js", "curves.js", "codebook.js", "pictures.js", "tables.js", "start.js")
+SCRIPTS = tuple(PARTS / name for name in NAMES)
 
 
 def write_report(folder: Path, running: bool | None = False) -> Path | None:
@@ -78,9 +79,9 @@ def page(folders: Sequence[Path], running: bool | None = None) -> str:
     return fill(title=", ".join(run["name"] for run in runs), data=data)
 
 
-def fill(title: str, data: Any) -> str:
+def fill(title: str, data: Any, scripts_of_page: Sequence[Path] = SCRIPTS) -> str:
     """The template with its scripts, style and data. Only scripts with these hashes run, whatever else gets into it."""
-    scripts = {"plotly": plotly(), "script": "\n".join((PARTS / name).read_text("utf-8") for name in SCRIPTS)}
+    scripts = {"plotly": plotly(), "script": "\n".join(file.read_text("utf-8") for file in scripts_of_page)}
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values())
     template = Template((PARTS / "page.html").read_text("utf-8"))
     return template.substitute(

@@ -22,11 +22,14 @@ function plain(text) {
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
-/** A chart in the page. `make(colours)` returns its `traces`, and what its `x` and `y` axes have of their own. */
-function chart({ title, caption = "", tall = false, make, zoomed = null }) {
+/**
+ * A chart in the page. `make(colours)` returns its `traces`, what its `x` and `y` axes have of their own, and the rest of
+ * its layout. `on` has what to do at Plotly's events.
+ */
+function chart({ title, caption = "", tall = false, make, on = {} }) {
   const box = element("div", { class: tall ? "chart tall" : "chart", role: "group", "aria-label": `chart of ${title}` });
   const figure = element("figure", {}, element("h4", {}, title), element("figcaption", {}, caption), box);
-  const made = { box, figure, make, zoomed, stale: true, visible: false };
+  const made = { box, figure, make, on, stale: true, visible: false };
   charts.push(made);
   watcher.observe(box);
   watched.set(box, made);
@@ -63,22 +66,23 @@ function drawNext() {
 
 function draw(one) {
   const colours = theme();
-  const { traces, x = {}, y = {}, shapes = [] } = one.make(colours);
+  const { traces, x = {}, y = {}, ...own } = one.make(colours);
   const axis = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.grid };
   const layout = {
-    margin: { l: 58, r: 12, t: touch ? 30 : 8, b: 38 }, showlegend: false, shapes,
+    margin: { l: 58, r: 12, t: touch ? 30 : 8, b: 38 }, showlegend: false,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.faint, size: 12 },
     hovermode: traces.length > 6 ? "closest" : "x", hoverlabel: { bgcolor: colours.page, bordercolor: colours.faint, font: { color: colours.text }, namelength: 30 },
     dragmode: touch ? false : "zoom", // else a finger could not scroll the page
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colours.faint, activecolor: colours.text },
     xaxis: { ...axis, ...x }, yaxis: { ...axis, fixedrange: true, exponentformat: "power", ...y },
+    ...own,
   };
   const first = !one.box.data;
   Plotly.react(one.box, traces, layout, {
     responsive: true, displaylogo: false, displayModeBar: "hover", doubleClick: "reset+autosize",
     modeBarButtons: [touch ? ["toImage", "zoomIn2d", "zoomOut2d", "resetScale2d"] : ["toImage", "resetScale2d"]],
   });
-  if (first && one.zoomed) one.box.on("plotly_relayout", one.zoomed);
+  if (first) for (const [event, act] of Object.entries(one.on)) one.box.on(event, act);
   one.stale = false;
 }
 

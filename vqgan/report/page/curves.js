@@ -78,11 +78,7 @@ function curveChart(title, metrics) {
   const positive = runs.every((run) => metrics.every((metric) => (run.curves[metric]?.values ?? []).every((value) => value === null || value > 0)));
   const made = chart({
     title, caption: MEANINGS[title] || "",
-    zoomed: (event) => {
-      const range = event["xaxis.range"] || [event["xaxis.range[0]"], event["xaxis.range[1]"]];
-      if (event["xaxis.autorange"]) zoom(null);
-      else if (typeof range[0] === "number") zoom(range);
-    },
+    on: { plotly_relayout: zoomed },
     make: (colours) => {
       const lines = traces(metrics, colours), log = view.log && positive;
       return {
@@ -140,6 +136,13 @@ function zoom(range) {
   redraw(curveCharts);
 }
 
+/** The same, when it was chosen in one of them. */
+function zoomed(event) {
+  const range = event["xaxis.range"] || [event["xaxis.range[0]"], event["xaxis.range[1]"]];
+  if (event["xaxis.autorange"]) zoom(null);
+  else if (typeof range[0] === "number") zoom(range);
+}
+
 function zoomBySliders() {
   const [low, high] = extent();
   const [from, to] = [Number(fromSlider.input.value), Number(toSlider.input.value)];
@@ -148,7 +151,8 @@ function zoomBySliders() {
   redraw(curveCharts);
 }
 
-function curveControls() {
+/** What all curves have in common; `own` are controls of the page. */
+function curveControls(...own) {
   const percent = (value) => `${value} %`;
   fromSlider = slider("from", { max: 100, value: 0, say: percent, change: zoomBySliders });
   toSlider = slider("to", { max: 100, value: 100, say: percent, change: zoomBySliders });
@@ -159,8 +163,8 @@ function curveControls() {
   const axis = element("select", { "aria-label": "x-axis", onchange: (event) => { view.axis = event.target.value; zoom(null); } },
     element("option", { value: "steps" }, "steps"), element("option", { value: "hours" }, "hours of training"));
   const log = element("input", { type: "checkbox", onchange: (event) => { view.log = event.target.checked; redraw(curveCharts); } });
-  const toggles = several ? element("div", { class: "runs", role: "group", "aria-label": "runs shown" }, runs.map(runToggle)) : null;
-  return element("div", { class: "controls sticky" }, toggles,
+  const toggles = several && !own.length ? element("div", { class: "runs", role: "group", "aria-label": "runs shown" }, runs.map(runToggle)) : null;
+  return element("div", { class: "controls sticky" }, toggles, own,
     smoothing.label, element("label", {}, "x-axis", axis), element("label", {}, log, "logarithmic y"),
     fromSlider.label, toSlider.label, element("button", { type: "button", onclick: () => zoom(null) }, "whole run"));
 }

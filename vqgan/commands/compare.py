@@ -1,0 +1,68 @@
+"""Compare runs, or those of a sweep: what was varied, what each came to, what mattered, and the best one."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = """\
+examples:
+  vqgan compare runs/vqgan/2026-01-31_12-00-00                       a multirun's folder; sweeps that still run too
+  vqgan compare runs/a runs/b runs/sweep --metric validation/lpips --out lpips.html
+
+It prints a table, and writes a page (compare.html, in the folder if one is given, else here) and compare.csv beside it.
+"""
+MOST_RUNS = 2000  # in one page
+WIDTH = 120  # characters, where it is not a terminal that this is printed to
+
+
+def main() -> None:
+    """`vqgan compare RUN|FOLDER... [--metric NAME] [--out FILE.html]`."""
+    parser = argparse.ArgumentParser(
+        prog="vqgan compare",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="to compare by; else validation/psnr")
+    parser.add_argument("--out", metavar="FILE.html", type=Path, help="the page; its table gets the same name, .csv")
+    arguments = parser.parse_args()
+    compare(arguments.folders, arguments.metric, arguments.out)
+
+
+def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> None:
+    """Print the comparison of all runs in some folders, and write it.
+
+    Args:
+        folders: run folders, and folders that hold some.
+        metric: to compare by; by default `validation/psnr`.
+        out: the page to write.
+
+    Raises:
+        ConfigError: a folder holds no run, or nothing can be compared.
+        StorageError: a file cannot be written.
+    """
+    from vqgan.commands.report import runs_in
+    from vqgan.comparison import is_trial, study
+    from vqgan.comparison.rows import as_csv
+    from vqgan.comparison.text import describe
+    from vqgan.comparison.writing import page
+    from vqgan.errors import ConfigError
+    from vqgan.run_folder import replace_text
+
+    runs = list({run.resolve(): run for folder in folders for run in runs_in(folder, is_trial)}.values())
+    if len(runs) > MOST_RUNS:
+        raise ConfigError(f"There are {len(runs)} runs, and one page shows at most {MOST_RUNS}. Name fewer folders.")
+    target = out or (folders[0] if len(folders) == 1 else Path()) / "compare.html"
+    table = target.with_suffix(".csv")
+    if table == target:
+        raise ConfigError(f"--out {out}: that is the name of the table beside the page. Name a page, as compare.html.")
+    found = study(runs, metric)
+    replace_text(target, page(found, target.parent.resolve()))
+    replace_text(table, as_csv(found))
+    print(f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}")
