@@ -67,7 +67,7 @@ def read(file: Path) -> OfflineRun:
 
 
 def records(content: bytes) -> Iterator[bytes]:
-    """The records, put together from chunks: checksum (4 bytes), length (2), whole or first, middle, last (1), content."""
+    """The records, made of chunks: checksum (4 bytes), length (2), whole or first or middle or last (1), content."""
     position, parts = HEADER, b""
     while position + HEADER <= len(content):
         left = BLOCK - position % BLOCK

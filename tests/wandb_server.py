@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import yaml
+
 KEY = "k" * 40  # of an account: W&B's client looks at the length alone
 ENTITY, PROJECT = {"id": "e", "name": "me"}, {"id": "p", "name": "vqgan", "entity": {"id": "e", "name": "me"}}
 
@@ -142,13 +144,12 @@ class Server(ThreadingHTTPServer):
         return {"updateArtifactManifest": {"artifactManifest": self._manifest(values["artifactManifestID"])}}
 
     def on_CreateArtifactFiles(self, values: dict[str, Any]) -> dict[str, Any]:
-        nodes = [
-            {
-                "storagePath": file["name"], "uploadUrl": f"{self.url}/upload/artifact-{file['artifactID']}/{file['name']}",
-                "uploadHeaders": [], "uploadMultipartUrls": None, "artifact": {"id": file["artifactID"]},
-            }
-            for file in values["input"]["artifactFiles"]
-        ]  # fmt: skip
+        nodes = []
+        for file in values["input"]["artifactFiles"]:
+            number, name = file["artifactID"], file["name"]
+            url = f"{self.url}/upload/artifact-{number}/{name}"
+            nodes.append({"storagePath": name, "uploadUrl": url, "uploadHeaders": [], "artifact": {"id": number}})
+            nodes[-1]["uploadMultipartUrls"] = None
         return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
 
     def on_CommitArtifact(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +171,8 @@ class Server(ThreadingHTTPServer):
         commands = []
         if self.given < len(self.trials):
             args = {name: {"value": value} for name, value in self.trials[self.given].items()}
-            commands = [{"type": "run", "run_id": f"trial{self.given}", "args": args}]
+            program = yaml.safe_load(self.sweep)["program"]
+            commands = [{"type": "run", "run_id": f"trial{self.given}", "program": program, "args": args}]
             self.given += 1
         return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
 

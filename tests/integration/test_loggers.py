@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from tests.conftest import Compose, small_config
+from tests.conftest import Compose
 from vqgan.errors import DivergedError
 from vqgan.loggers import JsonLines, Logger, Loggers, TensorBoard, WeightsAndBiases
 from vqgan.loggers.tensorboard import CHARTS
@@ -89,27 +89,6 @@ def text(events: EventAccumulator, tag: str) -> str:
 def hparams(events: EventAccumulator, tag: str) -> plugin_data_pb2.HParamsPluginData:
     content = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
     return plugin_data_pb2.HParamsPluginData.FromString(content)
-
-
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with all loggers that was stopped once: clips, both players, PSNR measured at each step."""
-    folder = tmp_path_factory.mktemp("resumed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.setenv("NETRC", "/nonexistent")
-        for name in ("CACHE", "CONFIG"):
-            patch.setenv(f"WANDB_{name}_DIR", str(folder / "wandb" / name))
-        for name in ("API_KEY", "MODE", "BASE_URL", "DATA_DIR"):
-            patch.delenv(f"WANDB_{name}", raising=False)
-        for steps in (2, 4):
-            every = (*ADVERSARIAL, "trainer.evaluate_every=1", "trainer.checkpoint_every=1", "data.clip_frames=3")
-            typed = (*every, "logger=[wandb,tensorboard]", f"trainer.steps={steps}", "model=vqmodel")
-            run(
-                small_config(folder, *typed),
-                ["model=vqmodel", f"trainer.steps={steps}", "data.root=/videos", "name=try"],
-            )
-    return folder / "run"
 
 
 def test_tensorboard_has_the_same_scalars_each_step_once(resumed: Path) -> None:

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from vqgan.run_folder import typed_for
+from vqgan.errors import ConfigError
+from vqgan.run_folder import read_yaml, typed_for
 
 # What tells nothing of the results: where, how long, for whom. A section stands for all its keys.
 UNNAMED = (
@@ -16,21 +19,25 @@ UNNAMED = (
     "trainer.checkpoint_every", "trainer.pictures", "trainer.usage_steps", "trainer.keep",
 )  # fmt: skip
 TAGGED = ("experiment", "sweep", "model", "backbone", "data")  # groups whose choice is a tag
-SWEEP_FILES = ("multirun.yaml", "sweep.yaml")  # beside the jobs of a multirun
+MULTIRUN = "multirun.yaml"  # Hydra's record of a multirun, beside the folders of its jobs
+SWEEP_FILES = (MULTIRUN, "sweep.yaml")
 LONGEST_NAME, LONGEST_TAG = 100, 64  # characters; W&B takes 128, and 64
 
 
 def name_of(folder: Path) -> str:
     """The overrides that a run was made with, as `model=emavq,optimizer.lr=0.001`; `name/time` if there were none.
 
-    A long one has the last word of each key alone, and is cut.
+    Of a multirun's job, those that its jobs have not in common.
+    A long one has the last word of each key alone, and loses its beginning: what a sweep varies comes last.
     """
-    pairs = [override.lstrip("+").partition("=")[::2] for override in typed_for(folder)]
+    common = _typed_for_all(folder.parent / MULTIRUN)
+    pairs = [o.lstrip("+").partition("=")[::2] for o in typed_for(folder) if o not in common]
     pairs = [(key, value) for key, value in pairs if _is_telling(key, value)]
     if sum(len(key) + len(value) + 2 for key, value in pairs) > LONGEST_NAME:
         pairs = [(key.rpartition(".")[2], value) for key, value in pairs]
     parts = [value if key == "name" else f"{key}={value}" if value else key for key, value in pairs]
-    return _cut(",".join(parts), LONGEST_NAME) or "/".join(folder.absolute().parts[-2:])
+    name = ",".join(parts) or "/".join(folder.absolute().parts[-2:])
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
 
 
 def sweep_of(folder: Path) -> str | None:
@@ -49,7 +56,7 @@ def choices() -> dict[str, str]:
 
 def tags_of(choices: dict[str, str]) -> list[str]:
     """The choices as tags: `model=emavq`."""
-    return [_cut(f"{group}={choice}", LONGEST_TAG) for group, choice in choices.items()]
+    return [f"{group}={choice}"[:LONGEST_TAG] for group, choice in choices.items()]
 
 
 def _is_telling(key: str, value: str) -> bool:
@@ -57,5 +64,10 @@ def _is_telling(key: str, value: str) -> bool:
     return not hidden and os.sep not in value
 
 
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def _typed_for_all(multirun: Path) -> list[str]:
+    """What was typed for a multirun: `model=emavq,vqmodel` is no job's, `trainer.steps=9` all jobs'."""
+    try:
+        typed = OmegaConf.select(read_yaml(multirun), "hydra.overrides.task") if multirun.is_file() else None
+    except (ConfigError, OmegaConfBaseException):
+        return []
+    return [str(override) for override in typed or []]
