@@ -242,7 +242,7 @@ def test_offline_rows_after_the_checkpoint_are_not_added_twice_and_sync_gives_on
     log(second, 3, 4, 5)
     second.close()
     assert [[row["_step"] for row in life.history] for life in lives(tmp_path)] == [[0, 1, 2, 3, 4], [5]]
-    wandb("sync", str(tmp_path / "wandb"))
+    wandb("sync", str(tmp_path / "wandb"), cwd=tmp_path)
     ((name, synced),) = server.runs.items()
     assert name == first.id == second.id
     assert [row["trainer/step"] for row in synced.history] == [0, 1, 2, 3, 4, 5]
@@ -292,10 +292,11 @@ def test_an_agent_runs_a_sweep_to_its_end(tmp_path: Path, server: Server, monkey
         assert state is not None
         assert (state.state, told.exit_code, told.values["jobType"]) == ("finished", 0, "sweep")
         assert told.values["sweep"] == "s"
-        config = told.config
-        assert config["model"]["quantizer"]["codebook_size"] == trial["model.quantizer.codebook_size"]
-        assert config["choices"]["model"] == trial["model"]
-        assert {f"model={trial['model']}", "data=videos"} <= set(told.values["tags"])
+        assert told.config["choices"]["data"] == "videos"
+        assert told.config["backbone"]["channels"] == 8
+        assert {**told.config, **trial} == told.config, "what is varied, by the sweep's own keys"
+        assert told.config["model.quantizer.commitment_weight"] == 0.25, "which `model` has displaced"
+        assert f"model={trial['model']}" in told.values["tags"]
         varied = [f"{key.rpartition('.')[2]}={value}" for key, value in trial.items()]
         assert told.values["displayName"].endswith(",".join(varied))
         rows = [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]

@@ -35,7 +35,7 @@ class Logger(ABC):
         """Go on where the state was saved."""
 
     def close(self, error: BaseException | None = None) -> None:  # noqa: B027  # nothing to do unless it has opened
-        """Finish; called once. `error` is what ended the run early; a `StoppedError` leaves a few seconds."""
+        """Finish; called once. `error` is what ended the run early; a process that was told to stop has seconds."""
 
     def summary(self) -> tuple[str, str] | None:
         """What a person should read at the end of the run: a name and a text, or nothing."""

@@ -26,7 +26,7 @@ from vqgan.privacy import without_secrets
 from vqgan.report.files import is_inside
 
 MOST_WAITING = 10_000  # rows that the process may be behind before they are dropped
-PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was told to stop
+PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was stopped or failed
 SLOWEST_UPLOAD = 10**6  # bytes a second, of the files that were to be uploaded
 FIRST_TABLE, MOST_PICTURES = 4, 100  # evaluations in the first table, and shown in the largest one
 STATUS, LOG, STEPS = "status.json", "process.log", "steps.json"  # in the run folder's wandb/
@@ -110,7 +110,7 @@ class WeightsAndBiases(Logger):
         """Pass on how the run ended and what came of it, let the process finish, and end it if it does not."""
         if self.process is None:
             return
-        hurried = isinstance(error, StoppedError)
+        hurried = exit_code_of(error) not in (0, DivergedError.exit_code)  # of other ends nobody waits for the upload
         artifacts = [] if self.private or self.upload == "none" else self._artifacts(hurried)
         for row in [self._table(), *artifacts, *self._farewell(error)]:
             self._put(row)

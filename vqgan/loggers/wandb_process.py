@@ -14,6 +14,7 @@ import time
 import traceback
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ PATHS = ("name", "run_dir", "resume", "init_from", "root", "val_root", "index", 
 def main() -> None:
     """Start the run, log every row, pass on what else comes, finish at the end of the input."""
     settings = json.loads(sys.stdin.readline())
+    if settings["private"]:
+        settings["config"] = without_paths(settings["config"])
     stage_beside(settings)
     import wandb
 
@@ -157,7 +160,28 @@ def start(wandb: Any, settings: dict[str, Any]) -> tuple[Any, bool]:
         "reason": reason,
     }
     replace(Path(settings["status"]), status)
+    keep_values(run, settings["config"])
     return run, offline
+
+
+def keep_values(run: Any, config: dict[str, Any]) -> None:
+    """Add values that a sweep's agent has displaced: where it varies `model`, that is the choice alone.
+
+    They go by their full keys, `model.quantizer.decay`, as the agent's own do.
+    """
+    for section, values in config.items():
+        if isinstance(values, dict) and isinstance(run.config.get(section), str):
+            run.config.update({key: value for key, value in by_full_key(values, section) if key not in run.config})
+
+
+def by_full_key(values: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """The values of nested sections."""
+    for name, value in values.items():
+        key = f"{path}.{name}"
+        if isinstance(value, dict):
+            yield from by_full_key(value, key)
+        else:
+            yield key, value
 
 
 def replace(file: Path, content: dict[str, Any]) -> None:
@@ -193,7 +217,7 @@ def open_run(wandb: Any, settings: dict[str, Any], mode: str) -> Any:
         id=settings["id"],
         resume="allow",
         dir=settings["dir"],
-        config=without_paths(settings["config"]) if private else settings["config"],
+        config=settings["config"],
         mode=mode,
         settings=wandb.Settings(
             silent=True,
