@@ -128,6 +128,9 @@ class Server(ThreadingHTTPServer):
         self.alerts.append(values)
         return {"notifyScriptableRunAlert": {"success": True}}
 
+    def on_ArtifactType(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"project": None}  # no artifact has that name yet
+
     def on_CreateArtifact(self, values: dict[str, Any]) -> dict[str, Any]:
         self.artifacts.append(values["input"])
         sequence = {"latestArtifact": None}

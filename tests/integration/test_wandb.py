@@ -19,6 +19,7 @@ import vqgan
 from tests import wandb_server
 from tests.conftest import Compose
 from tests.faults.runs import ROOT, SMALL
+from tests.faults.test_numbers import WAYS
 from tests.wandb_file import OfflineRun, read
 from tests.wandb_server import Server
 from vqgan.data.video_writer import write_video
@@ -157,18 +158,25 @@ def test_the_best_checkpoint_is_referred_to(resumed: Path) -> None:
     assert set(artifact.aliases) == {"best", "latest", f"step-{manifest['step']}"}
 
 
-def test_the_tokenizer_and_its_checkpoint_are_copied_if_that_is_asked_for(composed: Compose, tmp_path: Path) -> None:
+def test_the_tokenizer_and_its_checkpoint_are_uploaded_if_that_is_asked_for(
+    composed: Compose, tmp_path: Path, server: Server
+) -> None:
     run(composed("logger=wandb", "logger.wandb.upload=upload", "trainer.steps=2"))
-    (life,) = lives(tmp_path / "run")
-    files = {entry.path: Path(entry.local_path) for entry in life.artifact("model").manifest.contents}
-    assert files.keys() >= {"model.safetensors", "config.json", "README.md"}
-    exported = vqgan.load(files["config.json"].parent)
-    trained = vqgan.load(tmp_path / "run")
+    numbers = {artifact["artifactTypeName"]: n for n, artifact in enumerate(server.artifacts, 1)}
+    assert numbers.keys() == {"run_table", "checkpoint", "model"}
+    files = {
+        name: {path.rpartition("/")[2]: content for path, content in server.uploads.items() if f"artifact-{n}/" in path}
+        for name, n in numbers.items()
+    }
+    best = tmp_path / "run" / "checkpoints" / "best"
+    assert files["checkpoint"]["state.pt"] == (best / "state.pt").read_bytes()
+    (tmp_path / "downloaded").mkdir()
+    for name, content in files["model"].items():
+        (tmp_path / "downloaded" / name).write_bytes(content)
+    downloaded, trained = vqgan.load(tmp_path / "downloaded"), vqgan.load(tmp_path / "run")
     for name, value in trained.state_dict().items():
-        assert value.equal(exported.state_dict()[name])
-    copied = {entry.path: Path(entry.local_path) for entry in life.artifact("checkpoint").manifest.contents}
-    best = (tmp_path / "run" / "checkpoints" / "best").resolve()
-    assert copied == {name: best / name for name in ("manifest.json", "state.pt")}
+        assert value.equal(downloaded.state_dict()[name])
+    assert not (tmp_path / "run" / "wandb" / "tokenizer").exists()
 
 
 def test_nothing_is_said_of_checkpoints_unless_wanted(composed: Compose, tmp_path: Path) -> None:
@@ -194,6 +202,17 @@ def test_a_run_ends_in_wandb_as_it_ended(tmp_path: Path, error: Exception, code:
     diverged = isinstance(error, DivergedError)
     said = [("training diverged", "Training diverged: look into /data.", "ERROR")] if diverged else []
     assert [(alert.title, alert.text, alert.level) for alert in life.alerts] == said
+
+
+def test_a_run_that_diverges_says_so(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    WAYS["loss of the autoencoder"](monkeypatch, set(range(2, 20)), float("nan"))
+    values = ("trainer.steps=20", "trainer.log_every=1", "loss.discriminator_weight=0")
+    with pytest.raises(DivergedError) as caught:
+        run(composed(*values, "logger=[wandb,tensorboard]", "logger.wandb.mode=offline"))
+    (life,) = lives(tmp_path / "run")
+    assert life.exit_code == DivergedError.exit_code
+    alerts = {alert.title: (alert.level, alert.text) for alert in life.alerts}
+    assert alerts["training diverged"] == ("ERROR", str(caught.value))
 
 
 def test_a_run_whose_process_is_gone_has_not_finished(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
@@ -29,7 +30,7 @@ MOST_WAITING = 10_000  # rows that the process may be behind before they are dro
 PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was stopped or failed
 SLOWEST_UPLOAD = 10**6  # bytes a second, of the files that were to be uploaded
 FIRST_TABLE, MOST_PICTURES = 4, 100  # evaluations in the first table, and shown in the largest one
-STATUS, LOG, STEPS = "status.json", "process.log", "steps.json"  # in the run folder's wandb/
+STATUS, LOG, STEPS, EXPORTED = "status.json", "process.log", "steps.json", "tokenizer"  # in the run folder's wandb/
 
 
 class WeightsAndBiases(Logger):
@@ -127,6 +128,8 @@ class WeightsAndBiases(Logger):
                 end(self.process)
                 self._warn("Weights & Biases did not finish")
         self._look_after()
+        if self.process.returncode == 0 and self._status().get("url"):
+            shutil.rmtree(self.folder / EXPORTED, ignore_errors=True)  # it is uploaded
         self.process = None
 
     def summary(self) -> tuple[str, str] | None:
@@ -154,7 +157,7 @@ class WeightsAndBiases(Logger):
         if self.upload == "reference" or hurried:
             return [checkpoint]
         try:
-            tokenizer = exported(self.run, self.folder / "tokenizer", checkpoint)
+            tokenizer = exported(self.run, self.folder / EXPORTED, checkpoint)
         except Exception as error:  # whatever it is, the run is done and its checkpoint is good
             self._warn(f"The tokenizer is not uploaded to Weights & Biases ({error})")
             return [checkpoint | {"copied": True}]
