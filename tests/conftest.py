@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,20 +41,21 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     return
 
 
+def small_config(folder: Path, *overrides: str) -> DictConfig:
+    """Compose a config as the command line would, for a small run of a few steps in `folder`."""
+    small = [
+        f"run_dir={folder / 'run'}", "logger=none", "trainer.steps=3", "trainer.device=cpu", "data.workers=0",
+        "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8", "backbone.resolution=16",
+        "model.quantizer.codebook_size=16", "discriminator.channels=4",
+    ]  # fmt: skip
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("train", [*small, *overrides])
+
+
 @pytest.fixture
 def composed(tmp_path: Path) -> Compose:
-    """Compose a config as the command line would, for a small run of a few steps in `tmp_path`."""
-
-    def compose_small(*overrides: str) -> DictConfig:
-        small = [
-            f"run_dir={tmp_path / 'run'}", "logger=none", "trainer.steps=3", "trainer.device=cpu", "data.workers=0",
-            "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8", "backbone.resolution=16",
-            "model.quantizer.codebook_size=16", "discriminator.channels=4",
-        ]  # fmt: skip
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("train", [*small, *overrides])
-
-    return compose_small
+    """`small_config` in `tmp_path`."""
+    return functools.partial(small_config, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -116,6 +116,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def exit_code_of(error: BaseException | None) -> int:
+    """What a process ends with that this ended; 1 for our own bugs, 0 for none."""
+    return 0 if error is None else error.exit_code if isinstance(error, VQGANError) else 1
+
+
 def counted(number: int, what: str) -> str:
     """`1 video`, `2 videos`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

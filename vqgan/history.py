@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
+HOURS = "speed/hours"  # the scalar that says how long a run has trained
 FEWEST = 3  # rows, whatever the cadence of logging, below which nothing has lasted
 MOST_ROWS = 200  # kept; noise averages out over them, and a checkpoint holds them
 SOME_STEPS = 100  # the patience of rules whose numbers hardly fluctuate, and do not depend on the adversary

@@ -14,6 +14,7 @@ from vqgan.data.video_writer import write_video
 from vqgan.errors import storing
 
 CLIP_FPS = 12
+ROUNDS = 3  # that a clip makes there and back: a few frames are over too soon
 SCALE_UP_TO = 128  # pixels: smaller frames are enlarged by a whole factor, so that a person can see them
 
 
@@ -38,8 +39,8 @@ def write_pictures(
         Image.fromarray(rows[len(rows) // 2]).save(files["reconstructions/frames"])
         if len(rows) > 1:
             files["reconstructions/clips"] = folder / f"step-{step:08d}.mp4"
-            there_and_back = np.concatenate([rows, rows[-2:0:-1]])  # a few frames are over too soon
-            write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (3, 1, 1, 1))), CLIP_FPS)
+            there_and_back = np.concatenate([rows, rows[-2:0:-1]])
+            write_video(files["reconstructions/clips"], _even(np.tile(there_and_back, (ROUNDS, 1, 1, 1))), CLIP_FPS)
     return files
 
 

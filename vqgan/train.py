@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
+import vqgan
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
@@ -65,9 +66,9 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
             with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
                 try:
                     trainer.run()
-                except BaseException:
+                except BaseException as error:
                     with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
-                        _finish(trainer, hurried=True)
+                        _finish(trainer, error)
                     raise
             _finish(trainer)
             if process.is_first:
@@ -75,8 +76,8 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
     return trainer
 
 
-def _finish(trainer: Trainer, hurried: bool = False) -> None:
-    trainer.loggers.close(hurried)
+def _finish(trainer: Trainer, error: BaseException | None = None) -> None:
+    trainer.loggers.close(error)
     if trainer.process.is_first:
         write_report(trainer.folder)
 
@@ -105,6 +106,7 @@ def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> 
     if config.init_from is not None:
         load_weights(str(config.init_from), autoencoder, discriminator)
     still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
+    facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
     frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
     return Trainer(
         settings=settings,
@@ -124,7 +126,7 @@ def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> 
             folder=folder,
             process=process,
         ),
-        loggers=make_loggers(config, folder) if process.is_first else Loggers({}),
+        loggers=make_loggers(config, folder, facts) if process.is_first else Loggers({}),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
         ),
@@ -162,12 +164,27 @@ def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module |
     return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
 
 
-def make_loggers(config: DictConfig, folder: Path) -> Loggers:
-    """`metrics.jsonl`, and the chosen ones."""
-    parts = {"folder": folder, "config": public_values(config), "private": config.logger.private}
+def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any]) -> Loggers:
+    """`metrics.jsonl`, and the chosen ones; to the config that they show belong the facts that follow from it."""
+    shown = public_values(config) | {"facts": facts}
+    parts = {"folder": folder, "config": shown, "private": config.logger.private}
     nodes = {str(name): node for name, node in config.logger.items() if name != "private"}
     chosen = {name: build(node, f"logger.{name}", **parts) for name, node in nodes.items()}
     return Loggers({"jsonl": JsonLines(folder), **chosen})
+
+
+def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerprint: str) -> dict[str, Any]:
+    """What runs are told apart by, and is not in the config."""
+    quantizer = autoencoder.quantizer
+    return {
+        "vqgan": vqgan.__version__,
+        "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        "codebook_size": quantizer.codebook_size,  # of every quantizer, whichever key it has that from
+        "latent_dim": quantizer.latent_dim,
+        "files": bad_files.total - len(bad_files.reasons),
+        "training_clips": clips,
+        "data_fingerprint": fingerprint,
+    }
 
 
 def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:

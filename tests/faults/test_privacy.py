@@ -71,7 +71,7 @@ def test_a_private_run_uploads_no_frames_names_or_paths(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(picture)
     for private in (False, True):
         logger = WeightsAndBiases(
-            folder, config, private, project="p", entity=None, group=None, tags=[], mode="offline"
+            folder, config, private, project="p", entity=None, group=None, tags=[], mode="offline", upload="reference"
         )
         logger.log(1, {"train/total": 0.25}, {"reconstructions/frames": picture})
         logger.close()

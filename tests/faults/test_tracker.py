@@ -117,7 +117,7 @@ def stop_all(logger: WeightsAndBiases) -> None:
 def test_a_service_that_this_process_has_already_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under a sweep's agent, or in a notebook; the name leads to nobody here, so who used it would fail."""
     monkeypatch.setenv("WANDB_SERVICE", "3-1-tcp-localhost-9")
-    values = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline"}
+    values = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline", "upload": "none"}
     logger = WeightsAndBiases(tmp_path, {}, False, **values)  # type: ignore[arg-type]
     logger.log(0, {"train/total": 1.0}, {})
     logger.close()
@@ -190,7 +190,7 @@ def test_an_unreachable_server_is_named_once_and_the_end_says_how_to_sync(
         run(composed(*VALUES, "logger=wandb"))
     assert "cannot be used online" in str(said[0].message)
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
-    assert f"offline; upload with: wandb sync {offline}" in capsys.readouterr().out
+    assert f"offline; upload with: wandb sync {offline.parent}" in capsys.readouterr().out
     assert_undisturbed(composed, tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_a_pipe_that_nobody_reads_never_blocks_and_drops_rows_with_a_word(
 ) -> None:
     monkeypatch.setattr(wandb, "MOST_WAITING", 50)
     monkeypatch.setattr(wandb, "PATIENCE", 0.5)
-    values = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline"}
+    values = {"project": "p", "entity": None, "group": None, "tags": [], "mode": "offline", "upload": "none"}
     logger = WeightsAndBiases(tmp_path, {}, False, **values)  # type: ignore[arg-type]
     logger.log(0, {"train/total": 1.0}, {})
     assert logger.process is not None

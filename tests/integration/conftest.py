@@ -1,4 +1,4 @@
-"""What tests of commands share: a small run, typing a command without starting a process, and a browser."""
+"""What tests share: small runs, typing a command without starting a process, and a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from tests.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
+from tests.conftest import small_config
 from vqgan.commands import train
+from vqgan.train import run
 
 SMALL = (
     "trainer.device=cpu", "data.workers=0", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
@@ -42,7 +44,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
-    def run(*arguments: str) -> Ended:
+    def run_typed(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         try:
             train.main()
@@ -52,7 +54,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
         out, err = capsys.readouterr()
         return Ended(code, out, "\n".join(line for line in err.splitlines() if "step/s" not in line))
 
-    return run
+    return run_typed
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,24 @@ def opened(browser: Any) -> Iterator[Open]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with all loggers that was stopped once: clips, both players, PSNR measured at each step."""
+    folder = tmp_path_factory.mktemp("resumed")
+    always = (
+        "trainer.log_every=1", "trainer.evaluate_every=1", "trainer.checkpoint_every=1", "data.clip_frames=3",
+        "loss.discriminator_start=0", "trainer.discriminator_every=1", "model=vqmodel", "logger=[wandb,tensorboard]",
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("NETRC", "/nonexistent")
+        for name in ("CACHE", "CONFIG"):
+            patch.setenv(f"WANDB_{name}_DIR", str(folder / "wandb" / name))
+        for name in ("API_KEY", "MODE", "BASE_URL", "DATA_DIR"):
+            patch.delenv(f"WANDB_{name}", raising=False)
+        for steps in (2, 4):
+            said = ["model=vqmodel", f"trainer.steps={steps}", "data.root=/videos", "name=try"]
+            run(small_config(folder, *always, f"trainer.steps={steps}"), said)
+    return folder / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
+import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from tests.conftest import Compose
-from vqgan.loggers import JsonLines, Logger, TensorBoard, WeightsAndBiases
+from vqgan.errors import DivergedError
+from vqgan.loggers import JsonLines, Logger, Loggers, TensorBoard, WeightsAndBiases
+from vqgan.loggers.tensorboard import CHARTS
 from vqgan.loggers.wandb_process import chosen_mode
 from vqgan.train import run
 
@@ -21,7 +27,7 @@ PANELS = {
     "train/total", "train/pixel", "train/quantization", "train/adversarial", "train/discriminator", "validation/psnr",
     "validation/ssim", "codebook/perplexity", "codebook/usage", "adversarial/weight", "adversarial/logits_real",
     "adversarial/logits_fake", "learning_rate/autoencoder", "learning_rate/discriminator", "speed/frames_per_second",
-    "speed/data_wait",
+    "speed/data_wait", "speed/hours",
 }  # fmt: skip
 ADVERSARIAL = ("trainer.log_every=1", "loss.discriminator_start=0", "trainer.discriminator_every=1")
 
@@ -43,7 +49,7 @@ def offline_runs(folder: Path) -> list[Path]:
 
 def weights_and_biases(folder: Path, mode: Any = "auto", private: bool = False) -> WeightsAndBiases:
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"project": "vqgan", "entity": None, "group": None, "tags": ["a"], "mode": mode}
+    values = {"project": "vqgan", "entity": None, "group": None, "tags": ["a"], "mode": mode, "upload": "reference"}
     return WeightsAndBiases(folder, {"seed": 3}, private, **values)
 
 
@@ -70,21 +76,112 @@ def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None
     assert [(row["step"], row["train/total"]) for row in rows(tmp_path)] == [(1, 0.5), (2, 0.3)]
 
 
-def test_tensorboard_has_the_same_scalars_and_the_pictures(composed: Compose, tmp_path: Path) -> None:
-    run(composed(*ADVERSARIAL, "logger=tensorboard", "trainer.steps=2", "data.clip_frames=2"))
-    run(composed(*ADVERSARIAL, "logger=tensorboard", "trainer.steps=3", "data.clip_frames=2"))
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+def events_of(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
     events.Reload()
-    written = rows(tmp_path / "run")
+    return events
+
+
+def text(events: EventAccumulator, tag: str) -> str:
+    return events.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode()
+
+
+def hparams(events: EventAccumulator, tag: str) -> plugin_data_pb2.HParamsPluginData:
+    content = events.SummaryMetadata(f"_hparams_/{tag}").plugin_data.content
+    return plugin_data_pb2.HParamsPluginData.FromString(content)
+
+
+def test_tensorboard_has_the_same_scalars_each_step_once(resumed: Path) -> None:
+    events, written = events_of(resumed), rows(resumed)
     names = {name for row in written for name in row} - {"step", "time"}
-    assert set(events.Tags()["scalars"]) == names
+    assert set(events.Tags()["scalars"]) == names | {"best/psnr", "best/ssim", "best/step"}
     for name in names:
         logged = {event.step: event.value for event in events.Scalars(name)}
+        assert len(logged) == len(events.Scalars(name))
         expected = {row["step"]: row[name] for row in written if name in row}
         assert logged == pytest.approx(expected, rel=1e-5)
-    pictures = events.Images("reconstructions/frames")
-    assert [picture.step for picture in pictures] == [0, 2, 3]
-    assert events.Tags()["images"] == ["reconstructions/frames"]
+
+
+def test_the_hours_are_those_of_training(resumed: Path) -> None:
+    """The time between the two lives counts in neither; TensorBoard's axis goes by the same clock."""
+    hours = [row["speed/hours"] for row in rows(resumed)]
+    assert hours == sorted(hours)
+    first, *_, last = rows(resumed)
+    assert 0 < hours[-1] - hours[0] <= (last["time"] - first["time"]) / 3600
+    walls = [event.wall_time for event in events_of(resumed).Scalars("validation/psnr")]
+    assert [wall - walls[0] for wall in walls] == pytest.approx([3600 * (hour - hours[0]) for hour in hours], abs=0.01)
+
+
+def test_hours_that_a_checkpoint_does_not_know_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("vqgan.loggers.logger.time.monotonic", lambda: now)
+    loggers = Loggers({})
+    loggers.load_state_dict({})
+    now = 2 * 3600.0
+    state = loggers.state_dict()
+    now = 5 * 3600.0
+    again = Loggers({})
+    now = 90 * 3600.0
+    again.load_state_dict(state)
+    now = 91 * 3600.0
+    assert again.state_dict() == {"speed/hours": pytest.approx(3.0)}
+
+
+def test_tensorboard_shows_pictures_and_moving_clips(resumed: Path) -> None:
+    events = events_of(resumed)
+    assert set(events.Tags()["images"]) == {"reconstructions/frames", "reconstructions/clips"}
+    for name in events.Tags()["images"]:
+        assert [picture.step for picture in events.Images(name)] == [0, 1, 2, 3, 4]
+    shown = Image.open(io.BytesIO(events.Images("reconstructions/frames")[-1].encoded_image_string))
+    still = Image.open(resumed / "reconstructions" / "step-00000004.png")
+    assert (np.asarray(shown) == np.asarray(still)).all()
+    event = events.Images("reconstructions/clips")[-1]
+    clip = Image.open(io.BytesIO(event.encoded_image_string))
+    assert (clip.format, getattr(clip, "n_frames", 1)) == ("GIF", 4), "three frames there, and the middle one back"
+    assert clip.size == still.size == (event.width, event.height)
+    clip.seek(1)
+    assert abs(np.asarray(clip.convert("RGB"), float) - np.asarray(still, float)).mean() < 10, "the middle frames"
+
+
+def test_tensorboard_tells_command_config_and_end(resumed: Path) -> None:
+    events = events_of(resumed)
+    assert "python train.py model=vqmodel trainer.steps=4 data.root=/videos name=try" in text(events, "run/command")
+    config = yaml.safe_load(text(events, "run/config"))
+    assert config["model"]["quantizer"]["codebook_size"] == 16
+    assert config["facts"]["parameters"] > 1000
+    assert text(events, "run/end") == "Finished."
+
+
+def test_tensorboard_compares_runs_by_their_best_values(resumed: Path) -> None:
+    events = events_of(resumed)
+    values = hparams(events, "session_start_info").session_start_info.hparams
+    assert values["model.quantizer.codebook_size"].number_value == 16
+    assert not any("run_dir" in name or "data.root" in name for name in values)
+    metrics = [info.name.tag for info in hparams(events, "experiment").experiment.metric_infos]
+    assert metrics == ["best/psnr", "best/ssim", "best/lpips"]
+    assert hparams(events, "session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS
+    psnr = {row["step"]: row["validation/psnr"] for row in rows(resumed)}
+    assert events.Scalars("best/psnr")[-1].value == pytest.approx(max(psnr.values()))
+    assert psnr[int(events.Scalars("best/step")[-1].value)] == max(psnr.values())
+    assert len(list((resumed / "tensorboard").rglob("events.*"))) == 2, "a file a life, and no further runs"
+
+
+def test_tensorboard_groups_curves_that_belong_together(resumed: Path) -> None:
+    (event,) = events_of(resumed).Tensors("custom_scalars__config__")[-1:]
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == [*CHARTS]
+    shown = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
+    measured = {name for row in rows(resumed) for name in row} - {"step", "time"}
+    assert shown - measured == {"train/perceptual", "validation/lpips"}, "which this run has not"
+
+
+def test_a_diverged_run_ends_as_one(tmp_path: Path) -> None:
+    logger = TensorBoard(tmp_path, {}, False)
+    logger.log(5, {"train/total": 1.0}, {})
+    logger.close(DivergedError("Training diverged: it is not finite."))
+    events = events_of(tmp_path)
+    assert text(events, "run/end") == "Training diverged: it is not finite."
+    assert hparams(events, "session_end_info").session_end_info.status == api_pb2.STATUS_FAILURE
 
 
 def test_a_wandb_run_is_kept_offline_with_pictures_and_clips(composed: Compose, tmp_path: Path) -> None:
@@ -145,11 +242,11 @@ def test_a_server_that_does_not_answer_ends_no_run(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     logger = weights_and_biases(tmp_path, mode)
     logger.log(0, {"train/total": 1.0}, {})
-    with pytest.warns(UserWarning, match=r"cannot be used online \(.*refused.*wandb sync .*offline-run") as caught:
+    with pytest.warns(UserWarning, match=r"cannot be used online \(.*refused.*wandb sync .*wandb") as caught:
         logger.close()
     assert len(caught) == 1
     assert len(offline_runs(tmp_path)) == 1
-    assert logger.summary() == ("W&B", f"offline; upload with: wandb sync {offline_runs(tmp_path)[0].parent}")
+    assert logger.summary() == ("W&B", f"offline; upload with: wandb sync {tmp_path / 'wandb'}")
 
 
 def test_online_without_a_login_is_kept_offline(tmp_path: Path) -> None:
@@ -165,16 +262,3 @@ def test_nothing_is_opened_before_the_first_row(make: Any, tmp_path: Path) -> No
     logger: Logger = make(tmp_path)
     logger.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_picture_is_shown_as_it_is(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    logger = TensorBoard(tmp_path, {}, False)
-    logger.log(5, {}, {"reconstructions/frames": tmp_path / "a.png", "reconstructions/clips": tmp_path / "a.mp4"})
-    logger.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    (picture,) = events.Images("reconstructions/frames")
-    (tmp_path / "b.png").write_bytes(picture.encoded_image_string)
-    assert (np.asarray(Image.open(tmp_path / "b.png")) == pixels).all()

@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+import av
+import yaml
 
 from vqgan.advice import Advice
-from vqgan.errors import ConfigError
+from vqgan.errors import ConfigError, StoppedError, exit_code_of
+from vqgan.history import HOURS
+from vqgan.loggers.best import Best
 from vqgan.loggers.logger import Logger
+from vqgan.pictures import CLIP_FPS, ROUNDS
+from vqgan.privacy import without_secrets
+from vqgan.provenance import by_full_key
+from vqgan.run_folder import typed_for
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+# The page "Custom Scalars": which curves belong into one chart. The page "Scalars" has all of them, by panel.
+CHARTS = {
+    "train": {
+        "autoencoder": ["train/total", "train/pixel", "train/perceptual", "train/quantization", "train/adversarial"],
+        "players": ["train/adversarial", "train/discriminator"],
+    },
+    "validation": {
+        "psnr": ["validation/psnr", "validation/psnr_mean_colour"],
+        "ssim and lpips": ["validation/ssim", "validation/lpips"],
+    },
+    "codebook": {
+        "usage": ["codebook/usage", "validation/usage"],
+        "perplexity": ["codebook/perplexity", "validation/perplexity"],
+    },
+    "adversarial": {
+        "logits": ["adversarial/logits_real", "adversarial/logits_fake"],
+        "weight": ["adversarial/weight"],
+    },
+    "learning_rate": {"both": ["learning_rate/autoencoder", "learning_rate/discriminator"]},
+    "speed": {"frames per second": ["speed/frames_per_second"], "waiting for data": ["speed/data_wait"]},
+}
+COMPARED = ("validation/psnr", "validation/ssim", "validation/lpips")
+
 
 class TensorBoard(Logger):
-    """Scalars and pictures as TensorBoard events, in the run folder's `tensorboard/`.
+    """Scalars, pictures, clips, config and end of a run as TensorBoard events, in the run folder's `tensorboard/`.
+
+    The axis "relative" is hours of training, without the time between a stop and its resume; "wall" is the start plus
+    those hours. The page "HParams" compares runs by their best values.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
@@ -29,30 +63,124 @@ class TensorBoard(Logger):
             import tensorboard  # noqa: F401
         except ImportError:
             raise ConfigError("logger=tensorboard needs the extra: pip install tensorboard.") from None
-        self.folder = folder / "tensorboard"
+        self.run, self.folder, self.config = folder, folder / "tensorboard", config
         self.writer: SummaryWriter | None = None
+        self.best = Best()
+        self.began: float | None = None  # seconds since 1970
+        self.step, self.hours = 0, 0.0
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
-        """Write one step's scalars and pictures; clips stay in the run folder, since showing them needs moviepy."""
-        writer = self._opened(step)
+        """Write one step's scalars and pictures, clips as animated pictures."""
+        self.step, self.hours = step, scalars.get(HOURS, 0.0)
+        writer = self._opened()
         for name, value in scalars.items():
-            writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step, self._now())
+        for name, value in self.best.look(step, scalars).items():
+            writer.add_scalar(_best(name), value, step, self._now())
         for name, file in files.items():
-            if file.suffix == ".png":
-                writer.add_image(name, np.asarray(Image.open(file)), step, dataformats="HWC")
+            self._add_picture(name, _animated(file) if file.suffix == ".mp4" else file.read_bytes())
 
     def advise(self, advice: Advice) -> None:
         """Write it as a text."""
-        self._opened(advice.step).add_text(f"advice/{advice.name}", advice.text, advice.step)
+        self._opened().add_text(f"advice/{advice.name}", advice.text, advice.step, self._now())
 
-    def close(self, hurried: bool = False) -> None:  # noqa: ARG002  # it is quick
-        """Flush what is pending."""
-        if self.writer is not None:
-            self.writer.close()
+    def state_dict(self) -> dict[str, Any]:
+        """When the run began, and its best values."""
+        return {"began": self.began, "best": self.best.state_dict()}
 
-    def _opened(self, step: int) -> SummaryWriter:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.began = state.get("began")
+        self.best.load_state_dict(state.get("best", {}))
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Write how the run ended, and flush what is pending."""
+        if self.writer is None:
+            return
+        end = "Finished." if error is None else without_secrets(str(error)) or type(error).__name__
+        self.writer.add_text("run/end", end, self.step, self._now())
+        if not isinstance(error, StoppedError):  # that one goes on
+            self._add(_session_end(exit_code_of(error) == 0))
+        self.writer.close()
+
+    def _opened(self) -> SummaryWriter:
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(self.folder), purge_step=step)
+            if self.began is None:
+                self.began = time.time() - 3600 * self.hours
+            # What there is from this step on, a life after the checkpoint has written.
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.step)
+            self._introduce(self.writer)
         return self.writer
+
+    def _introduce(self, writer: SummaryWriter) -> None:
+        """Which run it is, as texts; its values, as hyperparameters; and how to group its curves."""
+        from torch.utils.tensorboard.summary import hparams
+
+        typed = " ".join(typed_for(self.run))
+        writer.add_text("run/command", _as_code(f"python train.py {typed}"), self.step, self._now())
+        config = yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True)
+        writer.add_text("run/config", _as_code(config), self.step, self._now())
+        layout = {panel: {title: ["Multiline", names] for title, names in CHARTS[panel].items()} for panel in CHARTS}
+        writer.add_custom_scalars(layout)
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in by_full_key(self.config)}
+        experiment, start, _ = hparams(values, dict.fromkeys(_best(name) for name in COMPARED))
+        self._add(experiment)
+        self._add(start)
+
+    def _add_picture(self, name: str, content: bytes) -> None:
+        """A picture as it is in its file: `add_image` would take it apart and encode it anew, and has no clips."""
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(io.BytesIO(content)) as picture:
+            width, height = picture.size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+        self._add(Summary(value=[Summary.Value(tag=name, image=image)]))
+
+    def _add(self, summary: Any) -> None:
+        writer: Any = self._opened()
+        writer.file_writer.add_summary(summary, self.step, self._now())
+
+    def _now(self) -> float:
+        return (self.began or 0.0) + 3600 * self.hours
+
+
+def _session_end(succeeded: bool) -> Any:
+    """What the page "HParams" takes as the end of a run; the package's own function for it needs TensorFlow."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=end, version=metadata.PLUGIN_DATA_VERSION)
+    data = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
+    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=data))
+    return Summary(value=[value])
+
+
+def _best(name: str) -> str:
+    return f"best/{name.rpartition('/')[2]}"
+
+
+def _as_code(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _animated(file: Path) -> bytes:
+    """One round of a clip of `write_pictures` as an animated GIF, which TensorBoard shows and repeats."""
+    first, *others = _one_round(file)
+    content = io.BytesIO()
+    milliseconds = 1000 // CLIP_FPS
+    first.save(content, "gif", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return content.getvalue()
+
+
+def _one_round(file: Path) -> Iterator[Any]:
+    with av.open(str(file)) as container:
+        stream = container.streams.video[0]
+        for number, frame in enumerate(container.decode(stream)):
+            if number == stream.frames // ROUNDS:
+                return
+            yield frame.to_image()

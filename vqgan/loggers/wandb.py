@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
 import secrets
-import signal
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,12 +16,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vqgan.advice import Advice
-from vqgan.errors import storing
+from vqgan.errors import DivergedError, StoppedError, exit_code_of, storing
+from vqgan.history import HOURS
+from vqgan.loggers.artifacts import best_checkpoint, exported, size_of
+from vqgan.loggers.best import Best
+from vqgan.loggers.identity import choices, name_of, sweep_of, tags_of
 from vqgan.loggers.logger import Logger
+from vqgan.loggers.pipe import end, pass_on
+from vqgan.privacy import without_secrets
+from vqgan.report.files import is_inside
 
 MOST_WAITING = 10_000  # rows that the process may be behind before they are dropped
-PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was told to stop
-STATUS, LOG = "status.json", "process.log"  # in the run folder's wandb/
+PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was stopped or failed
+SLOWEST_UPLOAD = 10**6  # bytes a second, of the files that were to be uploaded
+FIRST_TABLE, MOST_PICTURES = 4, 100  # evaluations in the first table, and shown in the largest one
+STATUS, LOG, STEPS, EXPORTED = "status.json", "process.log", "steps.json", "tokenizer"  # in the run folder's wandb/
 
 
 class WeightsAndBiases(Logger):
@@ -37,11 +45,13 @@ class WeightsAndBiases(Logger):
         private: nothing of the data goes there: no pictures, names or paths, nor what machine or code it is.
         project: of W&B.
         entity: user or team; null for the default one.
-        group: of runs that belong together; null for none.
-        tags: of the run.
+        group: of runs that belong together; null for the folder of a multirun, and none for a run on its own.
+        tags: of the run, beside those that say which model, backbone, data, experiment and sweep were chosen.
         mode: `auto` is what `WANDB_MODE` says, else online when logged in (`WANDB_API_KEY`, or `wandb login`), and
             offline otherwise; `online` and `offline` insist. What cannot be reached is kept offline, to be uploaded
             later with `wandb sync`.
+        upload: what becomes of the best checkpoint when the run ends: `reference` notes where it lies, `upload` copies
+            it to W&B, with the tokenizer as `vqgan export` writes it, `none` says nothing of it.
     """
 
     def __init__(
@@ -54,59 +64,72 @@ class WeightsAndBiases(Logger):
         group: str | None,
         tags: list[str],
         mode: Literal["auto", "online", "offline"],
+        upload: Literal["reference", "upload", "none"],
     ) -> None:
-        self.folder, self.private = folder / "wandb", private
-        self.settings = {
-            "dir": str(folder),
-            "config": dict(config),
-            "private": private,
-            "name": None if private else "/".join(folder.parts[-2:]),
-            "project": project,
-            "entity": entity,
-            "group": group,
-            "tags": tags,
-            "mode": mode,
-        }
+        self.run, self.folder, self.private, self.upload = folder, folder / "wandb", private, upload
+        self.config, self.tags, self.group = dict(config), tags, group
+        self.settings = {"dir": str(folder), "project": project, "entity": entity, "mode": mode}
         self.id: str | None = None
+        self.choices: dict[str, str] = {}
+        self.best = Best()
+        self.evaluations: list[dict[str, Any]] = []  # rows of the table of reconstructions
         self.process: subprocess.Popen[bytes] | None = None
         self.rows: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
         self.warned = False
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:
-        """Pass one step on; pictures as images, clips as videos."""
+        """Pass one step on; pictures as images, clips as videos, and now and then all pictures as a table."""
         media = {} if self.private else {name: str(file) for name, file in files.items()}
-        self._send({"step": step, "scalars": dict(scalars), "files": media})
+        best = self.best.look(step, scalars)
+        self._send({"kind": "step", "step": step, "scalars": dict(scalars), "files": media, "best": best})
+        picture = next((file for file in files.values() if file.suffix == ".png"), None)
+        if best and picture is not None and not self.private:
+            measured = {name: value for name, value in scalars.items() if name.startswith("validation/")}
+            file = os.path.relpath(picture, self.run)
+            self.evaluations.append({"step": step, "hours": scalars.get(HOURS), "file": file, **measured})
+            count = len(self.evaluations)
+            is_due = count >= FIRST_TABLE and count & (count - 1) == 0  # powers of two: a table is uploaded as a whole
+            if is_due and self._status().get("url"):
+                self._send(self._table())
 
     def advise(self, advice: Advice) -> None:
         """Pass it on as an alert, in a private run too: it speaks of numbers and settings alone."""
-        self._send({"title": advice.title, "text": f"Step {advice.step}: {advice.text}"})
+        self._send(_alert(advice.title, f"Step {advice.step}: {advice.text}", "WARN"))
 
     def state_dict(self) -> dict[str, Any]:
-        """The run's id."""
-        return {"id": self.id}
+        """The run's id, what it is tagged with, its best values, and what its table shows."""
+        evaluations = [dict(row) for row in self.evaluations]
+        return {"id": self.id, "choices": self.choices, "best": self.best.state_dict(), "evaluations": evaluations}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue that run."""
-        self.id = state.get("id")
+        self.id, self.choices = state.get("id"), dict(state.get("choices", {}))
+        self.best.load_state_dict(state.get("best", {}))
+        self.evaluations = [dict(row) for row in state.get("evaluations", [])]
 
-    def close(self, hurried: bool = False) -> None:
-        """Let the process finish, and end it if it does not."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Pass on how the run ended and what came of it, let the process finish, and end it if it does not."""
         if self.process is None:
             return
-        with_room = self.rows.qsize() < MOST_WAITING
-        if with_room:
-            self.rows.put(None)
+        hurried = exit_code_of(error) not in (0, DivergedError.exit_code)  # of other ends nobody waits for the upload
+        artifacts = [] if self.private or self.upload == "none" else self._artifacts(hurried)
+        for row in [self._table(), *artifacts, *self._farewell(error)]:
+            self._put(row)
+        with_room = self._put(None)
+        patience = PATIENCE + sum(size_of(Path(row["folder"])) for row in artifacts if row["copied"]) / SLOWEST_UPLOAD
         try:
             self.process.wait(HURRY)
         except subprocess.TimeoutExpired:
             if with_room and not hurried:
-                print(f"Weights & Biases is not done yet; waiting for {PATIENCE:.0f} seconds at most.", flush=True)
+                print(f"Weights & Biases is not done yet; waiting for {patience:.0f} seconds at most.", flush=True)
             try:
-                self.process.wait(0 if hurried or not with_room else PATIENCE)
+                self.process.wait(0 if hurried or not with_room else patience)
             except subprocess.TimeoutExpired:
-                self._end()
+                end(self.process)
                 self._warn("Weights & Biases did not finish")
         self._look_after()
+        if self.process.returncode == 0 and self._status().get("url"):
+            shutil.rmtree(self.folder / EXPORTED, ignore_errors=True)  # it is uploaded
         self.process = None
 
     def summary(self) -> tuple[str, str] | None:
@@ -115,17 +138,70 @@ class WeightsAndBiases(Logger):
         if status.get("url"):
             return "W&B", status["url"]
         if status.get("directory"):
-            return "W&B", f"offline; upload with: wandb sync {status['directory']}"
+            return "W&B", f"offline; upload with: wandb sync {self.folder}"
         return None
+
+    def _table(self) -> dict[str, Any]:
+        """The table of reconstructions: a row for each evaluation, or for some, spread over all."""
+        rows = self.evaluations[:: -(-len(self.evaluations) // MOST_PICTURES) or 1]
+        shown = [
+            {**row, "file": str(self.run / row["file"])} for row in rows if is_inside(self.run, self.run / row["file"])
+        ]
+        return {"kind": "table", "rows": shown}
+
+    def _artifacts(self, hurried: bool) -> list[dict[str, Any]]:
+        """The best checkpoint, and the tokenizer if it is to be uploaded and there is time."""
+        checkpoint = best_checkpoint(self.run)
+        if checkpoint is None:
+            return []
+        if self.upload == "reference" or hurried:
+            return [checkpoint]
+        try:
+            tokenizer = exported(self.run, self.folder / EXPORTED, checkpoint)
+        except Exception as error:  # whatever it is, the run is done and its checkpoint is good
+            self._warn(f"The tokenizer is not uploaded to Weights & Biases ({error})")
+            return [checkpoint | {"copied": True}]
+        return [checkpoint | {"copied": True}, tokenizer]
+
+    def _farewell(self, error: BaseException | None) -> list[dict[str, Any]]:
+        end = {"kind": "end", "exit_code": exit_code_of(error), "goes_on": isinstance(error, StoppedError)}
+        if not isinstance(error, DivergedError):
+            return [end]
+        why = "Its own status.json says why." if self.private else without_secrets(str(error))
+        return [_alert("training diverged", why, "ERROR"), end]
 
     def _send(self, row: dict[str, Any]) -> None:
         if self.process is None:
             self._start()
-        try:
-            self.rows.put_nowait(json.dumps(row))
-        except queue.Full:
+        if not self._put(row):
             self._warn("Weights & Biases takes no more rows")
         self._look_after()
+
+    def _put(self, row: dict[str, Any] | None) -> bool:
+        """Whether there is room for it."""
+        try:
+            self.rows.put_nowait(None if row is None else json.dumps(row))
+        except queue.Full:
+            return False
+        return True
+
+    def _introduction(self) -> dict[str, Any]:
+        """What the process is told first: which run it is. Of a private one no name, and nothing drawn from names."""
+        self.choices |= choices()
+        sweep = sweep_of(self.run)
+        said = self.settings | {
+            "id": self.id, "pid": os.getpid(), "private": self.private, "status": str(self.folder / STATUS),
+            "steps": str(self.folder / STEPS), "best": list(Best.NAMES),
+            "job_type": "sweep" if sweep or "WANDB_SWEEP_ID" in os.environ else "train",
+        }  # fmt: skip
+        if self.private:
+            return said | {"name": "private", "group": self.group, "tags": self.tags, "config": self.config}
+        return said | {
+            "name": os.environ.get("WANDB_NAME") or name_of(self.run),
+            "group": self.group or os.environ.get("WANDB_RUN_GROUP") or sweep,
+            "tags": [*self.tags, *tags_of(self.choices)],
+            "config": self.config | {"choices": self.choices},
+        }
 
     def _start(self) -> None:
         # Under `wandb agent` the run has an id already.
@@ -145,8 +221,8 @@ class WeightsAndBiases(Logger):
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the training process, which ends this one
             )
-        self.rows.put(json.dumps({**self.settings, "id": self.id, "status": str(self.folder / STATUS)}))
-        threading.Thread(target=_pass_on, args=(self.rows, self.process), daemon=True).start()
+        self._put(self._introduction())
+        threading.Thread(target=pass_on, args=(self.rows, self.process), daemon=True).start()
 
     def _look_after(self) -> None:
         assert self.process is not None
@@ -164,39 +240,12 @@ class WeightsAndBiases(Logger):
     def _warn(self, what: str) -> None:
         if not self.warned:
             self.warned = True
-            directory = self._status().get("directory")
-            later = f", and `wandb sync {directory}` uploads what it has" if directory else ""
+            offline = self._status().get("directory")
+            later = f", and `wandb sync {self.folder}` uploads what it has" if offline else ""
             warnings.warn(
                 f"{what}. Training goes on; metrics.jsonl has all rows{later}. See {self.folder / LOG}.", stacklevel=3
             )
 
-    def _end(self) -> None:
-        assert self.process is not None
-        for pid in _below(self.process.pid):  # its service has a session of its own, and may be what hangs
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.wait()
 
-
-def _below(pid: int) -> list[int]:
-    """All processes below one, as far as the system tells (Linux)."""
-    try:
-        files = Path(f"/proc/{pid}/task").glob("*/children")
-        children = [int(child) for file in files for child in file.read_text().split()]
-    except OSError:
-        return []
-    return [*children, *(member for child in children for member in _below(child))]
-
-
-def _pass_on(rows: queue.Queue[str | None], process: subprocess.Popen[bytes]) -> None:
-    """Write rows to the process until None comes; a process that does not read stops this thread alone."""
-    assert process.stdin is not None
-    try:
-        with process.stdin as pipe:
-            while (row := rows.get()) is not None:
-                pipe.write(row.encode() + b"\n")
-                pipe.flush()
-    except OSError:  # it died, which `log` notices by itself
-        while rows.get() is not None:
-            pass
+def _alert(title: str, text: str, level: str) -> dict[str, Any]:
+    return {"kind": "alert", "title": title, "text": text, "level": level}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypedDict
 
+from vqgan.history import HOURS
 from vqgan.report.files import number, read_rows
 
 MUCH_WAITING = 0.03  # of the time, for data
@@ -53,7 +54,13 @@ class Metrics:
         return self.steps[-1] if self.steps else None
 
     def hours(self) -> list[float | None]:
-        """Hours of training up to each row: where a run was stopped for a while, its clock stands still."""
+        """Hours of training up to each row: where a run was stopped for a while, its clock stands still.
+
+        As they were counted, or, in a run of before they were, by the time of day.
+        """
+        counted = self.columns.get(HOURS, Column()).numbers()
+        if len(counted) == len(self.steps):
+            return [_short(value) for _, value in counted]
         known = [time for time in self.times if time is not None]
         distances = [after - before for before, after in pairwise(known)]
         usual = statistics.median(distances) if distances else 0.0
@@ -70,7 +77,8 @@ class Metrics:
     def curves(self, most: int) -> dict[str, Curve]:
         """All metrics, by name, with at most about so many points each."""
         hours = self.hours()
-        return {name: self._curve(column, hours, most) for name, column in sorted(self.columns.items())}
+        shown = sorted((name, column) for name, column in self.columns.items() if name != HOURS)  # an axis, no curve
+        return {name: self._curve(column, hours, most) for name, column in shown}
 
     def _curve(self, column: Column, hours: list[float | None], most: int) -> Curve:
         kept = thinned(column.values, most)

@@ -1,0 +1,73 @@
+"""How a run is called where many runs are shown: its name, its group and its tags, from what was typed for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vqgan.errors import ConfigError
+from vqgan.run_folder import read_yaml, typed_for
+
+# What tells nothing of the results: where, how long, for whom. A section stands for all its keys.
+UNNAMED = (
+    "run_dir", "resume", "allow_other_data", "objective", "sweep", "hydra", "logger", "data.root", "data.val_root",
+    "data.index", "data.workers", "data.limits", "trainer.device", "trainer.log_every", "trainer.evaluate_every",
+    "trainer.checkpoint_every", "trainer.pictures", "trainer.usage_steps", "trainer.keep",
+)  # fmt: skip
+TAGGED = ("experiment", "sweep", "model", "backbone", "data")  # groups whose choice is a tag
+MULTIRUN = "multirun.yaml"  # Hydra's record of a multirun, beside the folders of its jobs
+SWEEP_FILES = (MULTIRUN, "sweep.yaml")
+LONGEST_NAME, LONGEST_TAG = 100, 64  # characters; W&B takes 128, and 64
+
+
+def name_of(folder: Path) -> str:
+    """The overrides that a run was made with, as `model=emavq,optimizer.lr=0.001`; `name/time` if there were none.
+
+    Of a multirun's job, those that its jobs have not in common.
+    A long one has the last word of each key alone, and loses its beginning: what a sweep varies comes last.
+    """
+    common = _typed_for_all(folder.parent / MULTIRUN)
+    pairs = [o.lstrip("+").partition("=")[::2] for o in typed_for(folder) if o not in common]
+    pairs = [(key, value) for key, value in pairs if _is_telling(key, value)]
+    if sum(len(key) + len(value) + 2 for key, value in pairs) > LONGEST_NAME:
+        pairs = [(key.rpartition(".")[2], value) for key, value in pairs]
+    parts = [value if key == "name" else f"{key}={value}" if value else key for key, value in pairs]
+    name = ",".join(parts) or "/".join(folder.absolute().parts[-2:])
+    return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+
+
+def sweep_of(folder: Path) -> str | None:
+    """The folder of the multirun that a run is a job of, as `name/time`; None for a run on its own."""
+    above = folder.absolute().parent
+    return "/".join(above.parts[-2:]) if any((above / name).is_file() for name in SWEEP_FILES) else None
+
+
+def choices() -> dict[str, str]:
+    """Which choice of each of the `TAGGED` groups was composed, as Hydra knows; nothing where it did not compose."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {group: str(chosen[group]) for group in TAGGED if chosen.get(group) is not None}
+
+
+def tags_of(choices: dict[str, str]) -> list[str]:
+    """The choices as tags: `model=emavq`."""
+    return [f"{group}={choice}"[:LONGEST_TAG] for group, choice in choices.items()]
+
+
+def _is_telling(key: str, value: str) -> bool:
+    hidden = any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in UNNAMED)
+    return not hidden and os.sep not in value
+
+
+def _typed_for_all(multirun: Path) -> list[str]:
+    """What was typed for a multirun: `model=emavq,vqmodel` is no job's, `trainer.steps=9` all jobs'."""
+    try:
+        typed = OmegaConf.select(read_yaml(multirun), "hydra.overrides.task") if multirun.is_file() else None
+    except (ConfigError, OmegaConfBaseException):
+        return []
+    return [str(override) for override in typed or []]
