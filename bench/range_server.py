@@ -16,7 +16,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept, as real servers do
     latency = 0.0  # seconds
 
-    def do_GET(self) -> None:  # noqa: N802  # http.server calls it so
+    def do_GET(self) -> None:  # http.server calls it so
         """A file, or a range of it."""
         time.sleep(self.latency)
         file = Path(self.translate_path(self.path))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from jaxtyping import Int, Shaped
 
 from vqgan.data.storage import Range, Storage
 from vqgan.errors import DataError, storing
@@ -57,16 +58,16 @@ class ShardIndex:
     file: Path
 
     @cached_property
-    def starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def starts(self) -> Int[np.ndarray, "shards_plus_one"]:
         """The first row of each shard, and the number of all."""
         return np.cumsum([0, *(shard.clips for shard in self.shards)], dtype=np.int64)
 
     @cached_property
-    def rows(self) -> np.ndarray[Any, Any]:
+    def rows(self) -> Shaped[np.ndarray, "clips"]:
         """One for each clip, of type `ROW`."""
         return np.memmap(self.file, ROW, "r")
 
-    def rows_of(self, shard: int) -> np.ndarray[Any, Any]:
+    def rows_of(self, shard: int) -> Shaped[np.ndarray, "clips"]:
         """Those of a shard, by its number."""
         return self.rows[self.starts[shard] : self.starts[shard + 1]]
 

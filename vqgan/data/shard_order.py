@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
-
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+from jaxtyping import Int
 
 
 class WindowedOrder:
@@ -24,7 +22,7 @@ class WindowedOrder:
         epoch: number of the pass.
     """
 
-    def __init__(self, ends: Integers, window: int, seed: int, epoch: int) -> None:
+    def __init__(self, ends: Int[np.ndarray, "shards"], window: int, seed: int, epoch: int) -> None:
         self.ends, self.window, self.key = ends, window, [seed, epoch, int(ends[-1])]
         self.starts = ends - np.diff(ends, prepend=0)
         self.shards = np.random.default_rng(self.key).permutation(len(ends))
@@ -36,7 +34,7 @@ class WindowedOrder:
         number = int(np.searchsorted(self.window_starts, position, side="right")) - 1
         return int(_clips(self, number)[position - self.window_starts[number]])
 
-    def mixed(self, number: int) -> Integers:
+    def mixed(self, number: int) -> Int[np.ndarray, "clips"]:
         """The clips of a window, in order."""
         shards = self.shards[number * self.window : (number + 1) * self.window]
         clips = np.concatenate([np.arange(self.starts[shard], self.ends[shard]) for shard in shards])
@@ -44,5 +42,5 @@ class WindowedOrder:
 
 
 @functools.lru_cache(maxsize=4)
-def _clips(order: WindowedOrder, number: int) -> Integers:
+def _clips(order: WindowedOrder, number: int) -> Int[np.ndarray, "clips"]:
     return order.mixed(number)

@@ -10,11 +10,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from vqgan.data.bad_files import BadFiles, UnusableError
@@ -210,16 +209,16 @@ class ShardedClips(ClipDataset):
         before = int(self.ends[shard - 1]) if shard else 0
         return shard, int(self._members(shard)[index - before])
 
-    def _members(self, shard: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _members(self, shard: int) -> Int[np.ndarray, "members"]:
         """The clips of a shard that are among these; no list of all of them is kept."""
         low, high = self.share
         places = self._places(shard)
         return np.flatnonzero(self._long_enough(shard) & (places >= low) & (places < high))
 
-    def _places(self, shard: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _places(self, shard: int) -> Float[np.ndarray, "clips"]:
         return self.index.rows_of(shard)["video"] / 2.0**64
 
-    def _long_enough(self, shard: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _long_enough(self, shard: int) -> Bool[np.ndarray, "clips"]:
         rows, settings = self.index.rows_of(shard), self.settings
         if settings.fps is None:
             return rows["frames"] > (settings.clip_frames - 1) * (settings.stride or 1)

@@ -6,7 +6,7 @@ import gc
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +24,7 @@ from vqgan.data.video_container import Packet, decoded, open_video, packets_of, 
 TIMELESS = {"avi"}
 CUT_OFF = "truncated"  # what a complaint of a file begins with whose end is missing
 INDEX_VERSION = 1  # of what `scan_video` finds
-LARGEST_UNPACKED = 2**28  # bytes: what is known of 30 million frames
+LARGEST_UNPACKED = 2**27  # bytes: what is known of 16 million frames
 PACKED = ("time_base", "width", "height", "pixel_aspect", "rotation", "mirrored")
 
 
@@ -46,7 +46,7 @@ class VideoFile:
     pixel_aspect: float  # width of a stored pixel over its height
     rotation: int  # counter-clockwise, degrees in {0, 90, 180, 270}
     mirrored: bool  # left and right change places after the rotation
-    content: bytes | None = None  # of the file, if it is in memory
+    content: bytes | None = field(default=None, repr=False)  # of the file, if it is in memory
 
     @property
     def seconds(self) -> Float[np.ndarray, "frames"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import numpy as np
@@ -21,7 +21,7 @@ class VideoWriter:
     Use it in a `with` statement.
 
     Args:
-        file: its path, or a file that is open and can be seeked in.
+        file: its path, or a file in memory.
         width: in pixels, even.
         height: in pixels, even.
         rate: frames per second, on average.
@@ -34,7 +34,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        file: Path | BinaryIO,
+        file: Path | BytesIO,
         width: int,
         height: int,
         rate: Fraction,
