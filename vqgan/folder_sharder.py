@@ -85,7 +85,8 @@ class FolderSharder:
                 f"listed in {bad_files.file}."
             )
         already = len(mine) - len(left)
-        bad = f", {len(left) - written} cannot be used ({bad_files.summary()})" if written < len(left) else ""
+        # Of a video that is damaged the parts that can be decoded are kept.
+        bad = f", {counted(len(bad_files.reasons), 'bad file')} ({bad_files.summary()})" if bad_files.reasons else ""
         there = f", {already} already there" if already else ""
         return f"{counted(clips, 'clip')} of {counted(written, 'video')} written{there}{bad}"
 
