@@ -57,6 +57,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path, handler: type[RangeHandler] = RangeHandler) -> None:
         super().__init__(("127.0.0.1", 0), partial(handler, directory=str(folder)))
 
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is no news."""
+
     @property
     def url(self) -> str:
         """Of the folder."""

@@ -117,7 +117,7 @@ def test_a_storage_that_keeps_failing_ends_the_run_soon_and_says_so(
         batches(url, tmp_path, workers)
     assert time.monotonic() - before < 12
     assert str(error.value).startswith(f"{url}/shard-000-0")
-    assert "2 times. When it can be again, the same command goes on" in str(error.value)
+    assert "(2 attempts). When it can be again, the same command goes on" in str(error.value)
     assert "Traceback" not in str(error.value)
     assert error.value.exit_code == 3
 

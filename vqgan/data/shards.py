@@ -28,6 +28,7 @@ from vqgan.data.videos import TIME_ROUNDING, check_times, clip_positions, clip_s
 from vqgan.errors import DataError, check
 
 MOST_PREFETCHED = 2**26  # bytes that are asked for at once
+MOST_REMEMBERED = 256  # shards whose clips are known without looking
 EVERYTHING = (-1.0, 2.0)  # a share of [0, 1)
 
 
@@ -124,7 +125,9 @@ class ShardedClips(ClipDataset):
     ) -> None:
         self.settings, self.storage, self.index, self.share = settings, storage, index, share
         self.label = storage.label
+        self.remembered: dict[int, Int[np.ndarray, "members"]] = {}
         self.ends = np.cumsum([len(self._members(shard)) for shard in range(len(index.shards))], dtype=np.int64)
+        self.remembered.clear()
         self.fetched: dict[int, bytes] = {}  # by the process that reads
 
     def __len__(self) -> int:
@@ -210,10 +213,13 @@ class ShardedClips(ClipDataset):
         return shard, int(self._members(shard)[index - before])
 
     def _members(self, shard: int) -> Int[np.ndarray, "members"]:
-        """The clips of a shard that are among these; no list of all of them is kept."""
-        low, high = self.share
-        places = self._places(shard)
-        return np.flatnonzero(self._long_enough(shard) & (places >= low) & (places < high))
+        """The clips of a shard that are among these; no list of all clips is kept, only of the shards read last."""
+        if shard not in self.remembered:
+            (low, high), places = self.share, self._places(shard)
+            if len(self.remembered) >= MOST_REMEMBERED:
+                self.remembered.clear()
+            self.remembered[shard] = np.flatnonzero(self._long_enough(shard) & (places >= low) & (places < high))
+        return self.remembered[shard]
 
     def _places(self, shard: int) -> Float[np.ndarray, "clips"]:
         return self.index.rows_of(shard)["video"] / 2.0**64

@@ -13,7 +13,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from vqgan.data.bad_files import UnusableError
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import ConfigError, DataError, counted
 
 # Others can write to this machine, run commands or open further files on the way.
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "hdfs")
@@ -58,7 +58,10 @@ class Storage:
         try:
             _ = self.place
         except ImportError as error:
-            raise ConfigError(f"{self.key}={self.root} needs a package that is not installed: {error}.") from None
+            raise ConfigError(
+                f"{self.key}={self.root} needs a package that is not installed: {str(error).rstrip('.')}. "
+                '`pip install "vqgan[cloud]"` brings those for https://, s3:// and gs://.'
+            ) from None
         except (ValueError, OSError) as error:
             raise ConfigError(f"{self.key}={self.root} cannot be opened: {error}.") from None
 
@@ -102,7 +105,7 @@ class Storage:
                 raise
             except Exception as error:  # each storage has its own kinds
                 status = getattr(error, "status", None)  # of HTTP
-                if status == BEYOND_THE_END:
+                if status == BEYOND_THE_END or "range is not satisfiable" in str(error):  # in HTTP's words and in S3's
                     return b""
                 if isinstance(error, FINAL) or status in FORBIDDEN:
                     raise StorageReadError(
@@ -112,8 +115,9 @@ class Storage:
                 last = error
         else:
             raise StorageReadError(
-                f"{self._full(name)} cannot be read: {_reason(last)}, {self.attempts} times. When it can be again, "
-                "the same command goes on; data.request_seconds and data.request_attempts say how long to try."
+                f"{self._full(name)} cannot be read: {_reason(last)} ({counted(self.attempts, 'attempt')}). When it "
+                "can be again, the same command goes on; data.request_seconds and data.request_attempts say how long "
+                "to try."
             ) from None
         if len(content) > end - start:
             raise StorageReadError(
