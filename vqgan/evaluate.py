@@ -13,7 +13,7 @@ from typing import Any
 
 from vqgan.command_config import command_config
 from vqgan.config import build
-from vqgan.data import BadFiles, ClipDataset, Folder
+from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import spread
 from vqgan.errors import ConfigError, check, storing
 from vqgan.evaluation_data import Subject, data_section, open_subject, read_clips
@@ -46,7 +46,7 @@ def evaluate(
     for run in runs:
         subject = open_subject(run)
         config = command_config("evaluate", typed, {"data": data_section(subject, data)})
-        folder: Folder[Any] = build(config.pop("data"), "data")
+        folder: Corpus = build(config.pop("data"), "data")
         evaluator = evaluator or build(config, "")
         places = _places(subject, out, csv)
         report = _measure(subject, folder, evaluator, places.bad_files, whole=data is not None)
@@ -79,7 +79,7 @@ def _places(subject: Subject, out: Path | None, csv: Path | None) -> _Places:
     return _Places(report, rows, report.parent / "bad_files.jsonl")
 
 
-def _measure(subject: Subject, folder: Folder[Any], evaluator: Evaluator, ledger: Path, whole: bool) -> Report:
+def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool) -> Report:
     """Measure on all of a folder, or on its validation split; what cannot be used is in the ledger."""
     unit = subject.network.downsampling
     fits = folder.resolution % unit == 0
@@ -109,7 +109,7 @@ def _measure(subject: Subject, folder: Folder[Any], evaluator: Evaluator, ledger
 
 
 def _data(
-    folder: Folder[Any], dataset: ClipDataset, evaluator: Evaluator, evaluation: Measurement, whole: bool
+    folder: Corpus, dataset: ClipDataset, evaluator: Evaluator, evaluation: Measurement, whole: bool
 ) -> dict[str, Any]:
     """What was measured on, without saying where it lies."""
     root = folder.root if whole or folder.val_root is None else folder.val_root

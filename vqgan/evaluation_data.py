@@ -14,7 +14,7 @@ from tqdm import tqdm
 import vqgan.tokenizer
 from vqgan.checkpoint import Checkpoints
 from vqgan.config import conf_dir, values_of
-from vqgan.data import BadFiles, ClipDataset, Folder
+from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.images import IMAGE_FILES
 from vqgan.data.loader import none_readable, spread, stream_evenly
 from vqgan.data.search import find_files
@@ -25,6 +25,7 @@ from vqgan.pretrained import Tokenizer, rebuild
 from vqgan.run_folder import load_config
 
 GENERATED = "vqgan.data.SyntheticVideos"  # which would write its videos into a folder of the user's
+SHARDS = "vqgan.data.Shards"
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,22 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
         if values is None:
             raise ConfigError(f"{subject.source} is no run, so it has no data of its own; name a folder: --data DIR.")
         return values
-    if values is None or values.get("_target_") == GENERATED:
-        chosen = OmegaConf.load(conf_dir() / "data" / f"{_kind_of_files(root)}.yaml")
+    kind = _kind_of_files(root)
+    target = values.get("_target_") if values is not None else None
+    if values is None or target == GENERATED or (target == SHARDS) != (kind == "shards"):
+        chosen = OmegaConf.load(conf_dir() / "data" / f"{kind}.yaml")
         assert isinstance(chosen, DictConfig)
         chosen.update({"root": root, "resolution": subject.network.resolution})
         usual = values_of(chosen, "data")
-        values = usual | {key: value for key, value in (values or {}).items() if key in usual and key != "_target_"}
+        kept = usual.keys() - {"_target_", *(["limits"] if kind == "shards" else [])}  # which suit the kind of reading
+        values = usual | {key: value for key, value in (values or {}).items() if key in kept}
     return values | {"root": root, "val_root": None}
 
 
 def _kind_of_files(root: str) -> str:
-    """`videos` or `images`: videos if there is one."""
+    """`shards`, `videos` or `images`: videos if there is one."""
+    if "://" in root or any(Path(root).expanduser().glob("shard-*.tar")):
+        return "shards"
     try:
         find_files(Path(root).expanduser(), "--data", VIDEO_FILES.suffixes)
     except DataError:
@@ -112,9 +118,9 @@ def _kind_of_files(root: str) -> str:
 
 
 def read_clips(
-    dataset: ClipDataset, most: int | None, folder: Folder[Any], bad_files: BadFiles
+    dataset: ClipDataset, most: int | None, folder: Corpus, bad_files: BadFiles
 ) -> Generator[tuple[Path, Clip], None, None]:
-    """Clips with their files, at most so many, evenly spread; those that cannot be read are written down.
+    """At most so many clips, evenly spread, each with its video; those that cannot be read are written down.
 
     Raises:
         DataError: none can be read, or too many files cannot.
@@ -125,6 +131,6 @@ def read_clips(
         for index, clip in stream:
             found += 1
             progress.update(1)
-            yield dataset.path(index), clip
+            yield dataset.video(index), clip
     if not found:
         raise none_readable(count, bad_files)

@@ -24,7 +24,8 @@ PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit
 NEUTRAL = (
     "name", "run_dir", "objective", "resume", "init_from", "allow_other_data", "allow_other_processes", "logger",
     "data.root", "data.val_root", "data.workers", "data.validation_clips", "data.max_bad_fraction",
-    "data.max_bad_files", "data.limits", "trainer.steps", "trainer.log_every", "trainer.evaluate_every",
+    "data.max_bad_files", "data.limits", "data.index", "data.cache", "data.request_seconds", "data.request_attempts",
+    "trainer.steps", "trainer.log_every", "trainer.evaluate_every",
     "trainer.pictures", "trainer.checkpoint_every", "trainer.usage_steps", "trainer.keep",
     "trainer.max_skipped_in_a_row", "trainer.max_skipped_fraction",
 )  # fmt: skip

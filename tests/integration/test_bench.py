@@ -26,6 +26,10 @@ RUNS = {
         ["--frames", "40", "--size", "64x48", "--gop", "12", "--clips", "2", "--rounds", "1"],
         ["decoding alone", "time as a multiple of ours"],
     ),
+    "shards.py": (
+        ["VIDEOS", "--resolution", "16", "--clip-frames", "2", "--batches", "1", "--latency", "0.01", "--rounds", "1"],
+        ["10 ms away, 8 workers", "16 ranges at once"],
+    ),
     "scaling.py": (["--rounds", "1", "--points", "2", *TOY], ["exponent", "data.clip_frames"]),
 }
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from tests.conftest import Compose
 from vqgan.autoencoder import Autoencoder
 from vqgan.config import build, check_top_level, conf_dir
-from vqgan.data import BadFiles, Folder
+from vqgan.data import BadFiles
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
 from vqgan.train import make_trainer, run
@@ -44,12 +44,13 @@ def test_every_choice_composes_and_builds(
     needed = {
         "data=videos": [f"data.root={tmp_path}"],
         "data=images": [f"data.root={tmp_path}"],
+        "data=shards": [f"data.root={tmp_path}"],
         "schedule=cosine": ["schedule.warmup_steps=1"],  # of the three
     }
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
     clips = build(composed(*small).data, "data").datasets(BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0))
-    monkeypatch.setattr(Folder, "datasets", lambda *_: clips)
+    monkeypatch.setattr(type(build(config.data, "data")), "datasets", lambda *_: clips)
     trainer = make_trainer(config, tmp_path)
     assert trainer.settings.steps == 3
     assert all(isinstance(logger, Logger) for logger in trainer.loggers.loggers.values())
@@ -85,7 +86,7 @@ def test_every_experiment_opens_with_its_question_and_command(name: str) -> None
 
 
 @pytest.mark.parametrize("logger", ["wandb", "tensorboard", "none", "[wandb,tensorboard]"])
-@pytest.mark.parametrize("data", ["videos", "images", "synthetic"])
+@pytest.mark.parametrize("data", ["videos", "images", "shards", "synthetic"])
 @pytest.mark.parametrize(("model", "backbone"), [("vqmodel", "tiny"), ("emavq", "f8"), ("emavq", "f16")])
 def test_the_promised_keys_exist(model: str, backbone: str, data: str, logger: str) -> None:
     config = composed_as_typed(f"model={model}", f"backbone={backbone}", f"data={data}", f"logger={logger}")

@@ -18,6 +18,7 @@ from PIL import Image
 
 import vqgan
 from tests.integration.test_command_line import SMALL, VQGAN, Ended, command
+from tests.unit.shard_folders import write_shards
 from vqgan.commands import evaluate
 from vqgan.commands.export import export
 from vqgan.config import conf_dir
@@ -181,6 +182,19 @@ def test_an_exported_tokenizer_on_pictures(typed: Callable[..., Ended], finished
     assert typed("shared", "--data", "pictures", "data.workers=0").code == 0
     data = read(tmp_path / "shared" / "evaluation.json")["protocol"]["data"]
     assert (data["videos"], data["clips"], data["frames"], data["clip_frames"], data["resolution"]) == (3, 3, 3, 1, 16)
+
+
+def test_shards_are_evaluated_on_and_their_clips_counted_by_video(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    make_videos(tmp_path / "mine")
+    write_shards(tmp_path / "shards", tmp_path / "mine", clip_frames=3)
+    clips = json.loads((tmp_path / "shards" / "manifest.json").read_text())["clips"]
+    ended = typed("run", "--data", "shards", "--out", "figures.json", "data.workers=0", "data.clip_frames=2")
+    assert ended.code == 0, ended.error
+    data = read(tmp_path / "figures.json")["protocol"]["data"]
+    assert (data["videos"], data["clips"], data["root"], data["split"]) == (3, clips, "shards", "all files")
+    assert clips > 3
 
 
 def test_what_cannot_be_read_is_written_down_and_counted(

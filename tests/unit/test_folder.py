@@ -22,7 +22,7 @@ from tests.unit.test_video_file import UNEVEN, Recording, number_shown
 from vqgan.data import BadFiles, ClipDataset, Videos
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video
-from vqgan.data.videos import VideoFolder, clip_starts
+from vqgan.data.videos import VideoFolder, clip_positions, clip_starts
 from vqgan.errors import DataError, InvalidValueError
 
 
@@ -523,9 +523,8 @@ def test_every_start_gives_a_whole_clip(tmp_path: Path) -> None:
     path = Recording(times=UNEVEN, b_frames=2).write_numbers(tmp_path, len(UNEVEN))
     video, _ = scan_video(path)
     for stride, fps in [(1, None), (3, None), (None, 7.0), (None, 30.0)]:
-        dataset = VideoFolder([video], 16, 4, stride, fps, False, False)
         for start in {int(s) for first, last in clip_starts(video, 4, stride, fps) for s in range(first, last + 1)}:
-            positions = dataset._positions(video, start)
+            positions = clip_positions(video, start, 4, stride, fps)
             assert positions[0] == start
             assert (np.diff(positions) >= 0).all()
             assert positions[-1] < len(UNEVEN)

@@ -1,13 +1,14 @@
-"""A folder as training and validation data: which files, which split, which could not be used."""
+"""Training and validation data; and a folder as such: which files, which split, which could not be used."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -18,6 +19,13 @@ from vqgan.data.bad_files import BadFiles, UnusableError
 from vqgan.data.search import FileKind, Scanned, find_files, look_into
 from vqgan.data.workers import Limits
 from vqgan.errors import DataError, check
+
+
+@runtime_checkable
+class Order(Protocol):
+    """A permutation of clips, by position."""
+
+    def __getitem__(self, position: int, /) -> Any: ...
 
 
 class ClipDataset(Dataset[Tensor], ABC):
@@ -38,6 +46,17 @@ class ClipDataset(Dataset[Tensor], ABC):
     def path(self, index: int) -> Path:
         """The file that clip `index` is from."""
 
+    def video(self, index: int) -> Path:
+        """What clip `index` shares with those that are not independent of it: its file, where that is a whole video."""
+        return self.path(index)
+
+    def order(self, seed: int, epoch: int) -> Order:
+        """The order in which an epoch passes over all clips, each once: a function of the arguments alone."""
+        return _permutation(len(self), seed, epoch)
+
+    def prefetch(self, indices: Sequence[int]) -> None:
+        """Told that these clips are read next; what comes from afar can be asked for all at once."""
+
     def __getitem__(self, index: int) -> UInt8[Tensor, "time height width rgb"]:
         """Clip `index` without augmentation."""
         if not 0 <= index < len(self):
@@ -46,14 +65,14 @@ class ClipDataset(Dataset[Tensor], ABC):
 
 
 @dataclass(kw_only=True)
-class Folder(ABC, Generic[Scanned]):
-    """A folder tree of files, split into training and validation by file.
+class Corpus(ABC):
+    """Training and validation clips, and how they are drawn: what all choices of `conf/data` have in common.
 
     Args:
-        root: the folder; links in it are followed, names that start with a dot are not.
-        val_root: another folder for validation; null splits `root`.
+        root: where the clips are.
+        val_root: where those for validation are; null splits `root`.
         val_fraction: share of the files of `root` for validation, in (0, 1). A file's side depends on its path below
-            `root` alone, so added files move no other; in small folders, where a side would be empty, it gets the file
+            `root` alone, so added files move no other; in small sets, where a side would be empty, it gets the file
             with the lowest (validation) or highest hash (training).
         validation_clips: at most so many clips are validated on, evenly spread over all of them.
         resolution: side of the square frames in pixels.
@@ -64,7 +83,6 @@ class Folder(ABC, Generic[Scanned]):
         max_bad_fraction: in [0, 1]; a larger share of unusable files ends the run (exit code 3).
         max_bad_files: at least 0; so few never end it.
         limits: what reading one file may cost.
-        index: file in which what was learned of files is kept for later runs; null looks into all of them each time.
     """
 
     root: str
@@ -79,11 +97,8 @@ class Folder(ABC, Generic[Scanned]):
     max_bad_fraction: float
     max_bad_files: int
     limits: Limits
-    index: str | None = None
 
-    fingerprint: str = field(init=False, default="")  # of the usable files: their paths below the root, and sizes
-
-    kind: ClassVar[FileKind[Any]]
+    fingerprint: str = field(init=False, default="")  # of what is used, wherever it lies; known with the clips
 
     def __post_init__(self) -> None:
         check(self.root != "", "root", self.root, "a folder")  # else it would be the current one
@@ -95,6 +110,37 @@ class Folder(ABC, Generic[Scanned]):
         check(0 <= self.max_bad_fraction <= 1, "max_bad_fraction", self.max_bad_fraction, "in [0, 1]")
         check(self.max_bad_files >= 0, "max_bad_files", self.max_bad_files, "at least 0")
 
+    @abstractmethod
+    def datasets(self, bad_files: BadFiles) -> tuple[ClipDataset, ClipDataset]:
+        """Training and validation clips.
+
+        Raises:
+            DataError: nothing usable, or more bad files than `bad_files` allows.
+        """
+
+    @abstractmethod
+    def whole(self, bad_files: BadFiles) -> ClipDataset:
+        """The clips of all usable files of `root`, which is not split.
+
+        Raises:
+            DataError: see `datasets`.
+        """
+
+
+@dataclass(kw_only=True)
+class Folder(Corpus, Generic[Scanned]):
+    """A folder tree of files, split into training and validation by file; see `Corpus`.
+
+    Links in it are followed, names that start with a dot are not.
+
+    Args:
+        index: file in which what was learned of files is kept for later runs; null looks into all of them each time.
+    """
+
+    index: str | None = None
+
+    kind: ClassVar[FileKind[Any]]
+
     def accept(self, scanned: Scanned) -> None:  # nothing to ask for unless there is something
         """Raise `UnusableError` if a file, which can be used, does not give what this configuration asks for."""
 
@@ -103,11 +149,7 @@ class Folder(ABC, Generic[Scanned]):
         """The clips of scanned files."""
 
     def datasets(self, bad_files: BadFiles) -> tuple[ClipDataset, ClipDataset]:
-        """Training and validation clips.
-
-        Raises:
-            DataError: nothing usable, or more bad files than `bad_files` allows.
-        """
+        """See `Corpus.datasets`."""
         root = Path(self.root).expanduser()
         files = find_files(root, "data.root", self.kind.suffixes)
         val_root = root if self.val_root is None else Path(self.val_root).expanduser()
@@ -121,11 +163,7 @@ class Folder(ABC, Generic[Scanned]):
         return self.dataset([usable[file] for file in training]), self.dataset([usable[file] for file in validation])
 
     def whole(self, bad_files: BadFiles) -> ClipDataset:
-        """The clips of all usable files of `root`, which is not split.
-
-        Raises:
-            DataError: see `datasets`.
-        """
+        """See `Corpus.whole`."""
         root = Path(self.root).expanduser()
         usable = self._look_into({"data.root": find_files(root, "data.root", self.kind.suffixes)}, bad_files)
         self.fingerprint = _fingerprint([(root, list(usable))])
@@ -171,12 +209,21 @@ def _fingerprint(sides: Sequence[tuple[Path, list[Path]]]) -> str:
 def _split(files: list[Path], root: Path, fraction: float) -> tuple[list[Path], list[Path]]:
     """Training and validation files; both are the same only if there is just one."""
 
-    def position(file: Path) -> float:
-        digest = hashlib.sha256(file.relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
+    def place(file: Path) -> float:
+        return name_hash(file.relative_to(root).as_posix()) / 2**64
 
     if len(files) == 1:
         return files, files
-    by_hash = sorted(files, key=position)
-    count = min(max(sum(position(file) < fraction for file in files), 1), len(files) - 1)
+    by_hash = sorted(files, key=place)
+    count = min(max(sum(place(file) < fraction for file in files), 1), len(files) - 1)
     return sorted(by_hash[count:]), sorted(by_hash[:count])
+
+
+def name_hash(name: str) -> int:
+    """64 bits by which files are dealt out: the same for a name wherever its folder lies."""
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big")
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.random.default_rng([seed, epoch, clips]).permutation(clips)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -167,9 +166,8 @@ class Sequence(Dataset[Sample]):
 
     def __getitem__(self, number: int) -> Sample:
         """The clip at a position, or what replaces it."""
-        epoch, position = divmod(number, len(self.dataset))
         rng = np.random.default_rng([self.seed, number])
-        index = int(_order(len(self.dataset), self.seed, epoch)[position])
+        index = self._index(number)
         failures: Failures = []
         for _ in range(MAX_REPLACEMENTS):
             path = str(self.dataset.path(index))
@@ -185,6 +183,15 @@ class Sequence(Dataset[Sample]):
                 # Not from `rng`, which a failed read has used to some unknown extent.
                 index = int(np.random.default_rng([self.seed, number, len(failures)]).integers(len(self.dataset)))
         return Sample(None, {}, failures)
+
+    def __getitems__(self, numbers: list[int]) -> list[Sample]:
+        """The clips of a batch; torch calls this by name."""
+        self.dataset.prefetch([self._index(number) for number in numbers])
+        return [self[number] for number in numbers]
+
+    def _index(self, number: int) -> int:
+        epoch, position = divmod(number, len(self.dataset))
+        return int(self.dataset.order(self.seed, epoch)[position])
 
 
 def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits) -> ValidationClips:
@@ -252,11 +259,6 @@ class _Still(Dataset[Any]):
                 return self.dataset[index]
         except UnusableError as error:
             return str(error)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(clips: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.random.default_rng([seed, epoch, clips]).permutation(clips)
 
 
 def _collate(samples: list[Sample]) -> Batch:

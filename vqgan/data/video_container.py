@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -31,8 +32,12 @@ T = TypeVar("T")
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
 
-def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_video(path: Path, content: bytes | None = None) -> tuple[InputContainer, VideoStream]:
     """A file and its first video stream; decoding takes one thread, since workers are the parallelism.
+
+    Args:
+        path: of the file.
+        content: of the file, if it is in memory; then there need be none at `path`.
 
     Raises:
         UnusableError: it is no video.
@@ -40,7 +45,8 @@ def open_video(path: Path) -> tuple[InputContainer, VideoStream]:
     # A file name with a % or a protocol in front must stay a file name; a title in another encoding harms nobody.
     try:
         container = av.open(
-            f"file:{path}",
+            f"file:{path}" if content is None else io.BytesIO(content),
+            "r",
             options=OPEN_OPTIONS,
             metadata_errors="replace",
             timeout=(CALL_SECONDS, CALL_SECONDS),

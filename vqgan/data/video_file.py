@@ -6,7 +6,7 @@ import gc
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +24,7 @@ from vqgan.data.video_container import Packet, decoded, open_video, packets_of, 
 TIMELESS = {"avi"}
 CUT_OFF = "truncated"  # what a complaint of a file begins with whose end is missing
 INDEX_VERSION = 1  # of what `scan_video` finds
+LARGEST_UNPACKED = 2**27  # bytes: what is known of 16 million frames
 PACKED = ("time_base", "width", "height", "pixel_aspect", "rotation", "mirrored")
 
 
@@ -45,6 +46,7 @@ class VideoFile:
     pixel_aspect: float  # width of a stored pixel over its height
     rotation: int  # counter-clockwise, degrees in {0, 90, 180, 270}
     mirrored: bool  # left and right change places after the rotation
+    content: bytes | None = field(default=None, repr=False)  # of the file, if it is in memory
 
     @property
     def seconds(self) -> Float[np.ndarray, "frames"]:
@@ -59,18 +61,21 @@ class VideoFile:
         return zlib.compress(head + b"\n" + b"".join(array.tobytes() for array in arrays), 1)
 
     @classmethod
-    def unpack(cls, path: Path, content: bytes) -> VideoFile:
-        """What was packed, of the file at `path`.
+    def unpack(cls, path: Path, packed: bytes, content: bytes | None = None) -> VideoFile:
+        """What was packed, of the file at `path`, or with this content.
 
         Raises:
             ValueError: it is damaged.
         """
         try:
-            head, _, arrays = zlib.decompress(content).partition(b"\n")
+            unpacker = zlib.decompressobj()
+            head, _, arrays = unpacker.decompress(packed, LARGEST_UNPACKED).partition(b"\n")
+            if not unpacker.eof:
+                raise ValueError("it has no end")
             values = json.loads(head)
             times = np.frombuffer(arrays, "<i8")
             pts, keyframes = (part.cumsum() for part in np.split(times, [values.pop("frames")]))
-            return cls(path, pts, keyframes, **values)
+            return cls(path, pts, keyframes, **values, content=content)
         except (zlib.error, ValueError, TypeError, LookupError) as error:
             raise ValueError(f"the index of {path} is damaged: {error}") from None
 
@@ -103,8 +108,12 @@ class _PacketIndex:
     frame_rate: float
 
 
-def scan_video(path: Path) -> tuple[VideoFile, str | None]:
+def scan_video(path: Path, content: bytes | None = None) -> tuple[VideoFile, str | None]:
     """Index a file by demuxing it and decoding its first frame.
+
+    Args:
+        path: of the file.
+        content: of the file, if it is in memory.
 
     Returns:
         The index, and a complaint if the file is damaged but usable in part.
@@ -113,8 +122,8 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
         UnusableError: it holds no video that can be decoded.
     """
     try:
-        index = _index_packets(path)
-        container, stream = open_video(path)
+        index = _index_packets(path, content)
+        container, stream = open_video(path, content)
         with container:
             frames = decoded(packets_of(container, stream))
             first = next(frames, None)
@@ -129,7 +138,9 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
                 pts = np.array(sorted(times), np.int64)
                 keyframes, time_base = np.array(sorted(index.keyframes), np.int64), index.time_base
             aspect = float(stream.sample_aspect_ratio or 1)
-            video = VideoFile(path, pts, keyframes, time_base, first.width, first.height, aspect, *_orientation(first))
+            video = VideoFile(
+                path, pts, keyframes, time_base, first.width, first.height, aspect, *_orientation(first), content
+            )  # fmt: skip
             del first, frames
             gc.collect(1)  # a frame whose side data were looked at is in a cycle of references, and may be large
     except av.FFmpegError as error:
@@ -139,8 +150,8 @@ def scan_video(path: Path) -> tuple[VideoFile, str | None]:
     return video, f"{CUT_OFF}: {index.missing} of {declared} frames are missing" if index.missing > 0 else None
 
 
-def _index_packets(path: Path) -> _PacketIndex:
-    container, stream = open_video(path)
+def _index_packets(path: Path, content: bytes | None) -> _PacketIndex:
+    container, stream = open_video(path, content)
     with container:
         declared = stream.frames
         time_base, frame_rate = float(stream.time_base or 0), float(stream.average_rate or 25)

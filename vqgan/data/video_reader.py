@@ -40,7 +40,7 @@ class _Opened:
 
     container: InputContainer
     stream: VideoStream
-    state: os.stat_result  # of the file, by which a later one under the same name is told from it
+    state: os.stat_result | None  # of the file, by which a later one under the same name is told from it
     scaler: VideoReformatter = field(default_factory=VideoReformatter)
 
     @property
@@ -54,19 +54,24 @@ class _OpenVideos:
     def __init__(self) -> None:
         self.videos: OrderedDict[Path, _Opened] = OrderedDict()
 
-    def take(self, path: Path, anew: bool) -> _Opened:
+    def take(self, video: VideoFile, anew: bool) -> _Opened:
         """The video, open, and with `anew` at its beginning; nobody else has it until it is put back."""
-        state = path.stat()
-        found = self.videos.pop(path, None)
+        if video.content is not None:
+            return _Opened(*open_video(video.path, video.content), None)
+        state = video.path.stat()
+        found = self.videos.pop(video.path, None)
         if found is not None and not anew and _same_file(found.state, state):
             return found
         if found is not None:
             found.container.close()
-        return _Opened(*open_video(path), state)
+        return _Opened(*open_video(video.path), state)
 
-    def put_back(self, path: Path, opened: _Opened) -> None:
+    def put_back(self, video: VideoFile, opened: _Opened) -> None:
         """Keep it open, and close the one that was not used for longest, if there are too many."""
-        self.videos[path] = opened
+        if opened.state is None:  # it is in memory, and will not be asked for again
+            opened.container.close()
+            return
+        self.videos[video.path] = opened
         while sum(video.pixels for video in self.videos.values()) > MOST_OPEN_PIXELS:
             self.videos.popitem(last=False)[1].container.close()
 
@@ -76,8 +81,9 @@ class _OpenVideos:
             self.videos.popitem()[1].container.close()
 
 
-def _same_file(a: os.stat_result, b: os.stat_result) -> bool:
-    return (a.st_dev, a.st_ino, a.st_size, a.st_mtime_ns) == (b.st_dev, b.st_ino, b.st_size, b.st_mtime_ns)
+def _same_file(a: os.stat_result | None, b: os.stat_result) -> bool:
+    same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    return all(getattr(a, name, None) == getattr(b, name) for name in same)
 
 
 _open_videos = _OpenVideos()
@@ -196,7 +202,7 @@ def _upright(video: VideoFile, frames: list[Rgb]) -> UInt8[np.ndarray, "time row
 
 def _decode(video: VideoFile, wanted: set[int], size: tuple[int, int], start: int | None) -> dict[int, Rgb]:
     """The frames that can be decoded from the keyframe at time `start` on, or from the file's beginning."""
-    opened = _open_videos.take(video.path, anew=start is None)
+    opened = _open_videos.take(video, anew=start is None)
     try:
         found: dict[int, Rgb] = {}
         for pts, frame in _frames_from(opened, video, start, min(wanted)):
@@ -207,7 +213,7 @@ def _decode(video: VideoFile, wanted: set[int], size: tuple[int, int], start: in
     except BaseException:
         opened.container.close()
         raise
-    _open_videos.put_back(video.path, opened)
+    _open_videos.put_back(video, opened)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -20,7 +21,7 @@ class VideoWriter:
     Use it in a `with` statement.
 
     Args:
-        path: of the file.
+        file: its path, or a file in memory.
         width: in pixels, even.
         height: in pixels, even.
         rate: frames per second, on average.
@@ -33,7 +34,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        path: Path,
+        file: Path | BytesIO,
         width: int,
         height: int,
         rate: Fraction,
@@ -42,7 +43,7 @@ class VideoWriter:
     ) -> None:
         self.time_base = time_base.limit_denominator(LARGEST_TIME_SCALE)
         rate = rate.limit_denominator(LARGEST_TIME_SCALE)
-        self.container = av.open(f"file:{path}", "w", format="mp4")
+        self.container = av.open(f"file:{file}" if isinstance(file, Path) else file, "w", format="mp4")
         # x264's macroblock tree reads memory that nobody wrote: with it the same frames give other bytes each time.
         self.stream = self.container.add_stream("libx264", rate, {"x264-params": "mbtree=0", **options})
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"

@@ -55,11 +55,7 @@ class Videos(Folder[VideoFile]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
-        check(self.stride is None or self.stride > 0, "stride", self.stride, "positive")
-        check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check(self.fps is None or self.stride in (None, 1), "stride", self.stride, "1 when fps is given")
-        check(self.fps is not None or self.stride is not None, "stride", self.stride, "a number unless fps is given")
+        check_times(self.clip_frames, self.stride, self.fps)
 
     def accept(self, scanned: VideoFile) -> None:
         """Too few frames for one clip make a video unusable."""
@@ -101,21 +97,22 @@ class VideoFolder(ClipDataset):
         video = self.videos[number]
         first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
         start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
-        frames = read_frames(video, self._positions(video, start), self.resolution)
+        positions = clip_positions(video, start, self.clip_frames, self.stride, self.fps)
+        frames = read_frames(video, positions, self.resolution)
         return torch.from_numpy(augment(frames, self.resolution, rng, self.random_crop, self.flip))
 
     def _locate(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))
         return number, index - int(self.ends[number - 1] if number else 0)
 
-    def _positions(self, video: VideoFile, start: int) -> Int[np.ndarray, "time"]:
-        steps = np.arange(self.clip_frames)
-        if self.fps is None:
-            return np.minimum(start + steps * (self.stride or 1), len(video.pts) - 1)
-        times = video.seconds[start] + steps / self.fps
-        on_screen = np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
-        on_screen[0] = start
-        return on_screen
+
+def check_times(clip_frames: int, stride: int | None, fps: float | None) -> None:
+    """Raise `InvalidValueError` unless these values say which frames a clip has."""
+    check(clip_frames > 0, "clip_frames", clip_frames, "positive")
+    check(stride is None or stride > 0, "stride", stride, "positive")
+    check(fps is None or fps > 0, "fps", fps, "positive")
+    check(fps is None or stride in (None, 1), "stride", stride, "1 when fps is given")
+    check(fps is not None or stride is not None, "stride", stride, "a number unless fps is given")
 
 
 def clip_starts(
@@ -142,3 +139,16 @@ def clip_starts(
     if len(starts) == 0:
         raise UnusableError(f"too short: {len(video.pts)} frames are less than one clip")
     return starts
+
+
+def clip_positions(
+    video: VideoFile, start: int, clip_frames: int, stride: int | None, fps: float | None
+) -> Int[np.ndarray, "time"]:
+    """The positions of a clip's frames, from the one at `start` on."""
+    steps = np.arange(clip_frames)
+    if fps is None:
+        return np.minimum(start + steps * (stride or 1), len(video.pts) - 1)
+    times = video.seconds[start] + steps / fps
+    on_screen = np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
+    on_screen[0] = start
+    return on_screen
