@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from vqgan.autoencoder import Autoencoder
 from vqgan.command_config import command_config
 from vqgan.config import build
-from vqgan.data.video_writer import VideoWriter
+from vqgan.data.video_writer import Preset, VideoWriter
 from vqgan.errors import CheckpointError, check, storing
 from vqgan.inference import Work, frames_of
 from vqgan.tokens import TokenVideo
@@ -39,7 +39,7 @@ class Decoding:
 
     size: Literal["source", "model"]
     crf: int
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+    preset: Preset
     device: str
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from vqgan.data.bad_files import UnusableError
 from vqgan.data.shard_index import LARGEST_CLIP
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.video_reader import FrameStream
-from vqgan.data.video_writer import VideoWriter
+from vqgan.data.video_writer import Preset, VideoWriter
 from vqgan.data.workers import Watch
 from vqgan.encoding import Reading
 from vqgan.errors import check
@@ -54,7 +54,7 @@ class Sharding:
     clip_frames: int
     crf: int
     keyframe_every: int
-    preset: str
+    preset: Preset
     workers: int
     shard_megabytes: int
     index: str | None

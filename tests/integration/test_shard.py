@@ -242,7 +242,7 @@ def test_two_commands_cannot_write_to_one_folder(videos: Path, tmp_path: Path, t
     [
         ("resolution=31", "resolution must be even, at least 16"), ("crf=52", "crf must be in [0, 51]"),
         ("clip_frames=0", "clip_frames must be positive"), ("fps=8 stride=2", "stride must be 1 when fps is given"),
-        ("colour=1", "Unknown key 'colour'"),
+        ("colour=1", "Unknown key 'colour'"), ("preset=quick", "preset must be one of ultrafast, superfast, "),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_named(

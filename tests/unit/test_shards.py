@@ -473,7 +473,7 @@ def test_enlarging_is_said(made: Path, tmp_path: Path) -> None:
 
 def test_a_folder_without_finished_shards_says_so(tmp_path: Path) -> None:
     tmp_path.joinpath("shards").mkdir()
-    with pytest.raises(DataError, match=r"manifest.json cannot be read: it is not there"):
+    with pytest.raises(DataError, match=r"holds no shards: manifest.json is not there"):
         everything(tmp_path / "shards", tmp_path)
     write_index(tmp_path / "shards", {"format": 1, "writing": {"resolution": 32, "reencode": True}})
     with pytest.raises(DataError, match="holds no shards yet"):

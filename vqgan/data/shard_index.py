@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 from jaxtyping import Int, Shaped
 
-from vqgan.data.storage import Range, Storage
+from vqgan.data.storage import MissingError, Range, Storage
 from vqgan.errors import DataError, storing
 
 FORMAT = 1
@@ -107,7 +107,13 @@ def read_index(storage: Storage, cache: Path) -> ShardIndex:
 
 
 def _read_manifest(storage: Storage) -> dict[str, Any]:
-    content = storage.read(MANIFEST, 0, LARGEST_MANIFEST)
+    try:
+        content = storage.read(MANIFEST, 0, LARGEST_MANIFEST)
+    except MissingError:
+        raise DataError(
+            f"{storage.key}={storage.root} holds no shards: {MANIFEST} is not there. `vqgan shard VIDEOS --out SHARDS` "
+            "writes them; for videos as they are take data=videos."
+        ) from None
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError):

@@ -32,6 +32,10 @@ class StorageReadError(DataError):
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
 
 
+class MissingError(StorageReadError):
+    """It is not there."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """The files below `root`.
@@ -92,7 +96,8 @@ class Storage:
         """Bytes `start` to `end` of a file, fewer if it ends before.
 
         Raises:
-            StorageReadError: they cannot be had.
+            MissingError: the file is not there.
+            StorageReadError: its bytes cannot be had.
         """
         system, folder = self.place
         for attempt in range(self.attempts):
@@ -108,7 +113,8 @@ class Storage:
                 if status == BEYOND_THE_END or "range is not satisfiable" in str(error):  # in HTTP's words and in S3's
                     return b""
                 if isinstance(error, FINAL) or status in FORBIDDEN:
-                    raise StorageReadError(
+                    kind = MissingError if isinstance(error, FileNotFoundError) else StorageReadError
+                    raise kind(
                         f"{self._full(name)} cannot be read: {_reason(error)}. {self.key} must hold all files of its "
                         "manifest.json; copy them there again, or see to the rights."
                     ) from None

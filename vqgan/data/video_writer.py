@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
+Preset: TypeAlias = Literal[  # x264's speeds
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]  # fmt: skip
 LARGEST_TIME_SCALE = 10**6  # units of a second that mp4 files are written with
 
 
