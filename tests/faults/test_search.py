@@ -117,28 +117,13 @@ def postgres() -> Iterator[str]:
         )  # fmt: skip
 
     run("initdb", "-D", f"{folder}/data", "-U", "vqgan", "--auth=trust", "--no-sync")
-    run(
-        "pg_ctl",
-        "-D",
-        f"{folder}/data",
-        "-l",
-        f"{folder}/log",
-        "-w",
-        "-o",
-        f"-k {folder} -c listen_addresses=",
-        "start",
-    )
+    server = ("pg_ctl", "-w", "-D", f"{folder}/data")
+    run(*server, "-l", f"{folder}/log", "-o", f"-k {folder} -c listen_addresses=", "start")
     try:
         yield f"postgresql://vqgan@/postgres?host={folder}"
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
-            options = f"-k {folder} -c listen_addresses="
-    run("pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
-    try:
-        yield f"postgresql://vqgan@/postgres?host={folder}"
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+            run(*server, "-m", "immediate", "stop")
         shutil.rmtree(folder)
 
 
