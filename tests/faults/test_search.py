@@ -93,7 +93,7 @@ def test_trials_in_processes_of_their_own_are_told_apart(tmp_path: Path) -> None
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra joblib is not installed")
     folder = tmp_path / "S"
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
-    code, out, err = finish(start(folder, *VALUES, LEARNING_RATE, *parallel), timeout=280)
+    code, _, err = finish(start(folder, *VALUES, LEARNING_RATE, *parallel), timeout=280)
     assert code == 0, err
     found = trials(f"sqlite:///{folder}/study.db", str(folder))
     assert [trial.number for trial in found] == list(range(6))
