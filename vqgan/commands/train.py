@@ -67,16 +67,10 @@ def main() -> None:
     except USER_ERRORS as error:
         end(error)
     except Exception as error:
-        if (storage := storage_error(error)) is not None:
-            end(storage)
-        if not (isinstance(error, ValueError) and is_from_hydra(error)):
+        known = storage_error(error) or launched.failure(error)
+        if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
             raise
-        end(error)
-    except RuntimeError as error:
-        known = launched.failure(error)
-        if known is None:
-            raise
-        end(known)
+        end(known or error)
 
 
 def resuming(arguments: list[str]) -> list[str]:
