@@ -62,6 +62,10 @@ class Sweep(Callback):
             self._leave()
             sys.exit(exit_code(jobs))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: launchers send a copy to the processes of jobs, where it holds no folder."""
+        return {}
+
     def _leave(self) -> None:
         self.lock.release()
         with contextlib.suppress(OSError):

@@ -29,6 +29,22 @@ def is_from_hydra(error: BaseException) -> bool:
     return str(innermost.f_globals.get("__name__")).startswith("hydra.")
 
 
+def storage_error(error: BaseException) -> StorageError | None:
+    """What to say where the storage of a search failed under way; None where something else did.
+
+    Optuna is an extra, so its errors are known by the names of their modules.
+    """
+    chain: BaseException | None = error
+    while chain is not None and type(chain).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
+        chain = chain.__context__  # the sweeper goes on to tell the trial's failure, which fails as well
+    if chain is None:
+        return None
+    return StorageError(
+        f"hydra.sweeper.storage failed: {str(chain).splitlines()[0]}. All runs are saved; the same command, with "
+        "the same run_dir, goes on."
+    )
+
+
 def end(error: BaseException) -> NoReturn:
     """End the process with one paragraph and the promised exit code."""
     known = in_our_words(error)

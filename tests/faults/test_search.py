@@ -34,6 +34,18 @@ def trials(url: str, name: str) -> list[FrozenTrial]:
     return optuna.load_study(name, Trials(url, None)).trials
 
 
+def check_run(folder: Path, trial: FrozenTrial) -> None:
+    """What the study has of a trial is what its run has."""
+    run = folder / str(trial.number)
+    assert state(run) == {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}[trial.state]
+    scores = {row["step"]: row["validation/psnr"] for row in rows(run) if "validation/psnr" in row and row["step"]}
+    assert trial.intermediate_values == pytest.approx(scores)
+    if trial.state is TrialState.COMPLETE:
+        assert trial.value == pytest.approx(max(scores.values()))
+    typed = yaml.safe_load((run / "overrides.yaml").read_text())
+    assert f"optimizer.lr={trial.params['optimizer.lr']}" in typed
+
+
 def check_killed_and_started_again(folder: Path, url: str, *overrides: str) -> list[FrozenTrial]:
     """Kill a search in its second trial, start it again, and compare what it has with what is in the folder."""
     process = start(folder, *VALUES, LEARNING_RATE, *overrides)
@@ -50,14 +62,7 @@ def check_killed_and_started_again(folder: Path, url: str, *overrides: str) -> l
     assert [trial.params for trial in after[:2]] == [trial.params for trial in before]
     assert len({trial.params["optimizer.lr"] for trial in after}) == 6  # none was drawn again
     for trial in after:
-        run = folder / str(trial.number)
-        assert state(run) == {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned"}[trial.state]
-        scores = {row["step"]: row["validation/psnr"] for row in rows(run) if "validation/psnr" in row and row["step"]}
-        assert trial.intermediate_values == pytest.approx(scores)
-        if trial.state is TrialState.COMPLETE:
-            assert trial.value == pytest.approx(max(scores.values()))
-        typed = yaml.safe_load((run / "overrides.yaml").read_text())
-        assert f"optimizer.lr={trial.params['optimizer.lr']}" in typed
+        check_run(folder, trial)
     best = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert best["best_value"] == max(trial.value for trial in after if trial.state is TrialState.COMPLETE)
 
@@ -81,6 +86,19 @@ def test_a_search_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert len(trials(f"sqlite:///{moved}/study.db", str(folder))) == 7
     now = {path: path.stat().st_mtime_ns for path in moved.glob("[0-5]/metrics.jsonl")}
     assert now == {moved / path.relative_to(folder): time for path, time in finished.items()}
+
+
+@pytest.mark.slow
+def test_trials_in_processes_of_their_own_are_told_apart(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the extra joblib is not installed")
+    folder = tmp_path / "S"
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2")
+    code, _, err = finish(start(folder, *VALUES, LEARNING_RATE, *parallel), timeout=280)
+    assert code == 0, err
+    found = trials(f"sqlite:///{folder}/study.db", str(folder))
+    assert [trial.number for trial in found] == list(range(6))
+    for trial in found:
+        check_run(folder, trial)
 
 
 @pytest.mark.slow
@@ -117,28 +135,13 @@ def postgres() -> Iterator[str]:
         )  # fmt: skip
 
     run("initdb", "-D", f"{folder}/data", "-U", "vqgan", "--auth=trust", "--no-sync")
-    run(
-        "pg_ctl",
-        "-D",
-        f"{folder}/data",
-        "-l",
-        f"{folder}/log",
-        "-w",
-        "-o",
-        f"-k {folder} -c listen_addresses=",
-        "start",
-    )
+    server = ("pg_ctl", "-w", "-D", f"{folder}/data")
+    run(*server, "-l", f"{folder}/log", "-o", f"-k {folder} -c listen_addresses=", "start")
     try:
         yield f"postgresql://vqgan@/postgres?host={folder}"
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
-            options = f"-k {folder} -c listen_addresses="
-    run("pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start")
-    try:
-        yield f"postgresql://vqgan@/postgres?host={folder}"
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            run("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+            run(*server, "-m", "immediate", "stop")
         shutil.rmtree(folder)
 
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import SMALL, Ended
+from vqgan import search
 from vqgan import train as wiring
 from vqgan.run_folder import Status, status_of
 
@@ -131,6 +133,28 @@ def test_an_unexpected_error_is_a_traceback_and_the_sweep_goes_on(
     assert "RuntimeError: a bug" in ended.error
     assert states(tmp_path / "S") == ["failed", "finished"]
     assert typed("-m", *SMALL, "run_dir=S", "seed=1,2").code == 0
+
+
+def test_a_search_whose_server_goes_away_ends_in_words(
+    typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("UPDATE", {}, Exception("the server is away"))
+
+    small = (*SMALL, "hydra.sweeper.n_trials=1", "run_dir=S", "optimizer.lr=interval(0.001,0.002)")
+    with monkeypatch.context() as patched:
+        patched.setattr(search.Trials, "set_trial_values", away)
+        ended = typed("-m", "hydra/sweeper=search", *small)
+    assert ended.code == 5
+    assert ended.error.splitlines()[-1].startswith("hydra.sweeper.storage failed: ")
+    assert "the server is away" in ended.error
+    assert states(tmp_path / "S") == ["finished"]
+    ended = typed("-m", "hydra/sweeper=search", *small)
+    assert ended.code == 0, ended.error
+    assert "(finished before)" in ended.output
+    value = yaml.safe_load((tmp_path / "S" / "optimization_results.yaml").read_text())["best_value"]
+    rows = [json.loads(row) for row in (tmp_path / "S" / "0" / "metrics.jsonl").read_text().splitlines()]
+    assert value == rows[-1]["validation/psnr"]
 
 
 def write_sweep(folder: Path) -> None:

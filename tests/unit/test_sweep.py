@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from vqgan.config import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError
 from vqgan.objective import Objective
-from vqgan.sweep import exit_code, read_jobs, summary, values_of
+from vqgan.sweep import Sweep, exit_code, read_jobs, summary, values_of
 from vqgan.sweep_definition import agreed, definition_of, refuse_another_job, write_definition
 
 PSNR = Objective("validation/psnr")
@@ -134,6 +135,18 @@ def test_an_objective_can_be_minimized(sweep: Path) -> None:
     assert Objective("validation/none").best(sweep / "0") is None
     with pytest.raises(InvalidValueError, match="objective must be the name of a scalar"):
         Objective("psnr")
+
+
+def test_the_processes_of_jobs_are_sent_a_copy_that_holds_nothing(tmp_path: Path) -> None:
+    config = composed("seed=1,2")
+    config.hydra.sweep.dir = str(tmp_path / "S")
+    sweep = Sweep()
+    sweep.on_multirun_start(config)
+    assert vars(pickle.loads(pickle.dumps(sweep))) == {}
+    with pytest.raises(SystemExit) as caught:
+        Sweep().on_multirun_start(config)
+    assert caught.value.code == 6
+    sweep.lock.release()
 
 
 def test_values_are_short() -> None:

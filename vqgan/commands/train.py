@@ -19,7 +19,7 @@ from vqgan.config import TOP_LEVEL, conf_dir
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import load_config, typed_for
-from vqgan.user_errors import USER_ERRORS, end, is_from_hydra
+from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 
 MULTIRUN = ("-m", "--multirun")
 
@@ -66,15 +66,11 @@ def main() -> None:
         compose_and_run()
     except USER_ERRORS as error:
         end(error)
-    except ValueError as error:
-        if not is_from_hydra(error):
+    except Exception as error:
+        known = storage_error(error) or launched.failure(error)
+        if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
             raise
-        end(error)
-    except RuntimeError as error:
-        known = launched.failure(error)
-        if known is None:
-            raise
-        end(known)
+        end(known or error)
 
 
 def resuming(arguments: list[str]) -> list[str]:
