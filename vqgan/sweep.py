@@ -62,6 +62,10 @@ class Sweep(Callback):
             self._leave()
             sys.exit(exit_code(jobs))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For launchers, which send the hook to the jobs' processes: only this one holds the folder."""
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
     def _leave(self) -> None:
         self.lock.release()
         with contextlib.suppress(OSError):
