@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,12 @@ pytest.importorskip("submitit")
 pytestmark = [
     pytest.mark.slurm,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
-STEPS = ("trainer.steps=150", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000", "seed=1")
+PATIENCE = 400  # seconds, for machines that have other things to do
+STEPS = ("trainer.steps=60", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000", "seed=1")
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +33,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody disturbed, outside SLURM."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(folder, *STEPS)
-    return folder
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The run that nobody disturbed, outside SLURM, by its number of processes."""
+    folders = {processes: tmp_path_factory.mktemp("undisturbed") / "run" for processes in (1, 2)}
+    for processes, folder in folders.items():
+        train(folder, *STEPS, processes=processes)
+    return folders
 
 
 def is_under_way(folder: Path) -> bool:
@@ -61,13 +63,15 @@ def test_a_sweep_of_two_jobs(slurm: Cluster, tmp_path: Path) -> None:
     assert "#SBATCH --array=0-1%2" in script.read_text()
 
 
-@pytest.mark.parametrize("how", ["low", "graceful", "out of time"])
+@pytest.mark.parametrize(
+    ("how", "processes"), [("low", 1), ("graceful", 1), ("out of time", 1), ("graceful", 2), ("out of time", 2)]
+)
 def test_a_job_of_a_sweep_is_queued_again_and_ends_as_the_undisturbed_run(
-    how: str, slurm: Cluster, undisturbed: Path, tmp_path: Path
+    how: str, processes: int, slurm: Cluster, undisturbed: dict[int, Path], tmp_path: Path
 ) -> None:
     partition = "low" if how == "out of time" else how
-    overrides = ("-m", "hydra/launcher=slurm", f"hydra.launcher.partition={partition}", *STEPS)
-    sweep = start(tmp_path / "sweep", *overrides, **slurm.environment)
+    asked = (f"hydra.launcher.partition={partition}", f"hydra.launcher.tasks_per_node={processes}")
+    sweep = start(tmp_path / "sweep", "-m", "hydra/launcher=slurm", *asked, *STEPS, **slurm.environment)
     folder = tmp_path / "sweep" / "0"
     wait_until(lambda: is_under_way(folder))
     job = slurm.job()
@@ -79,9 +83,9 @@ def test_a_job_of_a_sweep_is_queued_again_and_ends_as_the_undisturbed_run(
     stopped = status_of(folder)
     assert stopped is not None
     assert (stopped.state, stopped.exit_code) in [("stopped", 143), ("running", None)]
-    code, _, err = finish(sweep)
+    code, _, err = finish(sweep, PATIENCE)
     assert code == 0, err
-    assert_same_run(folder, undisturbed)
+    assert_same_run(folder, undisturbed[processes])
 
 
 def test_a_job_that_is_cancelled_stays_away(slurm: Cluster, tmp_path: Path) -> None:
@@ -114,36 +118,22 @@ def test_what_slurm_refuses_is_one_paragraph(slurm: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("how", ["low", "graceful", "out of time"])
-@pytest.mark.parametrize("processes", [1, 2])
 def test_the_script_for_torchrun_is_queued_again_and_ends_as_the_undisturbed_run(
-    processes: int, how: str, slurm: Cluster, undisturbed: Path, tmp_path: Path
+    how: str, slurm: Cluster, undisturbed: dict[int, Path], tmp_path: Path
 ) -> None:
-    if processes > 1:
-        pytest.importorskip("vqgan.collectives", reason="training in several processes is not there yet")
-        undisturbed = tmp_path / "undisturbed"
-        torchrun(undisturbed, processes)
     folder, partition = tmp_path / "run", "low" if how == "out of time" else how
-    environment = os.environ | slurm.environment | {"PROCESSES": str(processes), "OMP_NUM_THREADS": "1"}
-    environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{slurm.environment['PATH']}"}
-    options = [f"--partition={partition}", f"--output={tmp_path}/output", "--parsable", "--export=ALL"]
+    environment = os.environ | slurm.environment | {"PROCESSES": "2", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    options = [f"--partition={partition}", f"--output={tmp_path}/output", "--parsable"]
     command = ["sbatch", *options, str(ROOT / "docs" / "train.sbatch"), *SMALL, *STEPS, f"run_dir={folder}"]
-    job = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-    job = job.strip()
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    job = said.strip()
     wait_until(lambda: is_under_way(folder))
     if how == "out of time":
         slurm.say("scancel", "--batch", "--signal=USR1", job)  # as SLURM sends it, some time before the end
     else:
         slurm.preempt()
     slurm.start_again(job)
-    wait_until(lambda: slurm.say("squeue", "--noheader", f"--jobs={job}") == "")
+    wait_until(lambda: slurm.say("squeue", "--noheader", f"--jobs={job}") == "", PATIENCE)
     assert "JobState=COMPLETED" in slurm.say("scontrol", "show", "job", job), (tmp_path / "output").read_text()
-    assert_same_run(folder, undisturbed)
-
-
-def torchrun(folder: Path, processes: int) -> None:
-    """Train to the end in several processes, outside SLURM."""
-    program = shutil.which("torchrun", path=str(Path(sys.executable).parent))
-    assert program is not None
-    command = [program, "--standalone", f"--nproc-per-node={processes}", str(ROOT / "train.py"), *SMALL, *STEPS]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([*command, f"run_dir={folder}"], env=environment, check=True, timeout=240)
+    assert_same_run(folder, undisturbed[2])
