@@ -213,6 +213,20 @@ def test_a_recipe_is_one_key_but_what_was_typed_beside_it_is_another(tmp_path: P
     }
 
 
+def test_what_a_choice_does_not_explain_is_a_key_of_its_own(tmp_path: Path) -> None:
+    jobs = [("vqmodel", 16, 0.9), ("vqmodel", 16, 0.5), ("emavq", 32, 0.9)]
+    for n, (choice, size, decay) in enumerate(jobs):
+        folder = trial(tmp_path / str(n), psnr=[20 - n])
+        config = {"model": {"_target_": choice, "size": size, "decay": decay}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+        (folder / "overrides.yaml").write_text(json.dumps([f"model={choice}", f"model.size={size}"]))
+    assert keys_of(study(sorted(tmp_path.iterdir()))) == {
+        "model": ["vqmodel", "vqmodel", "emavq"],
+        "model.size": ["16", "16", "32"],  # it was typed, although it changed with the choice alone
+        "model.decay": ["0.9", "0.5", "0.9"],  # of another version, say
+    }
+
+
 def test_a_value_that_was_typed_but_changed_nothing_is_not_varied(tmp_path: Path) -> None:
     one, two = (trial(tmp_path / name, **{"optimizer.lr": 0.1}) for name in "ab")
     (two / "overrides.yaml").write_text("[]")
@@ -254,6 +268,14 @@ def test_shares_of_an_additive_effect_are_those_of_its_variance() -> None:
     assert found["a"].share == pytest.approx(16 / 17, abs=0.01)
     assert found["b"].share == pytest.approx(1 / 17, abs=0.02)
     assert (found["a"].groups, found["a"].grouped) == (4, False)
+
+
+def test_shares_of_few_runs_are_corrected_for_what_groups_explain_by_chance() -> None:
+    grid = [(a, b) for a in range(4) for b in range(4)]
+    keys = [Key("a", [str(a) for a, _ in grid]), Key("b", [str(b) for _, b in grid])]
+    a, b = importances(keys, [4.0 * a + b for a, b in grid])
+    assert a.share == pytest.approx(1 - (1 - 16 / 17) * 15 / 12)
+    assert b.share == 0
 
 
 def test_shares_of_a_random_search_with_noise() -> None:

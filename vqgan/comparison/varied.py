@@ -65,7 +65,7 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
             for key, row in values.items()
             if key not in typed and _is_set_by(choice, key) and _follows(row, typed[choice])
         ]
-        if follows and choice not in values:
+        if follows:
             keys.append(Key(choice, _names(typed[choice], [values.pop(key) for key in follows])))
     keys += [Key(key, row) for key, row in values.items()]
     return [_completed(key, whole, all_typed) for key in keys]
