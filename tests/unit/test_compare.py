@@ -101,6 +101,22 @@ def test_runs_are_in_the_order_of_the_metric_and_then_of_their_numbers(tmp_path:
     assert [one.name for one in study(folders, "validation/lpips").trials][:3] == ["1", "2", "0"], "lower is better"
 
 
+def test_the_objective_of_the_runs_is_what_they_are_compared_by(tmp_path: Path) -> None:
+    for n, psnr in enumerate([20, 22, 21]):
+        trial(tmp_path / str(n), [psnr], objective="-validation/perplexity" if n else "-validation/psnr")
+    folders = sorted(tmp_path.iterdir())
+    assert (study(folders).metric, study(folders[1:]).metric) == ("validation/psnr", "validation/perplexity")
+    assert not study(folders[1:]).higher_is_better
+    assert [one.name for one in study(folders[1:], "validation/psnr").trials] == ["1", "2"]
+    write_config(folders[0], {"objective": "-validation/none"})
+    assert study(folders[:1]).metric == "validation/psnr"
+
+
+def test_what_was_measured_before_training_is_no_best(tmp_path: Path) -> None:
+    (one,) = study([trial(tmp_path / "a", [30, 10, 20])]).trials
+    assert (one.best("validation/psnr"), one.figures["validation/psnr"]["best_step"]) == (20, 20)
+
+
 def test_a_folder_from_before_there_was_a_status(tmp_path: Path) -> None:
     done, half = trial(tmp_path / "a", [1, 2]), trial(tmp_path / "b", [1, 2])
     write_config(half, {"trainer.steps": 99})
@@ -439,7 +455,7 @@ def test_the_file_holds_everything_and_no_formula(tmp_path: Path) -> None:
     assert [row["state"] for row in rows] == ["finished", "diverged"]
     assert [(row["best validation/psnr"], row["step of best validation/psnr"]) for row in rows] == [
         ("22.0", "10"),
-        ("21.0", "0"),
+        ("20.5", "10"),
     ]
     assert rows[0]["last validation/lpips"] == str(1 / 22)
     assert rows[0]["command"].startswith("python train.py trainer.steps=10 optimizer.lr=-0.5")

@@ -12,7 +12,7 @@ from vqgan.errors import printable
 from vqgan.report.differences import Values, differing, typed_values
 
 # Where a run is and where its numbers go to, which differ without anything being varied.
-NOT_VARIED = ("name", "logger", "data.index", "allow_other_data")
+NOT_VARIED = ("name", "objective", "logger", "data.index", "allow_other_data", "allow_other_processes")
 RECIPE = "experiment"  # the group whose choice sets values all over the config
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
