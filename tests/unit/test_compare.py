@@ -101,6 +101,22 @@ def test_runs_are_in_the_order_of_the_metric_and_then_of_their_numbers(tmp_path:
     assert [one.name for one in study(folders, "validation/lpips").trials][:3] == ["1", "2", "0"], "lower is better"
 
 
+def test_the_objective_of_the_runs_is_what_they_are_compared_by(tmp_path: Path) -> None:
+    for n, psnr in enumerate([20, 22, 21]):
+        trial(tmp_path / str(n), [psnr], objective="-validation/perplexity" if n else "-validation/psnr")
+    folders = sorted(tmp_path.iterdir())
+    assert (study(folders).metric, study(folders[1:]).metric) == ("validation/psnr", "validation/perplexity")
+    assert not study(folders[1:]).higher_is_better
+    assert [one.name for one in study(folders[1:], "validation/psnr").trials] == ["1", "2"]
+    write_config(folders[0], {"objective": "-validation/none"})
+    assert study(folders[:1]).metric == "validation/psnr"
+
+
+def test_what_was_measured_before_training_is_no_best(tmp_path: Path) -> None:
+    (one,) = study([trial(tmp_path / "a", [30, 10, 20])]).trials
+    assert (one.best("validation/psnr"), one.figures["validation/psnr"]["best_step"]) == (20, 20)
+
+
 def test_a_folder_from_before_there_was_a_status(tmp_path: Path) -> None:
     done, half = trial(tmp_path / "a", [1, 2]), trial(tmp_path / "b", [1, 2])
     write_config(half, {"trainer.steps": 99})
@@ -213,6 +229,20 @@ def test_a_recipe_is_one_key_but_what_was_typed_beside_it_is_another(tmp_path: P
     }
 
 
+def test_what_a_choice_does_not_explain_is_a_key_of_its_own(tmp_path: Path) -> None:
+    jobs = [("vqmodel", 16, 0.9), ("vqmodel", 16, 0.5), ("emavq", 32, 0.9)]
+    for n, (choice, size, decay) in enumerate(jobs):
+        folder = trial(tmp_path / str(n), psnr=[20 - n])
+        config = {"model": {"_target_": choice, "size": size, "decay": decay}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+        (folder / "overrides.yaml").write_text(json.dumps([f"model={choice}", f"model.size={size}"]))
+    assert keys_of(study(sorted(tmp_path.iterdir()))) == {
+        "model": ["vqmodel", "vqmodel", "emavq"],
+        "model.size": ["16", "16", "32"],  # it was typed, although it changed with the choice alone
+        "model.decay": ["0.9", "0.5", "0.9"],  # of another version, say
+    }
+
+
 def test_a_value_that_was_typed_but_changed_nothing_is_not_varied(tmp_path: Path) -> None:
     one, two = (trial(tmp_path / name, **{"optimizer.lr": 0.1}) for name in "ab")
     (two / "overrides.yaml").write_text("[]")
@@ -254,6 +284,14 @@ def test_shares_of_an_additive_effect_are_those_of_its_variance() -> None:
     assert found["a"].share == pytest.approx(16 / 17, abs=0.01)
     assert found["b"].share == pytest.approx(1 / 17, abs=0.02)
     assert (found["a"].groups, found["a"].grouped) == (4, False)
+
+
+def test_shares_of_few_runs_are_corrected_for_what_groups_explain_by_chance() -> None:
+    grid = [(a, b) for a in range(4) for b in range(4)]
+    keys = [Key("a", [str(a) for a, _ in grid]), Key("b", [str(b) for _, b in grid])]
+    a, b = importances(keys, [4.0 * a + b for a, b in grid])
+    assert a.share == pytest.approx(1 - (1 - 16 / 17) * 15 / 12)
+    assert b.share == 0
 
 
 def test_shares_of_a_random_search_with_noise() -> None:
@@ -417,7 +455,7 @@ def test_the_file_holds_everything_and_no_formula(tmp_path: Path) -> None:
     assert [row["state"] for row in rows] == ["finished", "diverged"]
     assert [(row["best validation/psnr"], row["step of best validation/psnr"]) for row in rows] == [
         ("22.0", "10"),
-        ("21.0", "0"),
+        ("20.5", "10"),
     ]
     assert rows[0]["last validation/lpips"] == str(1 / 22)
     assert rows[0]["command"].startswith("python train.py trainer.steps=10 optimizer.lr=-0.5")

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
     )
-    parser.add_argument("--metric", metavar="NAME", help="to compare by; else validation/psnr")
+    parser.add_argument("--metric", metavar="NAME", help="to compare by; else the objective of the runs")
     parser.add_argument("--out", metavar="FILE.html", type=Path, help="the page; its table gets the same name, .csv")
     arguments = parser.parse_args()
     compare(arguments.folders, arguments.metric, arguments.out)
@@ -40,7 +40,7 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
 
     Args:
         folders: run folders, and folders that hold some.
-        metric: to compare by; by default `validation/psnr`.
+        metric: to compare by; by default the runs' objective, normally `validation/psnr`.
         out: the page to write.
 
     Raises:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vqgan.comparison.importance import FEWEST, Importance, importances
-from vqgan.comparison.trial import STATES, Trial, read_trial
+from vqgan.comparison.trial import STATES, Trial, is_higher_better, read_trial
 from vqgan.comparison.varied import Key, varied
 from vqgan.errors import ConfigError, counted
-from vqgan.report.run import HIGHER_IS_BETTER
 from vqgan.report.writing import names_of
 
 METRIC = "validation/psnr"
@@ -43,7 +42,7 @@ class Study:
     @property
     def higher_is_better(self) -> bool:
         """Whether larger values of the metric are better ones."""
-        return HIGHER_IS_BETTER.search(self.metric) is not None
+        return _is_higher_better(self.metric, self.trials)
 
     @property
     def best(self) -> Trial | None:
@@ -75,7 +74,7 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
 
     Args:
         folders: of the runs.
-        metric: to compare them by; by default `validation/psnr`.
+        metric: to compare them by; by default the objective in their configs, else `validation/psnr`.
 
     Raises:
         ConfigError: nothing of them can be read, or no run has such a metric.
@@ -88,7 +87,7 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
         )
     if metric is not None:
         _require(metric, trials)
-    metric = metric or METRIC
+    metric = metric or _objective(trials)
     ordered = _in_order(trials, metric)
     keys = varied(ordered)
     finished = [n for n, trial in enumerate(ordered) if trial.state == "finished" and trial.best(metric) is not None]
@@ -102,6 +101,16 @@ def points_of(count: int) -> int:
     return min(MOST_POINTS, max(FEWEST_POINTS, POINTS // count))
 
 
+def _objective(trials: Sequence[Trial]) -> str:
+    objectives = {trial.values.get("objective", METRIC).removeprefix("-") for trial in trials if trial.values}
+    common = objectives.pop() if len(objectives) == 1 else METRIC
+    return common if any(common in trial.figures for trial in trials) else METRIC
+
+
+def _is_higher_better(metric: str, trials: Sequence[Trial]) -> bool:
+    return is_higher_better(metric, next((trial.values for trial in trials if trial.values), {}))
+
+
 def _require(metric: str, trials: Sequence[Trial]) -> None:
     known = sorted({name for trial in trials for name in trial.figures})
     if metric not in known:
@@ -112,7 +121,7 @@ def _require(metric: str, trials: Sequence[Trial]) -> None:
 
 def _in_order(trials: Sequence[Trial], metric: str) -> list[Trial]:
     """The best first; then those without a result, by state and name."""
-    sign = -1.0 if HIGHER_IS_BETTER.search(metric) else 1.0
+    sign = -1.0 if _is_higher_better(metric, trials) else 1.0
 
     def place(trial: Trial) -> tuple[bool, float, int, list[tuple[int, str]]]:
         best = trial.best(metric)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vqgan.report.curves import Curve, Metrics, read_metrics
 from vqgan.report.differences import Values, config_values, overrides
 from vqgan.report.files import is_inside
-from vqgan.report.run import Figure, figure_of, is_at_work, steps_of, training_state
+from vqgan.report.run import HIGHER_IS_BETTER, Figure, is_at_work, steps_of, training_state
 from vqgan.run_folder import STATUS, Status, status_of
 
 # What can have become of a run, the best first; `damaged`: its folder does not tell.
@@ -82,7 +82,6 @@ def read_trial(folder: Path, name: str, points: int) -> Trial:
     hours = [hour for hour in metrics.hours() if hour is not None]
     speeds = metrics.columns.get("speed/frames_per_second")
     rates = [value for _, value in speeds.numbers()] if speeds else []
-    figures = {metric: figure for metric in metrics.columns if (figure := figure_of(metric, metrics)) is not None}
     return Trial(
         folder=folder,
         name=name,
@@ -92,10 +91,18 @@ def read_trial(folder: Path, name: str, points: int) -> Trial:
         step=metrics.last_step(),
         steps=steps_of(values),
         hours=hours[-1] if hours else None,
-        figures=figures,
+        figures={figure["name"]: figure for figure in _figures(metrics, values)},
         frames_per_second=statistics.median(rates) if rates else None,
         curves=metrics.curves(points),
     )
+
+
+def is_higher_better(metric: str, values: Values) -> bool:
+    """Whether larger values of a metric are better ones: by the objective in the config of a run, else by its name."""
+    objective = values.get("objective", "")
+    if objective.removeprefix("-") == metric:
+        return not objective.startswith("-")
+    return HIGHER_IS_BETTER.search(metric) is not None
 
 
 def quoted(text: str) -> str:
@@ -104,6 +111,17 @@ def quoted(text: str) -> str:
         return shlex.quote(text)
     escaped = "".join(_escaped(character) for character in text)
     return f"$'{escaped}'"
+
+
+def _figures(metrics: Metrics, values: Values) -> Iterator[Figure]:
+    """Of all metrics; what was measured before the first step is no run's best, unless it is all there is."""
+    for name, column in metrics.columns.items():
+        known = column.numbers()
+        trained = [(row, value) for row, value in known if metrics.steps[row] > 0] or known
+        if known:
+            choose = max if is_higher_better(name, values) else min
+            row, best = choose(trained, key=lambda pair: pair[1])
+            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
 
 
 def _status(folder: Path, metrics: Metrics, values: Values) -> Status:

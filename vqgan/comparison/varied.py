@@ -12,7 +12,7 @@ from vqgan.errors import printable
 from vqgan.report.differences import Values, differing, typed_values
 
 # Where a run is and where its numbers go to, which differ without anything being varied.
-NOT_VARIED = ("name", "logger", "data.index", "allow_other_data")
+NOT_VARIED = ("name", "objective", "logger", "data.index", "allow_other_data", "allow_other_processes")
 RECIPE = "experiment"  # the group whose choice sets values all over the config
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
@@ -65,7 +65,7 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
             for key, row in values.items()
             if key not in typed and _is_set_by(choice, key) and _follows(row, typed[choice])
         ]
-        if follows and choice not in values:
+        if follows:
             keys.append(Key(choice, _names(typed[choice], [values.pop(key) for key in follows])))
     keys += [Key(key, row) for key, row in values.items()]
     return [_completed(key, whole, all_typed) for key in keys]

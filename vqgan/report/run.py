@@ -140,21 +140,13 @@ def training_state(step: float | None, steps: float | None, running: bool) -> st
     return "running" if running else "stopped"
 
 
-def figure_of(name: str, metrics: Metrics) -> Figure | None:
-    """The last and the best value of a metric; None where the run had no number."""
-    known = metrics.columns[name].numbers()
-    if not known:
-        return None
-    choose = max if HIGHER_IS_BETTER.search(name) else min
-    row, best = choose(known, key=lambda pair: pair[1])
-    return {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
-
-
 def _figures(metrics: Metrics) -> Iterator[Figure]:
-    for name in metrics.columns:
-        figure = figure_of(name, metrics) if name.startswith("validation/") else None
-        if figure is not None:
-            yield figure
+    for name, column in metrics.columns.items():
+        known = column.numbers() if name.startswith("validation/") else []
+        if known:
+            choose = max if HIGHER_IS_BETTER.search(name) else min
+            row, best = choose(known, key=lambda pair: pair[1])
+            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
 
 
 def _code_use(folder: Path) -> list[dict[str, Any]]:
