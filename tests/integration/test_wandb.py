@@ -29,7 +29,7 @@ from vqgan.loggers import wandb as wandb_logger
 from vqgan.run_folder import status_of
 from vqgan.train import run
 
-SWEEP = ROOT / "sweeps" / "codebook.yaml"
+SWEEP = ROOT / "sweeps" / "wandb" / "commitment.yaml"  # varies a group, and a value below it
 
 
 @pytest.fixture(autouse=True)
@@ -321,7 +321,8 @@ def test_an_agent_runs_a_sweep_to_its_end(tmp_path: Path, server: Server, monkey
         assert told.config["choices"]["data"] == "videos"
         assert told.config["backbone"]["channels"] == 8
         assert {**told.config, **trial} == told.config, "what is varied, by the sweep's own keys"
-        assert told.config["model.quantizer.commitment_weight"] == 0.25, "which `model` has displaced"
+        displaced = told.config["model.quantizer.codebook_size"]
+        assert displaced == told.config["facts"]["codebook_size"], "values that the choice `model` has displaced"
         assert f"model={trial['model']}" in told.values["tags"]
         varied = [f"{key.rpartition('.')[2]}={value}" for key, value in trial.items()]
         assert told.values["displayName"].endswith(",".join(varied))
