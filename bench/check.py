@@ -64,7 +64,7 @@ def fitted(machine: Machine, work: Work, seconds: float) -> Machine:
     """With that share of the matrix rate with which the prediction of one point is right."""
     step = _predict(work, machine, FITTED[1], FITTED[2])
     matrix = seconds - (step.seconds - step.matrix)
-    share = work.of(FITTED[1]).flops / (machine.matrix_rate["fp32"] * matrix)
+    share = work.alone.at(FITTED[1]).flops / (machine.matrix_rate["fp32"] * matrix)
     return dataclasses.replace(machine, achieved=machine.achieved | {"matrix": share})
 
 

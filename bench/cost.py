@@ -103,7 +103,7 @@ class Step:
 
 def predict(work: Work, machine: Machine, data: Data, precision: str, gpus: int, frames: float, parts: int = 1) -> Step:
     """One step of `gpus` processes on `frames` frames each, in so many micro-batches."""
-    done = work.of(frames)
+    done = (work.alone if gpus == 1 else work.together).at(frames)
     memory_rate = machine.memory_rate * machine.achieved["memory"]
     matrix_rate = machine.matrix_rate[precision] * machine.achieved["matrix"]
     matrix, memory = max(done.flops / matrix_rate, done.matrix_bytes / memory_rate), done.other_bytes / memory_rate
@@ -181,11 +181,13 @@ def predictions(work: Work, machine: Machine, facts: Any, args: argparse.Namespa
         rows.append([
             gpus, f"{step.frames_per_second:,.0f}", f"{step.frames_per_second / one.frames_per_second / gpus:.0%}",
             *(f"{1e3 * part:.3g}" for part in (step.seconds, *parts)), step.bottleneck,
-            f"{args.steps * step.seconds / DAY:.3g}", f"{pass_days:,.3g}", f"{gpus * pass_days:,.0f}", f"{a_day:.2g}",
-            f"{lost:.2%}",
+            f"{args.steps * step.seconds / DAY:.3g}", f"{pass_days:,.3g}", f"{gpus * pass_days:,.0f}",
+            f"{step.frames_per_second / args.frames:,.0f}", f"{evaluation_share(work, step, args.frames):.1%}",
+            f"{a_day:.2g}", f"{lost:.2%}",
         ])  # fmt: skip
-    header = ["GPUs", "frames/s", "efficiency", "step, ms", "matrix", "memory", "network", "host", "data",
-              "storage", "bottleneck", f"days, {args.steps:,} steps", "days a pass", "GPU-days", "failures a day", "lost"]  # fmt: skip
+    header = ["GPUs", "frames/s", "efficiency", "step, ms", "matrix", "memory", "network", "host", "data", "storage"]
+    header += ["bottleneck", f"days, {args.steps:,} steps", "days a pass", "GPU-days"]
+    header += ["requests/s", "evaluation", "failures a day", "lost"]
     return table(header, rows)
 
 
@@ -251,12 +253,13 @@ def main() -> None:
 
 def describe(work: Work) -> str:
     """What was counted."""
-    frame, fixed = work.per_frame, work.fixed
+    frame, fixed, more = work.alone.per_frame, work.alone.fixed, work.together.at(1) + work.alone.at(1) * -1
     rows: list[Sequence[object]] = [
         ["FLOP of a frame", f"{frame.flops / 1e9:,.1f} G"],
         ["bytes of a frame: convolutions and products", f"{frame.matrix_bytes / 1e9:.2f} GB"],
         ["bytes of a frame: everything else", f"{frame.other_bytes / 1e9:.2f} GB"],
         ["bytes of a step beside its frames", f"{(fixed.matrix_bytes + fixed.other_bytes) / 1e9:.2f} GB"],
+        ["bytes more, with one frame, as one of several processes", f"{more.other_bytes / 1e9:.2f} GB"],
         ["operators of a step", f"{fixed.operators:,.0f}"],
         ["parameters, both players", f"{work.parameters / 1e6:.1f} M"],
         ["gradients sent: decoder, encoder, discriminator", ", ".join(f"{sum(b) / 1e6:.1f} MB" for b in work.buckets)],

@@ -76,8 +76,7 @@ def small_message(send: Callable[[], object], often: int = 50) -> Both:
 
 def step_seconds(overrides: Sequence[str], frames: int, rounds: int) -> list[float]:
     """Processor seconds of steps, of the process that takes longest."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(FP32, Path(folder), [*overrides, f"data.batch_size={frames}"])
+    trainer = trainer_with(GradientAverage, [*overrides, f"data.batch_size={frames}"])
     clips, seconds = random_clips(trainer), []
     for _ in range(rounds + 2):
         before = time.process_time()
@@ -97,10 +96,7 @@ def average_gradients(overrides: Sequence[str], rounds: int) -> dict[str, list[B
     """Steps whose gradients are not averaged, or after the backward pass, or during it, in turns."""
     ways: dict[str, Callable[[], object]] = {}
     for name, kind in {"not averaged": None, "after the backward pass": Waiting, "during it": GradientAverage}.items():
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = alone_in_building(overrides, Path(folder))
-        networks = [network for network in (trainer.autoencoder, trainer.discriminator) if network is not None]
-        trainer.averages = [kind(network.parameters(), 1) for network in networks] if kind else []
+        trainer = trainer_with(kind, overrides)
         ways[name] = partial(trainer.step, 0, [random_clips(trainer)])
     found: dict[str, list[Both]] = {way: [] for way in ways}
     for round_ in range(-2, rounds):
@@ -113,10 +109,14 @@ def average_gradients(overrides: Sequence[str], rounds: int) -> dict[str, list[B
     return found
 
 
-def alone_in_building(overrides: Sequence[str], folder: Path) -> Trainer:
-    """A trainer without averages: none is made where no other process is known."""
+def trainer_with(average: type[GradientAverage] | None, overrides: Sequence[str]) -> Trainer:
+    """A trainer of one of several processes, which is not asked whether the others have the same folder."""
     known, dist.is_initialized = dist.is_initialized, lambda: False
     try:
-        return trainer_for(FP32, folder, list(overrides))
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trainer_for(FP32, Path(folder), list(overrides))
     finally:
         dist.is_initialized = known
+    networks = [network for network in (trainer.autoencoder, trainer.discriminator) if network is not None]
+    trainer.averages = [average(network.parameters(), 1) for network in networks] if average else []
+    return trainer

@@ -44,11 +44,23 @@ class Operations:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A training step of one of several processes, adversary on."""
+class Line:
+    """Operations of a step by the number of its frames."""
 
-    fixed: Operations  # whatever the number of frames
+    fixed: Operations
     per_frame: Operations
+
+    def at(self, frames: float) -> Operations:
+        """A step on so many frames."""
+        return self.fixed + self.per_frame * frames
+
+
+@dataclass(frozen=True)
+class Work:
+    """A training step of a process, adversary on."""
+
+    alone: Line
+    together: Line  # one of several: gradients are copied, and norms of batches are computed in parts
     encoder: float  # the encoder's backward pass, as a share of the step's operations
     discriminator: float  # the discriminator's own part, as a share
     # Bytes of gradients, sent when the backward pass of the decoder, the encoder, the discriminator is through.
@@ -61,10 +73,6 @@ class Work:
     checkpoint_every: int
     evaluate_every: int
     validation_frames: int
-
-    def of(self, frames: float) -> Operations:
-        """A step on so many frames."""
-        return self.fixed + self.per_frame * frames
 
 
 class Counter(TorchDispatchMode):
@@ -96,30 +104,25 @@ def count(overrides: Sequence[str]) -> Work:
     """Count steps of the composed config with one and with two frames; more frames go on along that line."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(overrides))
-    name = BF16 if config.trainer.precision == "bf16" else FP32
-    fixed_sizes = [*overrides, f"trainer.precision={config.trainer.precision}", "data.clip_frames=1"]
+    name, every = BF16 if config.trainer.precision == "bf16" else FP32, int(config.trainer.discriminator_every)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(name, Path(folder), fixed_sizes)
+        trainer = trainer_for(name, Path(folder), [*overrides, f"trainer.precision={config.trainer.precision}"])
     trainer.settings = dataclasses.replace(trainer.settings, discriminator_every=2)  # even steps have it, odd ones not
-    every = int(config.trainer.discriminator_every)
-    trainer.step(0, [_clips(trainer, 1)])  # the first one may do more: put the codebook onto the data, say
-    with_it, without = (_step(trainer, 1, step) for step in (0, 1))
-    one, two = (
-        with_ * (1 / every) + without_ * (1 - 1 / every)
-        for with_, without_ in ((with_it, without), (_step(trainer, 2, 0), _step(trainer, 2, 1)))
-    )
-    per_frame = two + one * -1
+    _step(trainer, 0, 1)  # the first one may do more: put the codebook onto the data, say
+    alone, discriminator = _line(trainer, every)
     encoded = _counted(lambda: trainer.autoencoder.encoder(to_frames(_clips(trainer, 1))))
-    messages, buckets = _messages(trainer)
+    with _together(trainer):
+        together, _ = _line(trainer, every)
+        messages, buckets = _messages(trainer)
     networks = [trainer.autoencoder, trainer.discriminator]
     state = {part: value.state_dict() for part, value in trainer.state().items()}
     return Work(
-        fixed=one + per_frame * -1,
-        per_frame=per_frame,
-        encoder=2 * encoded.flops / one.flops,  # a backward pass is twice a forward pass
-        discriminator=(with_it.flops - without.flops) / every / one.flops,
+        alone=alone,
+        together=together,
+        encoder=2 * encoded.flops / alone.at(1).flops,  # a backward pass is twice a forward pass
+        discriminator=discriminator,
         buckets=buckets,
-        messages=tuple(messages),
+        messages=messages,
         parameters=sum(p.numel() for network in networks if network is not None for p in network.parameters()),
         checkpoint_bytes=size_of(state),
         discriminator_every=every,
@@ -130,8 +133,20 @@ def count(overrides: Sequence[str]) -> Work:
     )
 
 
-def _step(trainer: Trainer, frames: int, step: int) -> Operations:
-    return _counted(lambda: trainer.step(step, [_clips(trainer, frames)]))
+def _line(trainer: Trainer, discriminator_every: int) -> tuple[Line, float]:
+    """Steps on average, the discriminator taking part in some; and its share of the operations."""
+    share = 1 / discriminator_every
+    with_it, without = (
+        [_counted(lambda step=step, frames=frames: _step(trainer, step, frames)) for frames in (1, 2)]
+        for step in (0, 1)
+    )  # fmt: skip
+    one, two = (a * share + b * (1 - share) for a, b in zip(with_it, without))
+    per_frame = two + one * -1
+    return Line(one + per_frame * -1, per_frame), share * (with_it[0].flops - without[0].flops) / one.flops
+
+
+def _step(trainer: Trainer, step: int, frames: int) -> None:
+    trainer.step(step, [_clips(trainer, frames)])
 
 
 def _clips(trainer: Trainer, frames: int) -> Tensor:
@@ -146,23 +161,29 @@ def _counted(run: Callable[[], object]) -> Operations:
     return counter.found
 
 
-def _messages(trainer: Trainer) -> tuple[list[int], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Bytes of each all-reduce of a step with the discriminator in it: those waited for, and the buckets."""
+@contextmanager
+def _together(trainer: Trainer) -> Iterator[None]:
+    """A trainer that takes itself for one of two processes; its messages go nowhere."""
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     networks = [network for network in (trainer.autoencoder, trainer.discriminator) if network is not None]
     trainer.averages = [GradientAverage(network.parameters(), 1) for network in networks]
-    of_encoder = {id(parameter) for parameter in trainer.autoencoder.encoder.parameters()}
-    lasts = [bucket.parameters[-1] for bucket in trainer.averages[0].buckets]
-    decoder, autoencoder = sum(id(last) not in of_encoder for last in lasts), len(lasts)
     try:
-        with _noted() as sent:
-            trainer.step(0, [_clips(trainer, 1)])
+        yield
     finally:
         trainer.averages = []
         dist.destroy_process_group()
+
+
+def _messages(trainer: Trainer) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Bytes of each all-reduce of a step with the discriminator in it: those waited for, and the buckets."""
+    of_encoder = {id(parameter) for parameter in trainer.autoencoder.encoder.parameters()}
+    lasts = [bucket.parameters[-1] for bucket in trainer.averages[0].buckets]
+    decoder, autoencoder = sum(id(last) not in of_encoder for last in lasts), len(lasts)
+    with _noted() as sent:
+        _step(trainer, 0, 1)
     sizes = [size for size, in_background in sent if in_background]
     buckets = tuple(sizes[:decoder]), tuple(sizes[decoder:autoencoder]), tuple(sizes[autoencoder:])
-    return [size for size, in_background in sent if not in_background], buckets
+    return tuple(size for size, in_background in sent if not in_background), buckets
 
 
 @contextmanager
