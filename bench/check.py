@@ -11,7 +11,7 @@ from cost import Data, Machine, Step, predict
 from measure import table
 from work import Work, count
 
-FITTED = ("f8, 64 pixels", 4, 1)  # config, batch, processes
+FITTED = ("f8", 4, 1)  # config, batch, processes
 NO_DATA = Data(bytes_per_frame=0.0, decode=1e9)  # the points are steps on clips that are there
 
 

@@ -33,9 +33,9 @@ COMMON = (
 )  # fmt: skip
 CONFIGS = {
     "tiny": ("backbone=tiny", "model=emavq"),
-    "f8, 64 pixels": ("backbone=f8", "backbone.resolution=64", "backbone.channels=32", "model=vqmodel"),
+    "f8": ("backbone=f8", "backbone.resolution=64", "backbone.channels=32", "model=vqmodel"),  # a small one
 }
-BATCHES = {"tiny": (4, 16), "f8, 64 pixels": (2, 4, 8)}
+BATCHES = {"tiny": (4, 16), "f8": (2, 4, 8)}
 WAYS = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread": (2, 1)}
 
 
@@ -44,21 +44,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=24, help="of each run")
+    parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--most", type=int, default=8, help="processes among which messages are timed")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--runs", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args, overrides = parser.parse_known_args()
     if args.worker:
-        work(args.rounds, overrides)
+        work(args, overrides)
         return
     print(f"{machine()}; load {os.getloadavg()[0]:.1f} at the start\n")
     found: dict[str, Any] = {"machine": rates(), "runs": runs(args, overrides) if args.runs else []}
     if found["runs"]:
         print(f"{speeds(found['runs'])}\n")
     counts = [count for count in (1, 2, 4, 8, 16) if count <= args.most]
-    messages = {count: json.loads(torchrun(count, args.rounds, overrides)) for count in counts}
-    found["configs"] = {name: [*COMMON, *typed, *overrides] for name, typed in CONFIGS.items()}
+    messages = {count: json.loads(torchrun(count, args, overrides)) for count in counts}
+    found["configs"] = {name: [*COMMON, *CONFIGS[name], *overrides] for name in args.configs}
     found["messages"], found["points"] = messages, points(messages)
     print(f"{processor_seconds(found['points'])}\n")
     rows = [[n, *(f"{1e6 * messages[n]['small'][name][0]:.0f}" for name in SMALL)] for n in counts if n > 1]
@@ -76,10 +77,10 @@ def runs(args: argparse.Namespace, overrides: Sequence[str]) -> list[dict[str, A
     """Frames per second of every config, batch and way, of each round."""
     measured: dict[tuple[str, int, str], list[float]] = {}
     for round_ in range(args.rounds):
-        for config, typed in CONFIGS.items():
+        for config in args.configs:
             for batch in BATCHES[config]:
                 for way, (processes, threads) in WAYS.items():
-                    of_run = [*COMMON, *typed, f"data.batch_size={batch}", *overrides]
+                    of_run = [*COMMON, *CONFIGS[config], f"data.batch_size={batch}", *overrides]
                     speed = run(of_run, args.steps, processes, threads)
                     measured.setdefault((config, batch, way), []).append(speed)
                     print(f"round {round_}: {config}, {batch}, {way}: {speed:.1f} frames/s", file=sys.stderr)
@@ -131,29 +132,30 @@ def averages(seconds: dict[str, list[Both]]) -> str:
     return table(["gradients", "ms, best", "processor's ms, best"], rows)
 
 
-def torchrun(processes: int, rounds: int, overrides: Sequence[str]) -> str:
+def torchrun(processes: int, args: argparse.Namespace, overrides: Sequence[str]) -> str:
     """What the first of several workers prints."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               __file__, "--worker", f"--rounds={rounds}", *overrides]  # fmt: skip
+               __file__, "--worker", f"--rounds={args.rounds}", "--configs", *args.configs, *overrides]  # fmt: skip
     return started(command, OMP_NUM_THREADS="1")
 
 
-def work(rounds: int, overrides: Sequence[str]) -> None:
+def work(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """One of several processes that time messages to each other; one or two of them time steps."""
     found: dict[str, Any] = {}
-    configs = {name: [*COMMON, *typed, *overrides] for name, typed in CONFIGS.items()}
+    configs = {name: [*COMMON, *CONFIGS[name], *overrides] for name in args.configs}
     with joined() as process:
         if process.count > 1:
             found["small"] = {name: small_message(send) for name, send in SMALL.items()}
             found["rate"] = large_message()
         if process.count <= 2:
             found["steps"] = {
-                name: {batch: step_seconds(typed, batch // process.count, 4 * rounds) for batch in BATCHES[name]}
+                name: {batch: step_seconds(typed, batch // process.count, 4 * args.rounds) for batch in BATCHES[name]}
                 for name, typed in configs.items()
             }
         if process.count == 2:
             found["averages"] = {
-                name: average_gradients([*typed, "data.batch_size=4"], 4 * rounds) for name, typed in configs.items()
+                name: average_gradients([*typed, "data.batch_size=4"], 4 * args.rounds)
+                for name, typed in configs.items()
             }
         if process.is_first:
             print(json.dumps(found))
