@@ -18,7 +18,7 @@ from typing import Any
 
 from measure import table
 from omegaconf import OmegaConf
-from work import Work, count
+from work import Work, kept
 
 GPUS = (1, 2, 8, 64, 256, 1024)
 DAY = 86400
@@ -116,7 +116,7 @@ def predict(work: Work, machine: Machine, data: Data, precision: str, gpus: int,
         frames=frames,
         matrix=matrix,
         memory=memory,
-        network=waits + exposed(work, machine, gpus, max(matrix + memory, launches)),
+        network=waits + exposed(work, machine, gpus, max(matrix + memory, launches), parts),
         host=launches + host_messages(work, machine, gpus),
         data=frames / (max(cores, 1) * data.decode),
         storage=frames * node * data.bytes_per_frame / machine.storage_rate,
@@ -124,13 +124,14 @@ def predict(work: Work, machine: Machine, data: Data, precision: str, gpus: int,
     )
 
 
-def exposed(work: Work, machine: Machine, gpus: int, compute: float) -> float:
+def exposed(work: Work, machine: Machine, gpus: int, compute: float, parts: int = 1) -> float:
     """Seconds that a step's gradients are under way after it has been computed, on average.
 
-    Buckets queue for the network: the decoder's are ready before the encoder's backward pass, the encoder's after it,
-    the discriminator's at the end of its part, which comes last.
+    Buckets queue for the network: the decoder's are ready before the encoder's backward pass of the last micro-batch,
+    the encoder's after it, the discriminator's at the end of its part, which comes last.
     """
-    ready = (compute * (1 - work.discriminator - work.encoder), compute * (1 - work.discriminator), compute)
+    encoder, discriminator = (share * compute / parts for share in (work.encoder, work.discriminator))
+    ready = (compute - discriminator - encoder, compute - discriminator, compute)
     finished = alone = 0.0
     for begin, buckets, often in zip(ready, work.buckets, (1, 1, 1 / work.discriminator_every)):
         seconds = often * sum(machine.all_reduce(size, gpus) for size in buckets)
@@ -169,7 +170,7 @@ def predictions(work: Work, machine: Machine, facts: Any, args: argparse.Namespa
     data = data_of(facts, args.frames)
     rows: list[Sequence[object]] = []
     one = predict(work, machine, data, args.precision, 1, batch or args.frames, (batch or args.frames) // args.frames)
-    for gpus in GPUS:
+    for gpus in GPUS if batch is None else sorted({*GPUS, batch // args.frames}):  # the last: a clip on each
         clips = 1 if batch is None else batch // (gpus * args.frames)
         if clips == 0:
             continue
@@ -193,22 +194,16 @@ def predictions(work: Work, machine: Machine, facts: Any, args: argparse.Namespa
 
 def data_of(facts: Any, clip_frames: float) -> Data:
     """Each clip of training is read from a stored one of its own, all of it."""
-    corpus = facts.corpus
-    return Data(clip_bytes(corpus) / clip_frames, corpus.decode)
-
-
-def clip_bytes(corpus: Any) -> float:
-    """Of a stored clip."""
-    return float(corpus.clip_frames * corpus.width * corpus.height * corpus.bits_per_pixel / 8)
+    return Data(facts.corpus.clip_bytes / clip_frames, facts.corpus.decode)
 
 
 def corpus_costs(facts: Any) -> str:
     """The corpus in object storage."""
     corpus, prices = facts.corpus, facts.prices
-    size = corpus.clips * clip_bytes(corpus)
+    size = corpus.clips * corpus.clip_bytes
     shards = math.ceil(size / corpus.shard_bytes)
     rows: list[Sequence[object]] = [
-        ["bytes of a clip", f"{clip_bytes(corpus):,.0f}"],
+        ["bytes of a clip", f"{corpus.clip_bytes:,.0f}"],
         ["bytes of the corpus", f"{size / 1e12:,.1f} TB"],
         ["shards", f"{shards:,}"],
         ["storage", f"{size * prices.storage_per_month:,.0f} USD a month"],
@@ -231,6 +226,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="frames of a step in the table of a constant batch")
     parser.add_argument("--steps", type=int, default=500_000)
     parser.add_argument("--machines", nargs="+")
+    parser.add_argument("--counts", type=Path, help="file in which what is counted is kept: of f16 it takes minutes")
     parser.add_argument("--check", type=Path, help="what bench/processes.py has written")
     args, overrides = parser.parse_known_args()
     if args.check:
@@ -239,7 +235,7 @@ def main() -> None:
         print(check(args.check))
         return
     facts = OmegaConf.load(FACTS)
-    work = count(overrides)
+    work = kept(args.counts, overrides)
     args.precision = "bf16" if "trainer.precision=bf16" in overrides else "fp32"
     print(f"`{' '.join(overrides)}`\n\n{describe(work)}\n")
     for name, machine in machines_of(facts).items():

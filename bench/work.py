@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -131,6 +132,22 @@ def count(overrides: Sequence[str]) -> Work:
         evaluate_every=int(config.trainer.evaluate_every),
         validation_frames=int(config.data.validation_clips * config.data.get("clip_frames", 1)),
     )
+
+
+def kept(file: Path | None, overrides: Sequence[str]) -> Work:
+    """What the file holds; else it is counted and kept there."""
+    if file is None or not file.exists():
+        work = count(overrides)
+        if file is not None:
+            file.write_text(json.dumps(dataclasses.asdict(work)))
+        return work
+    values = json.loads(file.read_text())
+    lines = {
+        name: Line(Operations(**values[name]["fixed"]), Operations(**values[name]["per_frame"]))
+        for name in ("alone", "together")
+    }
+    sizes = {"buckets": tuple(map(tuple, values["buckets"])), "messages": tuple(values["messages"])}
+    return Work(**{**values, **lines, **sizes})
 
 
 def _line(trainer: Trainer, discriminator_every: int) -> tuple[Line, float]:

@@ -15,7 +15,10 @@ TOY = (
     "backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "discriminator=patchgan_small",
     "discriminator.channels=4", "model.quantizer.codebook_size=32", "trainer.device=cpu", "optimizer=adam_fast",
 )  # fmt: skip
-PROCESSES = ["--rounds", "1", "--steps", "2", "--most", "2", "--configs", "f8", *TOY, "backbone.norm_groups=4"]
+PROCESSES = [
+    "--rounds", "1", "--steps", "2", "--most", "2", "--configs", "f8", "backbone.channels=8", "backbone.norm_groups=4",
+    "backbone.resolution=32", "discriminator.channels=4", "model.quantizer.codebook_size=32",
+]  # fmt: skip
 RUNS = {
     "cost.py": (["--machines", "h100", *TOY], ["bottleneck", "| 1024 |", "a corpus of 1,000,000,000 clips"]),
     "processes.py": (PROCESSES, ["| f8 | 8 | 2 × 1 |", "broadcast object", "during it"]),

@@ -17,7 +17,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.append(str(BENCH))
 
 from cost import Data, Machine, Step, data_of, exposed, machines_of, predict  # noqa: E402
-from work import Counter, Line, Operations, Work, count  # noqa: E402
+from work import Counter, Line, Operations, Work, kept  # noqa: E402
 
 DATA = Data(bytes_per_frame=1e4, decode=500.0)
 TINY = (
@@ -44,8 +44,13 @@ def work() -> Work:
 
 
 @pytest.fixture(scope="module")
-def counted() -> Work:
-    return count(TINY)
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("counts") / "work.json"
+
+
+@pytest.fixture(scope="module")
+def counted(file: Path) -> Work:
+    return kept(file, TINY)
 
 
 def test_alone_there_is_no_network(work: Work) -> None:
@@ -140,6 +145,10 @@ def test_the_counts_of_a_step_are_those_of_pytorch() -> None:
     hidden = 4 * 2 * 8 * 14 * 14
     assert counter.found.other_bytes >= 5 * hidden  # SiLU reads and writes, and its gradient is made of two of them
     assert not math.isclose(counter.found.matrix_bytes, 0)
+
+
+def test_what_is_counted_is_kept(file: Path, counted: Work) -> None:
+    assert kept(file, ["this=is not looked at"]) == counted
 
 
 def test_gradients_of_all_parameters_are_sent(counted: Work) -> None:
