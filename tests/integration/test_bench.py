@@ -15,7 +15,13 @@ TOY = (
     "backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "discriminator=patchgan_small",
     "discriminator.channels=4", "model.quantizer.codebook_size=32", "trainer.device=cpu", "optimizer=adam_fast",
 )  # fmt: skip
+PROCESSES = [
+    "--rounds", "1", "--steps", "2", "--most", "2", "--configs", "f8", "backbone.channels=8", "backbone.norm_groups=4",
+    "backbone.resolution=32", "discriminator.channels=4", "model.quantizer.codebook_size=32",
+]  # fmt: skip
 RUNS = {
+    "cost.py": (["--machines", "h100", *TOY], ["bottleneck", "| 1024 |", "a corpus of 1,000,000,000 clips"]),
+    "processes.py": (PROCESSES, ["| f8 | 8 | 2 × 1 |", "broadcast object", "during it"]),
     "step.py": (["--rounds", "1", *TOY], ["times as fast", "ours, bf16", "perceptual", "outside networks"]),
     "encode.py": (["VIDEOS", "--resolution", "16", "--rounds", "1"], ["frames/s", "reading alone"]),
     "quantizer.py": (
@@ -49,3 +55,18 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert [text for text in expected if text not in done.stdout] == []
+
+
+@pytest.mark.slow
+def test_predictions_are_compared_with_what_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "points.json"
+    commands = [["processes.py", *PROCESSES, "--no-runs", "--out", str(file)], ["cost.py", "--check", str(file)]]
+    for script, *arguments in commands:
+        done = subprocess.run(
+            [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| f8 |")]
+    assert [(row[1], row[2]) for row in rows] == [(str(batch), str(n)) for n in (1, 2) for batch in (2, 4, 8)]
+    assert [row[5] == "fitted" for row in rows] == [False, True, False, False, False, False]
+    assert rows[1][3] == rows[1][4]  # where it is fitted it is right
