@@ -117,9 +117,20 @@ def from_first(value: T) -> T:
     return values[0]
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any of them; the hosts wait for each other, their devices do not."""
-    return bool(sum_over_processes(torch.tensor(int(flag))))
+class Agreement:
+    """Whether a flag is set in any process, told one call later: the message travels while a step is computed."""
+
+    def __init__(self) -> None:
+        self.sent: tuple[Tensor, Any] | None = None  # how many set it, and the message
+
+    def __call__(self, flag: bool) -> bool:
+        """Send this process's flag; whether any process had set its own at the call before."""
+        before, flags = self.sent, torch.tensor(int(flag))
+        self.sent = flags, dist.all_reduce(flags, async_op=True)
+        if before is None:
+            return False
+        before[1].wait()
+        return bool(before[0])
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class StopSignals:
 
     Args:
         agree: for one of several processes that must stop at the same point: says whether any of them is to stop. It
-            is asked by `check`, which all call alike; nothing is left at once then.
+            is asked by `check`, which all call alike, and may answer one call later; nothing is left at once then.
     """
 
     def __init__(self, agree: Callable[[bool], bool] | None = None) -> None:

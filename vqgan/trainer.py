@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
-from vqgan.collectives import any_process, from_first, gather, mean_over_processes
+from vqgan.collectives import Agreement, from_first, gather, mean_over_processes
 from vqgan.data import Loader
 from vqgan.device import (
     compile_networks,
@@ -129,7 +129,7 @@ class Trainer:
         first = self.process.is_first
         if first:
             write_environment(self.folder / "environment.json", self.provenance.environment)
-        signals = StopSignals(any_process if self.process.count > 1 else None)
+        signals = StopSignals(Agreement() if self.process.count > 1 else None)
         with signals as stop, Progress(self.done, self.settings.steps, first) as progress, self._saving():
             try:
                 self._train(stop, progress)
@@ -320,7 +320,7 @@ class Trainer:
             self.shown = self.done
             if score is not None:
                 self.checkpoints.finish()  # else the best so far is not known
-            improved = from_first(score is not None and score > self.checkpoints.best_score())
+            improved = score is not None and from_first(score > self.checkpoints.best_score())
             if self.done and (improved or self._is_due(self.settings.checkpoint_every)):
                 self._save(score)
             if evaluation is not None and self.process.is_first:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.processes import together
 from vqgan.checkpoint import read
-from vqgan.collectives import any_process, first_alone, from_first, gather, rows_over_processes, share_of
+from vqgan.collectives import Agreement, first_alone, from_first, gather, rows_over_processes, share_of
 from vqgan.config import conf_dir
 from vqgan.data import BadFiles
 from vqgan.distributed import this_process
@@ -70,6 +70,7 @@ def both(folder: Path) -> dict[str, Any]:
 def told(folder: Path) -> dict[str, Any]:
     """What the collectives give."""
     rank = this_process().rank
+    agreement = Agreement()
     rows = torch.arange(6.0).view(3, 2) + 10 * rank
     bad_files = BadFiles(folder / "bad_files.jsonl", 1.0, 0, writes=rank == 0)
     loader = make_trainer(composed(folder / "run"), folder / "run", this_process()).loader
@@ -88,7 +89,7 @@ def told(folder: Path) -> dict[str, Any]:
     return {
         "gather": gather({"rank": rank}),
         "first": from_first(f"of {rank}"),
-        "any": [any_process(rank == 1), any_process(False)],
+        "agreed": [agreement(flag) for flag in (rank == 1, False, True, False)],
         "share": share_of("abcde"),
         "rows": rows_over_processes(rows, torch.tensor([5, 0, 3])),
         "bad": sorted(bad_files.reasons),
@@ -150,7 +151,7 @@ def test_what_processes_tell_each_other(of_two: tuple[Path, list[dict[str, Any]]
     for told_to in (first, second):
         assert told_to["gather"] == [{"rank": 0}, {"rank": 1}]
         assert told_to["first"] == "of 0"
-        assert told_to["any"] == [True, False]
+        assert told_to["agreed"] == [False, True, False, True]
         assert told_to["rows"].tolist() == [[14, 15], [0, 1], [10, 11]]
         assert told_to["bad"] == ["of 0", "of 1"]
         assert told_to["lost"] == {"lost": [{"x": [0, "crashed"]}, {"x": [1, "crashed"]}]}
