@@ -39,6 +39,7 @@ class Sweep(Callback):
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
+            self.command = _command(sys.argv, self.folder)  # before jobs have a command of their own
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
@@ -57,7 +58,7 @@ class Sweep(Callback):
             rows = summary(jobs, Objective(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
             if any(job.status.state not in SETTLED for job in jobs):
-                print(f"The same command goes on with what is not settled:\n  {_command(sys.argv, self.folder)}")
+                print(f"The same command goes on with what is not settled:\n  {self.command}")
             sys.stdout.flush()
             self._leave()
             sys.exit(exit_code(jobs))
