@@ -89,7 +89,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 PLACES = ["imports", "step", "validation", "data"]
 MORE = [
     *((place, "SIGTERM") for place in ("scan", "building", "update", "pictures", "save")),
-    ("step", "SIGINT"), ("data", "SIGUSR1"), ("step", "twice"), ("save", "twice"), ("validation", "twice"),
+    ("step", "SIGINT"), ("data", "SIGUSR1"), ("step", "SIGUSR2"),
+    ("step", "twice"), ("save", "twice"), ("validation", "twice"),
 ]  # fmt: skip
 
 
