@@ -1,6 +1,6 @@
 """What a training step costs on other machines: time, bottleneck, network, data, storage, for 1 to 1024 GPUs.
 
-    python bench/cost.py experiment=f16 trainer.precision=bf16 [--frames 8] [--machines h100 a100] [--batch 256]
+    python bench/cost.py experiment=f16 trainer.precision=bf16 [--frames 8] [--machines h100,a100] [--batch 256]
     python bench/cost.py --check points.json                    # against what bench/processes.py has measured
 
 A step's operations, bytes and messages are counted on real steps of the composed config (bench/work.py); machines,
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8, help="of a clip; each GPU has one clip")
     parser.add_argument("--batch", type=int, default=256, help="frames of a step in the table of a constant batch")
     parser.add_argument("--steps", type=int, default=500_000)
-    parser.add_argument("--machines", nargs="+")
+    parser.add_argument("--machines", type=lambda names: names.split(","), help="of machines.yaml: h100,a100")
     parser.add_argument("--counts", type=Path, help="file in which what is counted is kept: of f16 it takes minutes")
     parser.add_argument("--check", type=Path, help="what bench/processes.py has written")
     args, overrides = parser.parse_known_args()
