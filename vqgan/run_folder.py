@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from vqgan.errors import (
     storing,
 )
 from vqgan.privacy import without_secrets
+from vqgan.signals import StopSignals
 
 # What a run cannot change and still be the same run.
 FIXED = ("backbone", "model", "discriminator")
@@ -111,6 +113,12 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        with StopSignals() as stop:  # torchrun tells all to stop when one has died; that must not hide why this one did
+            self._leave(kind, error)
+        if stop.requested:
+            signal.raise_signal(signal.Signals[stop.name])
+
+    def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         if kind is not None and issubclass(kind, ConfigError | DataError):
             self._undo(kind)
         else:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from vqgan import run_folder
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError
 from vqgan.run_folder import RunFolder, Status, status_of
+from vqgan.signals import StopRequested, StopSignals
 
 CONFIG = OmegaConf.create({"backbone": {}, "model": {}, "discriminator": {}, "resume": None})
 
@@ -64,6 +66,23 @@ def test_no_value_of_the_environment_is_in_it(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RuntimeError), RunFolder(tmp_path / "run", CONFIG, []):
         raise RuntimeError("hunter2-hunter2 is refused")
     assert status_of(tmp_path / "run") == Status("failed", "<environment: MY_TOKEN> is refused", 1)
+
+
+def test_a_signal_on_the_way_out_waits_until_the_status_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = run_folder.record_end
+
+    def interrupted(folder: Path, error: BaseException | None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(folder, error)
+
+    monkeypatch.setattr(run_folder, "record_end", interrupted)
+    with pytest.raises(StopRequested) as stopped, StopSignals() as stop, stop.at_once():  # noqa: SIM117
+        with RunFolder(tmp_path / "run", CONFIG, []):
+            raise DivergedError("too far")
+    assert isinstance(stopped.value.__context__, DivergedError)
+    assert status_of(tmp_path / "run") == Status("diverged", "too far", 4)
 
 
 def _die_in(folder: Path) -> None:

@@ -43,18 +43,19 @@ def run(module: str) -> None:
             finally:
                 stop.ignore()
     except StopRequested as signal:
+        ended = _ended_before(signal)
         said = f"Stopped by {signal}; what was finished is saved. The same command goes on."
-        print(f"\n{_stopped_before(signal) or said}", file=sys.stderr)
-        sys.exit(StoppedError.exit_code)
+        print(f"\n{ended or said}", file=sys.stderr)
+        sys.exit(StoppedError.exit_code if ended is None else ended.exit_code)
     except VQGANError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def _stopped_before(error: BaseException) -> StoppedError | None:
-    """What a run that was stopped already had to say when one more signal came on its way out."""
+def _ended_before(error: BaseException) -> VQGANError | None:
+    """What had ended the run, if it was on its way out when the signal came."""
     context = error.__context__
-    while context is not None and not isinstance(context, StoppedError):
+    while context is not None and not isinstance(context, VQGANError):
         context = context.__context__
     return context
 
