@@ -182,7 +182,7 @@ def predictions(work: Work, machine: Machine, facts: Any, args: argparse.Namespa
         rows.append([
             gpus, f"{step.frames_per_second:,.0f}", f"{step.frames_per_second / one.frames_per_second / gpus:.0%}",
             *(f"{1e3 * part:.3g}" for part in (step.seconds, *parts)), step.bottleneck,
-            f"{args.steps * step.seconds / DAY:.3g}", f"{pass_days:,.3g}", f"{gpus * pass_days:,.0f}",
+            f"{args.steps * step.seconds / DAY:.3g}", f"{pass_days:,.1f}", f"{gpus * pass_days:,.0f}",
             f"{step.frames_per_second / args.frames:,.0f}", f"{evaluation_share(work, step, args.frames):.1%}",
             f"{a_day:.2g}", f"{lost:.2%}",
         ])  # fmt: skip
