@@ -117,7 +117,7 @@ def predict(work: Work, machine: Machine, data: Data, precision: str, gpus: int,
         matrix=matrix,
         memory=memory,
         network=waits + exposed(work, machine, gpus, max(matrix + memory, launches), parts),
-        host=launches + host_messages(work, machine, gpus),
+        host=max(launches + host_messages(work, machine, gpus), stop_flag(machine, gpus)),
         data=frames / (max(cores, 1) * data.decode),
         storage=frames * node * data.bytes_per_frame / machine.storage_rate,
         asynchronous=machine.asynchronous,
@@ -141,13 +141,13 @@ def exposed(work: Work, machine: Machine, gpus: int, compute: float, parts: int 
 
 
 def host_messages(work: Work, machine: Machine, gpus: int) -> float:
-    """Seconds a step in which hosts talk by gloo: all-reduces and all-gathers in a ring, broadcasts along a tree.
+    """Seconds a step in which hosts wait for each other: a logged step gathers two objects by gloo, each in two rings."""
+    return machine.latency["host"] * 4 * (gpus - 1) / work.log_every
 
-    A step has the flag of signals and, whether it was the best one, a broadcast object (its size, then itself); a
-    logged step gathers two objects.
-    """
-    ring, tree = gpus - 1, math.log2(gpus)
-    return machine.latency["host"] * (2 * ring + 2 * tree + 4 * ring / work.log_every)
+
+def stop_flag(machine: Machine, gpus: int) -> float:
+    """Seconds that the flag of signals is under way, in gloo's ring, while the next step is computed."""
+    return machine.latency["host"] * 2 * (gpus - 1)
 
 
 def evaluation_share(work: Work, step: Step, clip_frames: int) -> float:
