@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.faults.runs import finish, rows, start
 from tests.faults.test_sweep import state, wait_for
-from vqgan.search import Trials
+from vqgan.sweeps.search import Trials
 
 VALUES = (
     "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=6", "hydra.sweeper.storage.pruner.n_startup_trials=1",

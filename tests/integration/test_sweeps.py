@@ -13,9 +13,9 @@ from filelock import FileLock
 from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import SMALL, Ended
-from vqgan import search
 from vqgan import train as wiring
 from vqgan.run_folder import Status, status_of
+from vqgan.sweeps import search
 
 # Two learning rates that train, one that diverges at once, one that is refused.
 SWEPT = ("-m", *SMALL, "run_dir=S", "trainer.steps=2", "optimizer.lr=0.001,1e30,-1,0.002", "trainer.checkpoint_every=1")

@@ -13,10 +13,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from vqgan import search
 from vqgan.errors import ConfigError, PrunedError, StorageError
-from vqgan.objective import Objective
-from vqgan.search import Pruning, Trial, Trials
+from vqgan.sweeps import search
+from vqgan.sweeps.objective import Objective
+from vqgan.sweeps.search import Pruning, Trial, Trials
 
 LEARNING_RATE = LogUniformDistribution(1e-4, 1e-2)
 MODEL = CategoricalDistribution(["vqmodel", "emavq"])
@@ -26,7 +26,7 @@ MODEL = CategoricalDistribution(["vqmodel", "emavq"])
 def sweeper(tmp_path: Path) -> DictConfig:
     """The part of Hydra's config that describes a search of six trials."""
     pruner = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1, "n_warmup_steps": 10}
-    storage = {"_target_": "vqgan.search.Trials", "url": f"sqlite:///{tmp_path}/study.db", "pruner": pruner}
+    storage = {"_target_": "vqgan.sweeps.search.Trials", "url": f"sqlite:///{tmp_path}/study.db", "pruner": pruner}
     values = {"n_trials": 6, "study_name": "s", "storage": storage, "sampler": {"seed": 5}, "direction": "maximize"}
     return OmegaConf.create(values)
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 
 from vqgan.config import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError
-from vqgan.objective import Objective
-from vqgan.sweep import Sweep, exit_code, read_jobs, summary, values_of
-from vqgan.sweep_definition import agreed, definition_of, refuse_another_job, write_definition
+from vqgan.sweeps.definition import agreed, definition_of, refuse_another_job, write_definition
+from vqgan.sweeps.objective import Objective
+from vqgan.sweeps.sweep import Sweep, exit_code, read_jobs, summary, values_of
 
 PSNR = Objective("validation/psnr")
 

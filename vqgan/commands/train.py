@@ -14,11 +14,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan import launched
 from vqgan.config import TOP_LEVEL, conf_dir
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import load_config, typed_for
+from vqgan.sweeps import launched
 from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 
 MULTIRUN = ("-m", "--multirun")
@@ -33,7 +33,7 @@ def compose_and_run(config: DictConfig) -> float | None:
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     try:
         if hydra_config.mode == RunMode.MULTIRUN:
-            from vqgan.job import run_job
+            from vqgan.sweeps.job import run_job
 
             return run_job(config, hydra_config)
         _refuse_sweep(hydra_config, folder)

@@ -18,9 +18,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, storing
-from vqgan.objective import Objective
 from vqgan.run_folder import Status, status_of, typed_for
-from vqgan.sweep_definition import agreed, definition_of, swept_overrides, write_definition
+from vqgan.sweeps.definition import agreed, definition_of, swept_overrides, write_definition
+from vqgan.sweeps.objective import Objective
 from vqgan.terminal import table
 from vqgan.user_errors import USER_ERRORS, end
 
@@ -43,7 +43,7 @@ class Sweep(Callback):
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
-                if OmegaConf.select(config, "hydra.sweeper.storage._target_") == "vqgan.search.Trials":
+                if OmegaConf.select(config, "hydra.sweeper.storage._target_") == "vqgan.sweeps.search.Trials":
                     _pin(config, "hydra.sweeper.study_name", str(definition.study))
                     _prepare_search(config.hydra.sweeper, self.folder)
                 write_definition(self.folder, definition)
@@ -164,7 +164,7 @@ def _hold(folder: Path) -> FileLock:
 
 def _prepare_search(sweeper: DictConfig, folder: Path) -> None:
     try:
-        from vqgan import search
+        from vqgan.sweeps import search
     except ImportError as error:
         raise ConfigError(f"A search needs the extra: pip install 'vqgan[optuna]' ({error}).") from None
     search.prepare(sweeper, folder)

@@ -14,15 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from vqgan.distributed import this_process
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
-from vqgan.objective import Objective
 from vqgan.privacy import without_secrets
 from vqgan.run_folder import record_end, replace_text, status_of
-from vqgan.sweep import SETTLED, values_of
-from vqgan.sweep_definition import own_overrides, refuse_another_job, swept_overrides
+from vqgan.sweeps.definition import own_overrides, refuse_another_job, swept_overrides
+from vqgan.sweeps.objective import Objective
+from vqgan.sweeps.sweep import SETTLED, values_of
 from vqgan.user_errors import USER_ERRORS, in_our_words
 
 if TYPE_CHECKING:
-    from vqgan.search import Trial
+    from vqgan.sweeps.search import Trial
 
 
 def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
@@ -70,9 +70,9 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
 
 
 def _trial_of(hydra_config: DictConfig) -> Trial | None:
-    if OmegaConf.select(hydra_config, "sweeper.storage._target_") != "vqgan.search.Trials":
+    if OmegaConf.select(hydra_config, "sweeper.storage._target_") != "vqgan.sweeps.search.Trials":
         return None
-    from vqgan import search  # Optuna is an extra
+    from vqgan.sweeps import search  # Optuna is an extra
 
     return search.find_trial(hydra_config)
 
@@ -82,7 +82,7 @@ def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> Non
 
     loggers = {}
     if trial is not None:
-        from vqgan.search import Pruning
+        from vqgan.sweeps.search import Pruning
 
         loggers["pruning"] = Pruning(trial, Objective(config.objective), config.trainer.steps)
     train.run(config, typed, loggers)

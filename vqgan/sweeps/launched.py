@@ -61,7 +61,7 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 def prepare() -> None:
     """Prepare this process to launch jobs."""
     if importlib.util.find_spec("joblib") is not None:
-        from vqgan import cores
+        from vqgan.sweeps import cores
 
         cores.let_jobs_save()
 
