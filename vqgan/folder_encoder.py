@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import AcquireReturnProxy, FileLock, Timeout
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,8 +26,9 @@ from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
 from vqgan.encoding import Encoding, Reading, read_batch, reading_for
-from vqgan.errors import ConfigError, DataError, RunFolderInUseError, counted, storing
+from vqgan.errors import ConfigError, DataError, counted
 from vqgan.inference import codes_of, placed
+from vqgan.output_folder import hold
 from vqgan.pretrained import Tokenizer
 from vqgan.provenance import environment
 from vqgan.run_folder import replace_text
@@ -82,7 +82,7 @@ class FolderEncoder:
         files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
         mine = files[self.process.rank :: self.process.count]
         placed(self.tokenizer, self.encoding.device)
-        with self._lock():
+        with hold(self.out, self.process.rank):
             self._describe()
             suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
             bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
@@ -169,17 +169,6 @@ class FolderEncoder:
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
-
-    def _lock(self) -> AcquireReturnProxy[FileLock]:
-        lock = FileLock(self.out / f".lock-{self.process.rank:03}")
-        with storing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            try:
-                return lock.acquire(timeout=0)
-            except Timeout:
-                raise RunFolderInUseError(
-                    f"Another process writes to {self.out}. Wait for it, or choose another --out."
-                ) from None
 
     def _describe(self) -> None:
         """Write the manifest, or find that the one that is there says the same."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
 from vqgan.clip_shards import TarWriter, listed, write_index
@@ -23,8 +23,9 @@ from vqgan.data.video_file import VideoFile
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
-from vqgan.errors import ConfigError, DataError, RunFolderInUseError, counted, storing
+from vqgan.errors import ConfigError, DataError, counted
 from vqgan.folder_encoder import in_turn
+from vqgan.output_folder import hold
 from vqgan.run_folder import replace_text
 from vqgan.sharding import Clips, Sharding
 
@@ -64,7 +65,7 @@ class FolderSharder:
         # In an order of chance: what a few shards hold is a sample of all videos, as training mixes the clips of a few.
         files.sort(key=lambda file: name_hash(f"order of {self._name(file)}"))
         mine = files[self.process.rank :: self.process.count]
-        with self._lock():
+        with hold(self.out, self.process.rank):
             for unfinished in self.out.glob(f".shard-{self.process.rank:03}-*.unfinished"):
                 unfinished.unlink()  # of a process that was killed
             self._describe()
@@ -129,17 +130,6 @@ class FolderSharder:
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
-
-    def _lock(self) -> AcquireReturnProxy[FileLock]:
-        lock = FileLock(self.out / f".lock-{self.process.rank:03}")
-        with storing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            try:
-                return lock.acquire(timeout=0)
-            except Timeout:
-                raise RunFolderInUseError(
-                    f"Another process writes to {self.out}. Wait for it, or choose another --out."
-                ) from None
 
     def _manifest(self) -> dict[str, Any]:
         return {"format": FORMAT, "writing": self.sharding.written}

@@ -1,0 +1,27 @@
+"""A folder that a command fills, alone or as one of several processes, each of which holds its own part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from vqgan.errors import RunFolderInUseError, storing
+
+
+def hold(out: Path, rank: int) -> AcquireReturnProxy[FileLock]:
+    """Make a folder, and hold the part of it that process `rank` writes; for a `with` statement.
+
+    Raises:
+        RunFolderInUseError: another process holds it.
+        StorageError: the folder cannot be written to.
+    """
+    lock = FileLock(out / f".lock-{rank:03}")
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            return lock.acquire(timeout=0)
+        except Timeout:
+            raise RunFolderInUseError(
+                f"Another process writes to {out}. Wait for it, or choose another --out."
+            ) from None
