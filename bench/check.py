@@ -1,9 +1,13 @@
-"""The cost model against what bench/processes.py has measured: fitted to one point, compared with all others."""
+"""The cost model against what bench/processes.py has measured: fitted to one point, compared with all others.
+
+python bench/check.py points.json
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +75,7 @@ def fitted(machine: Machine, work: Work, seconds: float) -> Machine:
 def _predict(work: Work, machine: Machine, batch: int, processes: int) -> Step:
     # The points' steps all have the discriminator in them.
     return predict(work, machine, NO_DATA, "fp32", processes, batch / processes)
+
+
+if __name__ == "__main__":
+    print(check(Path(sys.argv[1])))

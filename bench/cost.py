@@ -1,7 +1,7 @@
 """What a training step costs on other machines: time, bottleneck, network, data, storage, for 1 to 1024 GPUs.
 
     python bench/cost.py experiment=f16 trainer.precision=bf16 [--frames 8] [--machines h100,a100] [--batch 256]
-    python bench/cost.py --check points.json                    # against what bench/processes.py has measured
+    python bench/check.py points.json                    # against what bench/processes.py has measured
 
 A step's operations, bytes and messages are counted on real steps of the composed config (bench/work.py); machines,
 corpus and prices are in bench/machines.yaml; docs/scale.md explains the equations and discusses the results.
@@ -227,13 +227,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500_000)
     parser.add_argument("--machines", type=lambda names: names.split(","), help="of machines.yaml: h100,a100")
     parser.add_argument("--counts", type=Path, help="file in which what is counted is kept: of f16 it takes minutes")
-    parser.add_argument("--check", type=Path, help="what bench/processes.py has written")
     args, overrides = parser.parse_known_args()
-    if args.check:
-        from check import check
-
-        print(check(args.check))
-        return
     facts = OmegaConf.load(FACTS)
     work = kept(args.counts, overrides)
     args.precision = "bf16" if "trainer.precision=bf16" in overrides else "fp32"

@@ -5,7 +5,7 @@
 Each run trains on the same number of frames a step: one process with one thread, one with two, two with one each. They
 take turns; the speed is that of the fastest row of `metrics.jsonl`, without waiting for data. Where others use the
 machine, the processor time of a step says more: as many processes as cores take just as long, if nobody else is there.
-`python bench/cost.py --check points.json` compares these points with the cost model.
+`python bench/check.py points.json` compares these points with the cost model.
 """
 
 from __future__ import annotations

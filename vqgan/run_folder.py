@@ -51,6 +51,8 @@ LARGEST_CONFIG = 2**16  # bytes
 LONGEST_REASON = 500  # characters
 MOST_BRACKETS = 500
 STATUS = "status.json"
+# States that another try would not change: a run that diverged would diverge again.
+SETTLED = ("finished", "pruned", "diverged")
 LARGEST_STATUS = 2**16  # bytes
 LOOKED_AT = 1.0  # seconds, far longer than `status_of` holds the lock
 

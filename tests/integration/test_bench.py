@@ -60,7 +60,7 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_predictions_are_compared_with_what_was_measured(tmp_path: Path) -> None:
     file = tmp_path / "points.json"
-    commands = [["processes.py", *PROCESSES, "--no-runs", "--out", str(file)], ["cost.py", "--check", str(file)]]
+    commands = [["processes.py", *PROCESSES, "--no-runs", "--out", str(file)], ["check.py", str(file)]]
     for script, *arguments in commands:
         done = subprocess.run(
             [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, cwd=tmp_path, check=False

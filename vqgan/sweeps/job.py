@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.distributed import this_process
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.privacy import without_secrets
-from vqgan.run_folder import record_end, replace_text, status_of
+from vqgan.run_folder import SETTLED, record_end, replace_text, status_of
 from vqgan.sweeps.definition import own_overrides, refuse_another_job, swept_overrides
 from vqgan.sweeps.objective import Objective
-from vqgan.sweeps.sweep import SETTLED, values_of
+from vqgan.sweeps.sweep import values_of
 from vqgan.user_errors import USER_ERRORS, in_our_words
 
 if TYPE_CHECKING:

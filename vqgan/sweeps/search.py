@@ -24,9 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
 from vqgan.loggers import Logger
-from vqgan.run_folder import status_of
+from vqgan.run_folder import SETTLED, status_of
 from vqgan.sweeps.objective import Objective
-from vqgan.sweeps.sweep import SETTLED
 
 optuna.logging.set_verbosity(logging.WARNING)
 # It warns of each trial without a value, which has told by itself what became of it.

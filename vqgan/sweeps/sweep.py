@@ -18,14 +18,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, storing
-from vqgan.run_folder import Status, status_of, typed_for
+from vqgan.run_folder import SETTLED, Status, status_of, typed_for
 from vqgan.sweeps.definition import agreed, definition_of, swept_overrides, write_definition
 from vqgan.sweeps.objective import Objective
 from vqgan.terminal import table
 from vqgan.user_errors import USER_ERRORS, end
 
-# States of a run that another try would not change: a run that diverged would diverge again.
-SETTLED = ("finished", "pruned", "diverged")
 LONGEST_REASON = 160  # characters of a message in a table
 
 
