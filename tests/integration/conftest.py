@@ -13,6 +13,7 @@ import pytest
 from tests.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
 from tests.conftest import small_config
 from vqgan.commands import train
+from vqgan.signals import StopSignals
 from vqgan.train import run
 
 SMALL = (
@@ -47,7 +48,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     def run_typed(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         try:
-            train.main()
+            with StopSignals():  # as vqgan.commands.run has them, in the process of what is typed
+                train.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)

@@ -189,7 +189,7 @@ def test_a_wandb_run_is_kept_offline_with_pictures_and_clips(composed: Compose, 
     (offline,) = offline_runs(tmp_path / "run")
     assert trainer.loggers.state_dict()["wandb"]["id"] in offline.name
     media = {file.suffix for file in (offline.parent / "files" / "media").rglob("*") if file.is_file()}
-    assert media == {".png", ".mp4"}
+    assert media == {".png", ".mp4", ".json"}, "pictures, clips, and their table over the steps"
     content = offline.read_bytes()
     for name in (b"validation/psnr", b"train/total", b"codebook_size"):
         assert name in content

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import Compose
-from vqgan.commands.train import _in_our_words
 from vqgan.config import build, check_top_level, public_values
 from vqgan.errors import ConfigError
 from vqgan.train import run
+from vqgan.user_errors import in_our_words
 
 WRONG_TYPES = {
     "trainer.steps=abc": "a whole number",
@@ -177,7 +177,7 @@ def test_what_cannot_be_composed_is_said_in_one_paragraph(
 ) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011  # Hydra has many
         composed(override)
-    error = _in_our_words(caught.value)
+    error = in_our_words(caught.value)
     assert error.exit_code == 2
     assert "\n" not in str(error)
     for part in expected:
