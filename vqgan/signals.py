@@ -57,11 +57,9 @@ class StopSignals:
             self._interruptible = False
 
     def check(self) -> None:
-        """Raise `StopRequested` if a signal came."""
-        if self.agree is not None and self.agree(self.requested):
-            self.name = self.name or "a signal to another process"
-        if self.requested:
-            raise StopRequested(self.name)
+        """Raise `StopRequested` if a signal came, and all processes know of it."""
+        if self.requested if self.agree is None else self.agree(self.requested):
+            raise StopRequested(self.name or "a signal to another process")
 
     def ignore(self) -> None:
         """From here on the process is on its way out, which no signal can hasten or disturb."""
