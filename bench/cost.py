@@ -141,8 +141,8 @@ def exposed(work: Work, machine: Machine, gpus: int, compute: float, parts: int 
 
 
 def host_messages(work: Work, machine: Machine, gpus: int) -> float:
-    """Seconds a step in which hosts wait for each other: a logged step gathers two objects, each in two rings."""
-    return machine.latency["host"] * 4 * (gpus - 1) / work.log_every
+    """Seconds a step in which hosts wait for each other: a logged step gathers an object, in two rings."""
+    return machine.latency["host"] * 2 * (gpus - 1) / work.log_every
 
 
 def stop_flag(machine: Machine, gpus: int) -> float:

@@ -9,18 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-BUCKET = 2**25  # bytes that travel at once (as in PyTorch's DistributedDataParallel, of which the idea is)
+BUCKET = 2**25  # bytes that travel at once
 
 
 class GradientAverage:
-    """Averages the gradients of a network's parameters over all processes.
+    """Averages the gradients of a network's parameters over all processes, in buckets (arXiv:2006.15704).
 
     Not PyTorch's own wrapper, since here two players share one forward pass: gradients are taken at several places, a
     player is left out in some steps, and each micro-batch has two backward passes.
 
     Args:
-        parameters: of one network; every backward pass but those into others reaches all of them.
-        parts: backward passes per step, after the last of which a parameter's gradient is sent on its way.
+        parameters: of one network.
+        parts: micro-batches per step, each with one backward pass into these parameters; after the last one a
+            parameter's gradient is sent on its way. In a step without any there is nothing to average.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], parts: int) -> None:

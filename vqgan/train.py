@@ -18,7 +18,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.collectives import first_alone, from_first, gather, joined, noticing_loss
 from vqgan.config import build, check_top_level, public_values
-from vqgan.data import BadFiles, Folder, Loader
+from vqgan.data import BadFiles, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.device import find_device
 from vqgan.distributed import ALONE, Process
@@ -59,8 +59,7 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
         config.run_dir = from_first(str(config.run_dir))  # it may hold the time
         path = Path(config.run_dir)
         with RunFolder(path, config, overrides) if process.is_first else contextlib.nullcontext(), noticing_loss():
-            trainer = make_trainer(config, path, process)
-            trainer.loggers = Loggers({**trainer.loggers.loggers, **(loggers or {})})
+            trainer = make_trainer(config, path, process, loggers)
             if process.is_first:
                 print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
             with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
@@ -82,13 +81,15 @@ def _finish(trainer: Trainer, error: BaseException | None = None) -> None:
         write_report(trainer.folder)
 
 
-def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> Trainer:
+def make_trainer(
+    config: DictConfig, folder: Path, process: Process = ALONE, loggers: Mapping[str, Logger] | None = None
+) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
     backbone: Backbone = build(config.backbone, "backbone")
     loss = make_loss(config)
     schedule: Schedule = build(config.schedule, "schedule")
-    data: Folder[Any] = build(config.data, "data")
+    data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
     fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
@@ -126,7 +127,7 @@ def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> 
             folder=folder,
             process=process,
         ),
-        loggers=make_loggers(config, folder, facts) if process.is_first else Loggers({}),
+        loggers=Loggers({**make_loggers(config, folder, facts), **(loggers or {})} if process.is_first else {}),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
         ),
@@ -140,10 +141,11 @@ def make_trainer(config: DictConfig, folder: Path, process: Process = ALONE) -> 
 
 def _refuse_different(fingerprint: str, config: DictConfig) -> None:
     """Raise an error if the processes, perhaps on several machines, were not given the same."""
-    for rank, (data, values) in enumerate(gather((fingerprint, public_values(config)))):
+    values = public_values(config)
+    for rank, (data, given) in enumerate(gather((fingerprint, values))):
         if data != fingerprint:
             raise DataError(f"Process {rank} sees other data ({data}) than another one ({fingerprint}).")
-        if values != public_values(config):
+        if given != values:
             raise ConfigError(f"Process {rank} was started with another config than the others; type the same for all.")
 
 
@@ -164,13 +166,13 @@ def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module |
     return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
 
 
-def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any]) -> Loggers:
+def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any]) -> dict[str, Logger]:
     """`metrics.jsonl`, and the chosen ones; to the config that they show belong the facts that follow from it."""
     shown = public_values(config) | {"facts": facts}
     parts = {"folder": folder, "config": shown, "private": config.logger.private}
     nodes = {str(name): node for name, node in config.logger.items() if name != "private"}
     chosen = {name: build(node, f"logger.{name}", **parts) for name, node in nodes.items()}
-    return Loggers({"jsonl": JsonLines(folder), **chosen})
+    return {"jsonl": JsonLines(folder), **chosen}
 
 
 def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerprint: str) -> dict[str, Any]:

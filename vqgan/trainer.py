@@ -135,7 +135,7 @@ class Trainer:
                 self._train(stop, progress)
                 self.last_validation = self.last_validation or self._evaluate().metrics  # of a run that was done before
             except StopRequested as signal:
-                self.outcomes.settle()
+                self._look()
                 self._save(None)
                 self.checkpoints.finish()
                 from_first(None)  # the others wait for it, since torchrun ends all when one has ended
@@ -195,7 +195,7 @@ class Trainer:
             if adversarial:
                 parts[-1] |= self.discriminator_gradients(step, frames, len(clips), reconstruction, loss.logits)
         metrics = mean_of(parts)
-        for average in self.averages[: 1 + adversarial]:
+        for average in self.averages:
             average.finish()
         finite = self._is_finite(metrics, adversarial)
         self.update_autoencoder(step, finite)
@@ -295,8 +295,7 @@ class Trainer:
         evaluation, score = None, None
         self.checkpoints.finish(wait=False)
         if self._is_look_due():
-            self.outcomes.settle()
-            self.loader.exchange()
+            self._look()
         if self.shown < self.done:
             row = self._train_row() | clock.read() if self.done and self._is_due(self.settings.log_every) else {}
             files: dict[str, Path] = {}
@@ -330,13 +329,17 @@ class Trainer:
         if self.done < self.settings.steps:
             stop.check()
 
+    def _look(self) -> None:
+        """See what came of the steps so far, in all processes."""
+        self.outcomes.settle()
+        self.loader.exchange()
+
     def _save(self, score: float | None) -> None:
         if self.saved == self.done:  # by a stop, before its validation
             if score is not None and self.process.is_first:
                 self.checkpoints.finish()
                 self.checkpoints.rate(self.done, score)
             return
-        self.loader.exchange()
         self.outcomes.refuse_nonfinite({name: part.state_dict() for name, part in self.state().items()}, self.done)
         if self.process.is_first:
             self.checkpoints.save_in_background(self.done, score, **self.state())

@@ -234,7 +234,7 @@ def test_a_run_whose_process_is_gone_has_not_finished(tmp_path: Path) -> None:
 
 def test_a_private_run_has_no_name_tags_table_or_artifact_of_ours(tmp_path: Path) -> None:
     (tmp_path / "sweep" / "7" / "reconstructions").mkdir(parents=True)
-    (tmp_path / "sweep" / "multirun.yaml").touch()
+    (tmp_path / "sweep" / "sweep.yaml").touch()
     folder = tmp_path / "sweep" / "7"
     (folder / "overrides.yaml").write_text("- experiment=patients\n")
     picture = folder / "reconstructions" / "step-00000001.png"

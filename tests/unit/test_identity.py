@@ -49,19 +49,18 @@ def test_a_job_of_a_multirun_is_called_by_what_it_has_not_in_common_with_the_oth
     job.mkdir()
     (job / "overrides.yaml").write_text(OmegaConf.to_yaml(["trainer.steps=9", "model=emavq", "seed=2"]))
     assert name_of(job) == "trainer.steps=9,model=emavq,seed=2"
-    typed = ["trainer.steps=9", "model=emavq,vqmodel", "run_dir=x"]  # the seed is the study's own
-    (tmp_path / "multirun.yaml").write_text(OmegaConf.to_yaml({"hydra": {"overrides": {"task": typed}}}))
+    definition = {"swept": {"model": "emavq,vqmodel", "seed": "1,2"}, "fixed": {"trainer.steps": "9"}, "study": None}
+    (tmp_path / "sweep.yaml").write_text(OmegaConf.to_yaml(definition))
     assert name_of(job) == "model=emavq,seed=2"
-    (tmp_path / "multirun.yaml").write_text("hydra: [")
+    (tmp_path / "sweep.yaml").write_text("swept: [")
     assert name_of(job) == "trainer.steps=9,model=emavq,seed=2", "a damaged record ends nothing"
 
 
-@pytest.mark.parametrize("file", ["multirun.yaml", "sweep.yaml"])
-def test_jobs_of_a_multirun_belong_together(tmp_path: Path, file: str) -> None:
+def test_jobs_of_a_multirun_belong_together(tmp_path: Path) -> None:
     job = tmp_path / "vqgan" / "today" / "3"
     assert sweep_of(job) is None
     job.mkdir(parents=True)
-    (job.parent / file).touch()
+    (job.parent / "sweep.yaml").touch()
     assert sweep_of(job) == "vqgan/today"
 
 

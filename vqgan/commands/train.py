@@ -19,6 +19,7 @@ from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import load_config, typed_for
 from vqgan.sweeps import launched
+from vqgan.sweeps.definition import SWEEP
 from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 
 MULTIRUN = ("-m", "--multirun")
@@ -115,7 +116,7 @@ def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:
     study = hydra_config.runtime.choices.get("sweep")
     if study is not None:
         raise ConfigError(f"sweep={study} stands for several runs: add -m, as in python train.py -m sweep={study} ...")
-    if (folder / "sweep.yaml").exists():
+    if (folder / SWEEP).exists():
         raise ConfigError(f"run_dir={folder} is the folder of a sweep: add -m to go on with it, or choose another one.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -89,7 +89,7 @@ class Loader:
         self.watch = Watch(workers, limits)
         self.sequence = Sequence(dataset, seed, self.watch)
         self.drawn: dict[int, list[dict[str, Any]]] = {}  # by number, what the newest batches hold
-        self.lost = [self.sequence.lost]  # of each process
+        self.lost: Iterable[dict[str, list[Any]]] = [self.sequence.lost]  # of each process
         self.told = set(bad_files.reasons)  # the bad files that all processes know
 
     @property
@@ -137,11 +137,10 @@ class Loader:
             DataError: all together they are too many.
         """
         news = {path: reason for path, reason in self.bad_files.reasons.items() if path not in self.told}
-        self.told |= news.keys()
-        for path, reason in (item for found in gather(news) for item in found.items()):
+        told, self.lost = zip(*gather((news, self.sequence.lost)))
+        for path, reason in (item for found in told for item in found.items()):
             self.told.add(path)
             self.bad_files.add(path, reason)
-        self.lost = gather(self.sequence.lost)
 
     def state_dict(self) -> dict[str, Any]:
         """The files that ended their workers, and from where in the sequence on each process leaves them out."""

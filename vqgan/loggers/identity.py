@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from vqgan.errors import ConfigError
-from vqgan.run_folder import read_yaml, typed_for
+from vqgan.run_folder import typed_for
+from vqgan.sweeps.definition import SWEEP, swept_overrides
 
 # What tells nothing of the results: where, how long, for whom. A section stands for all its keys.
 UNNAMED = (
-    "run_dir", "resume", "allow_other_data", "objective", "sweep", "hydra", "logger", "data.root", "data.val_root",
-    "data.index", "data.workers", "data.limits", "trainer.device", "trainer.log_every", "trainer.evaluate_every",
-    "trainer.checkpoint_every", "trainer.pictures", "trainer.usage_steps", "trainer.keep",
+    "run_dir", "resume", "allow_other_data", "allow_other_processes", "objective", "sweep", "hydra", "logger",
+    "data.root", "data.val_root", "data.index", "data.workers", "data.limits", "trainer.device", "trainer.log_every",
+    "trainer.evaluate_every", "trainer.checkpoint_every", "trainer.pictures", "trainer.usage_steps", "trainer.keep",
 )  # fmt: skip
 TAGGED = ("experiment", "sweep", "model", "backbone", "data")  # groups whose choice is a tag
-MULTIRUN = "multirun.yaml"  # Hydra's record of a multirun, beside the folders of its jobs
-SWEEP_FILES = (MULTIRUN, "sweep.yaml")
 LONGEST_NAME, LONGEST_TAG = 100, 64  # characters; W&B takes 128, and 64
 
 
 def name_of(folder: Path) -> str:
     """The overrides that a run was made with, as `model=emavq,optimizer.lr=0.001`; `name/time` if there were none.
 
-    Of a multirun's job, those that its jobs have not in common.
+    Of a sweep's job, those that its jobs have not in common.
     A long one has the last word of each key alone, and loses its beginning: what a sweep varies comes last.
     """
-    common = _typed_for_all(folder.parent / MULTIRUN)
-    pairs = [o.lstrip("+").partition("=")[::2] for o in typed_for(folder) if o not in common]
+    typed = typed_for(folder)
+    with contextlib.suppress(ConfigError):  # of a run on its own, or beside a damaged record
+        typed = swept_overrides(folder.parent, typed)
+    pairs = [override.lstrip("+").partition("=")[::2] for override in typed]
     pairs = [(key, value) for key, value in pairs if _is_telling(key, value)]
     if sum(len(key) + len(value) + 2 for key, value in pairs) > LONGEST_NAME:
         pairs = [(key.rpartition(".")[2], value) for key, value in pairs]
@@ -41,9 +41,9 @@ def name_of(folder: Path) -> str:
 
 
 def sweep_of(folder: Path) -> str | None:
-    """The folder of the multirun that a run is a job of, as `name/time`; None for a run on its own."""
+    """The folder of the sweep that a run is a job of, as `name/time`; None for a run on its own."""
     above = folder.absolute().parent
-    return "/".join(above.parts[-2:]) if any((above / name).is_file() for name in SWEEP_FILES) else None
+    return "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else None
 
 
 def choices() -> dict[str, str]:
@@ -62,12 +62,3 @@ def tags_of(choices: dict[str, str]) -> list[str]:
 def _is_telling(key: str, value: str) -> bool:
     hidden = any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in UNNAMED)
     return not hidden and os.sep not in value
-
-
-def _typed_for_all(multirun: Path) -> list[str]:
-    """What was typed for a multirun: `model=emavq,vqmodel` is no job's, `trainer.steps=9` all jobs'."""
-    try:
-        typed = OmegaConf.select(read_yaml(multirun), "hydra.overrides.task") if multirun.is_file() else None
-    except (ConfigError, OmegaConfBaseException):
-        return []
-    return [str(override) for override in typed or []]

@@ -14,6 +14,7 @@ from vqgan.errors import ConfigError
 from vqgan.run_folder import read_yaml, replace_text, typed_for
 
 SWEEP = "sweep.yaml"  # in the sweep's folder
+TRIALS = "vqgan.sweeps.search.Trials"  # the storage of a search that can go on
 # Where things are and where numbers go may change from one start of a sweep to the next.
 FREE = ("run_dir", "sweep", "logger", "data.root", "data.val_root", "data.index", "data.workers", "trainer.device")
 
@@ -25,6 +26,11 @@ class Definition:
     swept: Mapping[str, str]  # key to its several values, in the order that numbers the jobs
     fixed: Mapping[str, str]  # key to its one value
     study: str | None = None  # of a search: its name in the storage
+
+
+def is_search(hydra_config: DictConfig) -> bool:
+    """Whether Hydra's own config asks for a search that can go on; without loading Optuna, which is an extra."""
+    return bool(OmegaConf.select(hydra_config, "sweeper.storage._target_") == TRIALS)
 
 
 def own_overrides(typed: Iterable[str]) -> list[str]:

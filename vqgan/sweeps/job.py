@@ -16,7 +16,7 @@ from vqgan.distributed import this_process
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.privacy import without_secrets
 from vqgan.run_folder import SETTLED, record_end, replace_text, status_of
-from vqgan.sweeps.definition import own_overrides, refuse_another_job, swept_overrides
+from vqgan.sweeps.definition import is_search, own_overrides, refuse_another_job, swept_overrides
 from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import values_of
 from vqgan.user_errors import USER_ERRORS, in_our_words
@@ -70,7 +70,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
 
 
 def _trial_of(hydra_config: DictConfig) -> Trial | None:
-    if OmegaConf.select(hydra_config, "sweeper.storage._target_") != "vqgan.sweeps.search.Trials":
+    if not is_search(hydra_config):
         return None
     from vqgan.sweeps import search  # Optuna is an extra
 

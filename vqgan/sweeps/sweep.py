@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, storing
 from vqgan.run_folder import SETTLED, Status, status_of, typed_for
-from vqgan.sweeps.definition import agreed, definition_of, swept_overrides, write_definition
+from vqgan.sweeps.definition import agreed, definition_of, is_search, swept_overrides, write_definition
 from vqgan.sweeps.objective import Objective
 from vqgan.terminal import table
 from vqgan.user_errors import USER_ERRORS, end
@@ -41,7 +41,7 @@ class Sweep(Callback):
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
-                if OmegaConf.select(config, "hydra.sweeper.storage._target_") == "vqgan.sweeps.search.Trials":
+                if is_search(config.hydra):
                     _pin(config, "hydra.sweeper.study_name", str(definition.study))
                     _prepare_search(config.hydra.sweeper, self.folder)
                 write_definition(self.folder, definition)
@@ -55,6 +55,8 @@ class Sweep(Callback):
             jobs = read_jobs(self.folder)
             rows = summary(jobs, Objective(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
+            if len(jobs) > 1:
+                print(f"Compare them: vqgan compare {shlex.quote(str(self.folder))}")
             if any(job.status.state not in SETTLED for job in jobs):
                 print(f"The same command goes on with what is not settled:\n  {self.command}")
             sys.stdout.flush()
