@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest
@@ -132,20 +133,48 @@ def test_what_happens_once_costs_nothing(tmp_path: Path, trap: Any) -> None:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_stopped_from_outside_costs_nothing(tmp_path: Path, sent: signal.Signals) -> None:
     bad_files = ledger(tmp_path)
-    loader = Loader(Trapped({}), 4, 2, 7, bad_files, IMPATIENT)
-
-    def disturbed() -> Iterator[Tensor]:
-        with closing(loader.batches(0)) as batches:
-            for number, batch in enumerate(itertools.islice(batches, 20)):
-                yield batch
-                if number == 3:
-                    time.sleep(0.5)  # the next results are on their way, whose tensors only their worker can hand over
-                    os.kill(loader.watch.processes[0].pid, sent)
-
     with pytest.warns(UserWarning, match="Reading goes on"):
-        clips = list(disturbed())
-    assert torch.equal(torch.cat(clips), drawn(Loader(Trapped({}), 4, 0, 7, bad_files, LIMITS), 20))
+        clips = disturbed(Loader(Trapped({}), 4, 2, 7, bad_files, IMPATIENT), sent)
+    assert torch.equal(clips, drawn(Loader(Trapped({}), 4, 0, 7, bad_files, LIMITS), 20))
     assert bad_files.reasons == {}
+
+
+def disturbed(loader: Loader, sent: signal.Signals) -> Tensor:
+    found = []
+    with closing(loader.batches(0)) as batches:
+        for number, batch in enumerate(itertools.islice(batches, 20)):
+            found.append(batch)
+            if number == 3:
+                time.sleep(0.5)  # the next results are on their way, whose tensors only their worker can hand over
+                os.kill(loader.watch.processes[0].pid, sent)
+                time.sleep(0.1)
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("first", ["another loader", "this one"])
+def test_torchs_own_handler_of_a_workers_death_stays_out_of_this(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """A process that reads in a loader of its own too has torch's handler, which raises wherever the process is."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # as in a new process
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        if first == "another loader":
+            assert [len(part) for part in DataLoader(Large(), sampler=range(2), batch_size=None, num_workers=1)]
+        loader = Loader(Trapped({}), 4, 2, 7, ledger(tmp_path), IMPATIENT)
+        with pytest.warns(UserWarning, match="Reading goes on"):
+            assert len(disturbed(loader, signal.SIGKILL)) == 80
+        with pytest.raises(RuntimeError, match="killed by signal"):  # while its own loaders are served as ever
+            read_and_kill(DataLoader(Large(), sampler=range(9), batch_size=None, num_workers=1))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def read_and_kill(loader: DataLoader[Any]) -> None:
+    iterator = iter(loader)
+    next(iterator)
+    os.kill(iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    time.sleep(5)
 
 
 class Large(Dataset[Any]):

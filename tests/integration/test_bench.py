@@ -42,7 +42,7 @@ RUNS = {
 
 def test_every_script_is_run_here() -> None:
     scripts = {path.name for path in BENCH.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts == set(RUNS)
+    assert scripts == {*RUNS, "check.py"}  # which reads what another wrote
 
 
 @pytest.mark.slow

@@ -20,7 +20,9 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import torch
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling as torch_signals
 
 from vqgan.data.bad_files import UnusableError
 from vqgan.errors import DataError, check
@@ -104,14 +106,14 @@ class Watch:
     def start(self, loader: DataLoader[T]) -> Iterator[T]:
         """Start the processes.
 
-        torch's handler of a worker's death, which would raise in the middle of a training step, is put out of action:
-        `take` looks at the workers itself.
+        torch's handler of a worker's death would raise in the middle of a training step. It is told nothing of these
+        workers, at which `take` looks itself, and stays in place for whatever other loaders this process has.
         """
-        in_main_thread = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-        handler = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
-        iterator = iter(loader)
-        if in_main_thread:
-            signal.signal(signal.SIGCHLD, handler)
+        with _torch_asleep():
+            iterator = iter(loader)
+            if getattr(iterator, "_worker_pids_set", False):
+                _remove_worker_pids(id(iterator))
+                iterator._worker_pids_set = False  # type: ignore[attr-defined]
         # Not `multiprocessing.active_children`: one that has died already would not be among them.
         self.processes = list(getattr(iterator, "_workers", []))
         self.fault = None
@@ -275,6 +277,20 @@ class _Start:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         self.watch.slots[worker, 0] = os.getpid()
         self.watch.allocated = _allocated()
+
+
+@contextlib.contextmanager
+def _torch_asleep() -> Iterator[None]:
+    """Without torch's handler of a worker's death; only the main thread can set it, and runs it."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    torch_signals._set_SIGCHLD_handler()  # once in a process; the first loader would do so, in the middle of its start
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 @contextlib.contextmanager
