@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
 import tests.typechecker  # noqa: F401  # the hook looks it up by name
+from tests import scheduling
 
 SHAPED = (  # the modules whose annotations speak of shapes
     "autoencoder", "blocks", "bootstrap", "data", "decoder", "decoding", "discriminators", "encoder", "encoding",
@@ -34,13 +35,14 @@ REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No key of the user's, no network, and one cache of synthetic videos for the whole session."""
+    """No key of the user's, no network, one cache of synthetic videos for the whole session, and no priority."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/nonexistent")
     HydraConfig.instance().cfg = None  # of a test before, which ran a command within this process
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    return
+    yield
+    assert scheduling.is_usual(), "what is started from here would keep all others from running"
 
 
 def small_config(folder: Path, *overrides: str) -> DictConfig:

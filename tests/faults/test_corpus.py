@@ -322,7 +322,11 @@ def test_one_per_cent_of_bad_files_is_left_out(tmp_path: Path, listener: socket.
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ("names", "total"), [(list(KINDS), 10 * len(BAD)), (BAD, len(BAD) * 10 // 6)], ids=["10 %", "60 %"]
+    ("names", "total"),
+    [
+        pytest.param(list(KINDS), 10 * len(BAD), id="10 %", marks=pytest.mark.slow),
+        pytest.param(BAD, len(BAD) * 10 // 6, id="60 %"),
+    ],
 )
 def test_too_many_bad_files_end_the_run(
     names: list[str], total: int, tmp_path: Path, listener: socket.socket, base: Run

@@ -32,6 +32,7 @@ def opened() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
+@pytest.mark.slow
 def test_2000_clip_reads_leave_memory_files_and_threads_as_they_were(tmp_path: Path) -> None:
     files = []
     for number in range(40):

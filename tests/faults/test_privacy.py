@@ -36,12 +36,17 @@ def everything_said_and_written(folder: Path, *overrides: str, environment: dict
     ("overrides", "code"),
     [
         (["logger=[wandb,tensorboard]"], b"0"),
-        (["logger=wandb", "loss.perceptual.weights=${oc.env:MY_SETTING}"], b"0"),
-        (["optimizer.lr=${oc.env:MY_SETTING}"], b"2"),
         (["optimizer.lr=${oc.env:WANDB_API_KEY}"], b"2"),
-        (["trainer.device=${oc.env:HF_TOKEN}"], b"2"),
-        (["+logger.key=${oc.env:WANDB_API_KEY}"], b"2"),
-        (["init_from=${oc.env:MY_SETTING}"], b"2"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["logger=wandb", "loss.perceptual.weights=${oc.env:MY_SETTING}"], b"0"),
+                (["optimizer.lr=${oc.env:MY_SETTING}"], b"2"),
+                (["trainer.device=${oc.env:HF_TOKEN}"], b"2"),
+                (["+logger.key=${oc.env:WANDB_API_KEY}"], b"2"),
+                (["init_from=${oc.env:MY_SETTING}"], b"2"),
+            )
+        ),
     ],
 )
 def test_no_value_of_the_environment_is_said_or_written(tmp_path: Path, overrides: list[str], code: bytes) -> None:

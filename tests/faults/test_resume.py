@@ -120,27 +120,28 @@ def assert_as_undisturbed(folder: Path, undisturbed: Path) -> None:
     assert unfinished(folder) == []
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+KILLS = 20
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
-    tmp_path: Path, undisturbed: Path, kills: int
-) -> None:
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path: Path, undisturbed: Path) -> None:
     script = tmp_path / "slow_save.py"
     script.write_text(SLOW_SAVE)
-    inside = torture(tmp_path / "run", undisturbed, script, kills)
-    assert inside >= kills // 4, "too few kills have hit a save to prove anything"
+    inside = torture(tmp_path / "run", undisturbed, script, KILLS)
+    assert inside >= KILLS // 4, "too few kills have hit a save to prove anything"
     train(tmp_path / "run", *LONG, XDG_CACHE_HOME=str(undisturbed.parent))
     assert_as_undisturbed(tmp_path / "run", undisturbed)
 
 
 POINTS = [
-    ("torch", "save", "after", 2),
     ("Checkpoints", "_publish", "before", 2),
-    ("Checkpoints", "_publish", "after", 2),
     *(
         pytest.param(point, marks=pytest.mark.slow)
         for point in (
             ("torch", "save", "before", 2),
+            ("torch", "save", "after", 2),
+            ("Checkpoints", "_publish", "after", 2),
             ("checkpoint", "_flush", "before", 7),
             ("checkpoint", "_flush", "after", 8),
             ("Checkpoints", "_link", "after", 3),

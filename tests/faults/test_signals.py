@@ -86,9 +86,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-PLACES = ["imports", "step", "validation", "data"]
+PLACES = ["imports", "step"]
 MORE = [
-    *((place, "SIGTERM") for place in ("scan", "building", "update", "pictures", "save")),
+    *((place, "SIGTERM") for place in ("scan", "building", "data", "update", "validation", "pictures", "save")),
     ("step", "SIGINT"), ("data", "SIGUSR1"), ("step", "SIGUSR2"),
     ("step", "twice"), ("save", "twice"), ("validation", "twice"),
 ]  # fmt: skip

@@ -81,6 +81,7 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
     assert "Read-only file system" in paragraph(error)
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_as_a_full_disk(tmp_path: Path) -> None:
     """By a limit of the process, which needs no rights."""
     train(tmp_path / "run", "trainer.steps=10", "trainer.checkpoint_every=5")
@@ -154,6 +155,7 @@ def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
     assert read(tmp_path / "run" / "checkpoints" / "latest")[0] == 2
 
 
+@pytest.mark.slow
 def test_memory_that_really_runs_out_is_recognised(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
     limit = 600 * 2**20
@@ -182,6 +184,7 @@ def test_the_peak_is_that_of_the_process() -> None:
     assert f"{peak:.1f} GiB" in str(out_of_memory(torch.device("cpu"), (1, 4, 16, 16, 3), 2))
 
 
+@pytest.mark.slow
 def test_a_second_process_is_turned_away_at_once_and_a_killed_ones_lock_is_taken_over(tmp_path: Path) -> None:
     rarely = ("trainer.checkpoint_every=99999", "trainer.evaluate_every=99999")
     first = start(tmp_path / "run", "trainer.steps=99999", "data.workers=2", *rarely)

@@ -142,7 +142,9 @@ def assert_undisturbed(composed: Compose, tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(21))
 
 
-@pytest.mark.parametrize("harm", [kill_service, kill_process, stop_all])
+@pytest.mark.parametrize(
+    "harm", [kill_service, *(pytest.param(way, marks=pytest.mark.slow) for way in (kill_process, stop_all))]
+)
 def test_a_service_that_dies_or_hangs_in_mid_run_changes_nothing(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[WeightsAndBiases], None]
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_service_that_dies_or_hangs_in_mid_run_changes_nothing(
     assert_undisturbed(composed, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_delays_nothing(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_server: str
 ) -> None:

@@ -133,6 +133,7 @@ def test_the_demo_is_told_nothing(composed: Compose, tmp_path: Path) -> None:
     assert [name for name in said if name != "data_bound"] == [], "that one is the machine's"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_told_the_same_and_not_again(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_there_and_back_is_the_models_own_reconstruction_bit_for_bit(made: Path)
             assert torch.equal(tokenizer.decode(torch.from_numpy(codes.astype(np.int64))), expected)
 
 
+@pytest.mark.slow
 def test_a_killed_encoding_goes_on_without_losing_or_repeating_a_video(made: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     for copy in range(6):
@@ -207,6 +208,7 @@ def test_a_stopped_encoding_says_how_it_goes_on(made: Path, tmp_path: Path) -> N
     assert "The same command goes on" in err
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_work(made: Path, tmp_path: Path) -> None:
     arguments = ("encode", made / "tokenizer", made / "videos", "--out", tmp_path / "tokens", *QUICK)
     processes = [start(*arguments, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]

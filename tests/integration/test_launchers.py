@@ -67,6 +67,7 @@ def test_errors_come_back_from_other_processes_as_they_were(error: Exception) ->
     assert vars(back) == vars(error)
 
 
+@pytest.mark.slow
 def test_joblib_runs_jobs_side_by_side_and_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = start(tmp_path, "-m", "hydra/launcher=cores", "trainer.steps=2", "trainer.accumulate=0,1")

@@ -256,6 +256,7 @@ def test_the_full_loss_trains_and_is_measured_in_float32(
     assert "loss" not in saved, "the perceptual network is no part of a checkpoint"
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_process_group_saves_too(tmp_path: Path) -> None:
     """As schedulers and `timeout` send it: the loader's workers must outlive it."""
     command = [sys.executable, "train.py", "logger=none", "data.workers=2", "data.validation_clips=2",

@@ -15,6 +15,7 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
+from tests.scheduling import kept_usual
 from vqgan.data import video_container, video_reader
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video
@@ -62,7 +63,7 @@ class Recording:
 
     def write(self, path: Path, frames: Sequence[np.ndarray]) -> Path:
         """Write rgb frames to `path`."""
-        with av.open(str(path), "w", options=self.container_options) as container:
+        with kept_usual(), av.open(str(path), "w", options=self.container_options) as container:
             stream = container.add_stream(self.codec, rate=self.rate, options={"threads": "1", **self.options})
             stream.height, stream.width = frames[0].shape[:2]
             stream.pix_fmt = self.pix_fmt
@@ -299,7 +300,7 @@ def to_yuv(rgb: tuple[int, int, int], matrix: str, full_range: bool) -> list[int
 def write_colours(path: Path, codec: str, pix_fmt: str, matrix: str, full_range: bool, tagged: bool) -> None:
     """One frame for each of `COLOURS`, lossless, given to the encoder as luma and chroma."""
     lossless = {"libx264": {"qp": "0"}, "libx265": {"x265-params": "lossless=1:log-level=none"}, "mjpeg": {"q": "1"}}
-    with av.open(str(path), "w") as container:
+    with kept_usual(), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=24, options=lossless.get(codec, {}))
         stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
         if tagged:
