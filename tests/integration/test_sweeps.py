@@ -54,6 +54,7 @@ def test_a_sweep_outlives_its_failures_and_again_tries_only_what_failed(
     assert "Job 1: optimizer.lr=1e+30 (diverged before)" in ended.output
 
 
+@pytest.mark.slow
 def test_a_job_that_was_stopped_goes_on(typed: Callable[..., Ended], tmp_path: Path) -> None:
     small = ("-m", *SMALL, "run_dir=S", "seed=1,2", "trainer.checkpoint_every=1")
     assert typed(*small).code == 0
@@ -116,6 +117,7 @@ def test_jobs_whose_numbers_changed_are_refused(typed: Callable[..., Ended], tmp
     assert "S/0 was made for another job: 'seed=2' was not among what was typed for it." in ended.error
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_is_a_traceback_and_the_sweep_goes_on(
     typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

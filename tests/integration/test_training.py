@@ -221,7 +221,7 @@ def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(
     assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-00000002"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
