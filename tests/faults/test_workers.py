@@ -104,7 +104,7 @@ FATAL = {"a crash": crash, "an exit": vanish, "a hang": hang, "a hang in C": han
 
 
 @pytest.mark.parametrize("trap", FATAL.values(), ids=FATAL.keys())
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_file_that_ends_its_worker_is_left_out_and_reported(tmp_path: Path, trap: Any, workers: int) -> None:
     bad_files = ledger(tmp_path)
     with pytest.warns(UserWarning, match="Reading goes on with new worker processes") as said:

@@ -90,6 +90,7 @@ def test_any_number_of_workers_writes_the_same_clips(
     assert clips(tmp_path / "shards") == expected
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_videos(
     videos: Path, expected: dict[tuple[str, int], bytes], tmp_path: Path
 ) -> None:
