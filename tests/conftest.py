@@ -23,7 +23,7 @@ from tests import scheduling
 SHAPED = (  # the modules whose annotations speak of shapes
     "autoencoder", "blocks", "bootstrap", "data", "decoder", "decoding", "discriminators", "encoder", "encoding",
     "evaluation", "evaluator", "feature_networks", "folder_decoder", "frames", "frechet", "inference", "losses",
-    "metrics", "pictures", "pretrained", "quantizers", "shards", "token_records", "tokens",
+    "metrics", "pictures", "pretrained", "quantizers", "token_records", "token_shards", "tokens",
 )  # fmt: skip
 with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
     import vqgan.train  # noqa: F401

@@ -15,6 +15,7 @@ from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import spread
+from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, check, storing
 from vqgan.evaluation_data import Subject, data_section, open_subject, read_clips
 from vqgan.evaluation_report import Report, add_row, rows_before, table, write_json
@@ -39,6 +40,8 @@ def evaluate(
     Raises:
         VQGANError: see `vqgan.errors`.
     """
+    if this_process().count > 1:
+        raise ConfigError("vqgan evaluate measures in one process: start it without torchrun.")
     if out is not None and len(runs) > 1:
         raise ConfigError(f"--out {out} is one file, and {len(runs)} tokenizers are measured: leave it out.")
     reports: list[Report] = []

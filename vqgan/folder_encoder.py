@@ -32,8 +32,8 @@ from vqgan.output_folder import hold
 from vqgan.pretrained import Tokenizer
 from vqgan.provenance import environment
 from vqgan.run_folder import replace_text
-from vqgan.shards import ShardWriter
 from vqgan.token_records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
+from vqgan.token_shards import ShardWriter
 from vqgan.tokens import Tokens
 
 

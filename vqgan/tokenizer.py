@@ -176,9 +176,11 @@ def _tensors_of(run: Path, part: str) -> dict[str, Tensor]:
 
 
 def _read_description(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise ConfigError(f"{file.parent} is neither a run nor an exported tokenizer (it has no {file.name}).")
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:
-            raise ValueError(f"{file.name} is missing, no file, or too large")
+            raise ValueError(f"{file.name} is no file, or too large")
         description = json.loads(file.read_text())
         if not isinstance(description, dict):
             raise ValueError(f"{file.name} holds no description")

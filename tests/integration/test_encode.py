@@ -429,9 +429,9 @@ def test_what_is_not_there_is_said(made: Path, tmp_path: Path, typed: Typed) -> 
 
 
 def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: Typed, monkeypatch: Any) -> None:
-    from vqgan import shards
+    from vqgan import token_shards
 
-    write = shards._write
+    write = token_shards._write
     room = [1500]
 
     def limited(file: Any, content: bytes) -> None:
@@ -441,7 +441,7 @@ def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: 
         write(file, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "_write", limited)
+        patched.setattr(token_shards, "_write", limited)
         code, _, err = typed("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
     assert code == 5
     assert "No space left" in err

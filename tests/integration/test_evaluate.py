@@ -231,7 +231,7 @@ def test_what_cannot_be_read_is_written_down_and_counted(
         (("run", "--csv", "run/config.yaml"), 2, "run/config.yaml has other columns than an evaluation."),
         (("run", "--data", "nowhere"), 3, "--data=nowhere is not a folder."),
         (("run", "--data", "empty"), 3, "--data=empty holds no file of a known kind"),
-        (("empty", "--data", "empty"), 7, "empty is neither a run nor an exported tokenizer"),
+        (("empty", "--data", "empty"), 2, "empty is neither a run nor an exported tokenizer"),
         (("run", "--out", "run/config.yaml/x.json"), 5, "run/config.yaml cannot be written: "),
         (("clips=3",), 2, "usage: "),
     ],
@@ -278,6 +278,14 @@ def test_help_answers_without_torch(tmp_path: Path) -> None:
     assert "replicates: 1000" in ended.output
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in ended.error.splitlines()}
     assert "torch" not in imported
+
+
+def test_several_processes_are_refused(typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    code, _, error = typed("run")
+    assert code == 2
+    assert "start it without torchrun" in error
 
 
 def test_from_python(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_false_description_is_refused(trained: Path, tmp_path: Path, change: A
 
 
 def test_what_is_no_tokenizer_is_said_clearly(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="neither a run nor an exported tokenizer"):
+    with pytest.raises(ConfigError, match="neither a run nor an exported tokenizer"):
         vqgan.load(tmp_path)
     write(tmp_path, {"format": 1}, {"a": torch.zeros(1)}, None, "")
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)

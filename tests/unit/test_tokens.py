@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 import vqgan.tokens
 from vqgan.errors import ConfigError, DataError
-from vqgan.shards import ShardWriter
 from vqgan.token_records import pack_times, smallest_type, unpack_times
+from vqgan.token_shards import ShardWriter
 from vqgan.tokens import Tokens
 
 SIZE = 300  # of the codebook
