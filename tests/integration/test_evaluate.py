@@ -283,9 +283,9 @@ def test_help_answers_without_torch(tmp_path: Path) -> None:
 def test_several_processes_are_refused(typed: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    code, _, error = typed("run")
-    assert code == 2
-    assert "start it without torchrun" in error
+    ended = typed("run")
+    assert ended.code == 2
+    assert "start it without torchrun" in ended.error
 
 
 def test_from_python(finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
