@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from vqgan.errors import ConfigError, InvalidValueError, check
+from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
 SETTINGS = (
     "name", "seed", "run_dir", "objective", "resume", "allow_other_data", "allow_other_processes", "init_from",
@@ -58,9 +59,10 @@ def unknown_choice(group: str, choice: str, choices: Iterable[str] | None) -> Co
     """The error for a group's choice that does not exist, with its nearest neighbour and all that do."""
     extra = EXTRAS.get(group, {}).get(choice)
     if extra is not None:
-        return ConfigError(f'{group}={choice} is in an extra that is not installed: pip install "vqgan[{extra}]".')
+        typed = next((argument for argument in sys.argv if argument.startswith(f"{group}=")), f"{group}={choice}")
+        return missing_extra(typed, extra)  # it may be a choice of ours, which starts from that one
     files = (file.stem for file in (conf_dir() / group).glob("*.yaml"))
-    names = sorted(choices or files)
+    names = sorted({*(choices or files), *EXTRAS.get(group, {})})
     near = difflib.get_close_matches(choice, names, n=1)
     hint = f" Did you mean {group}={near[0]}?" if near else ""
     return ConfigError(f"{group}={choice}: there is no such choice.{hint} Choices of {group}: {', '.join(names)}.")

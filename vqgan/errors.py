@@ -27,6 +27,14 @@ class ConfigError(VQGANError):
     exit_code = 2
 
 
+def missing_extra(what: str, extra: str) -> ConfigError:
+    """The error for what needs packages that only an extra brings."""
+    return ConfigError(
+        f'{what} needs an extra: pip install -c constraints.txt -e ".[{extra}]" in a checkout, pip install '
+        f'"vqgan[{extra}]" elsewhere.'
+    )
+
+
 class InvalidValueError(ConfigError):
     """A value out of its range or of the wrong type. `key` is the yaml key, as far as the one who checks knows it."""
 
@@ -71,6 +79,8 @@ def storing(path: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        if isinstance(error, FileNotFoundError):
+            raise StorageError(f"{path} cannot be written: there is no folder {path.parent}.") from error
         need = "" if needed is None else f" It needs {needed:,} bytes, and"
         raise StorageError(
             f"{path} cannot be written: {reason}.{need} {_free(path)} Free some space, or choose another folder."

@@ -88,8 +88,8 @@ class FolderSharder:
         already = len(mine) - len(left)
         # Of a video that is damaged the parts that can be decoded are kept.
         bad = f", {counted(len(bad_files.reasons), 'bad file')} ({bad_files.summary()})" if bad_files.reasons else ""
-        there = f", {already} already there" if already else ""
-        return f"{counted(clips, 'clip')} of {counted(written, 'video')} written{there}{bad}"
+        there = f", those of {already} were there already" if already else ""
+        return f"{self.out}: {counted(clips, 'clip')} of {counted(written, 'video')} written{there}{bad}"
 
     def _write(self, videos: list[VideoFile], bad_files: BadFiles) -> tuple[int, int]:
         """Write the clips of all videos; returns how many videos gave some, and how many clips."""

@@ -88,7 +88,8 @@ class Outcomes:
         broken = nonfinite(values)
         if broken:
             self._write_down_batch(done - 1)
-            raise self._diverged(f"at step {done} {', '.join(broken[:5])} is not finite")
+            verb = "is" if len(broken) == 1 else "are"
+            raise self._diverged(f"at step {done} {', '.join(broken[:5])} {verb} not finite")
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers, so that a resumed run's first row has all of them, and what was skipped."""
@@ -104,10 +105,12 @@ class Outcomes:
         return devices[0] if devices else torch.device("cpu")
 
     def _diverged(self, what: str) -> DivergedError:
+        checkpoints = self.folder / "checkpoints"
+        is_saved = any(checkpoints.glob("step-*"))
+        saved = f"The newest checkpoint in {checkpoints} is from before" if is_saved else "No checkpoint was saved"
         return DivergedError(
-            f"Training diverged: {what}. The newest checkpoint in {self.folder / 'checkpoints'} is from before; the "
-            f"clips of the last batch are in {self.folder / SKIPPED}. Try a lower optimizer.lr, "
-            "trainer.clip_gradients=1, or trainer.precision=fp32."
+            f"Training diverged: {what}. {saved}; the clips of the last batch are in {self.folder / SKIPPED}. Try a "
+            "lower optimizer.lr, trainer.clip_gradients=1, or trainer.precision=fp32."
         )
 
     def _write_down_batch(self, step: int) -> None:

@@ -15,7 +15,7 @@ from vqgan.blocks import Backbone
 from vqgan.config import check_values
 from vqgan.decoding import decode_video, decoding_with
 from vqgan.encoding import encode_video, encoding_with
-from vqgan.errors import CheckpointError, ConfigError
+from vqgan.errors import CheckpointError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.tokenizer import FORMAT, LONGEST_REASON, compare, quantizer_classes, read, write
 from vqgan.tokens import TokenVideo
@@ -29,12 +29,12 @@ except ImportError:
 
         def push_to_hub(self, *_: object, **__: object) -> str:
             """Say what is missing."""
-            raise ConfigError("The Hugging Face hub needs the extra: pip install 'vqgan[hub]'.")
+            raise missing_extra("The Hugging Face hub", "hub")
 
         @classmethod
         def from_pretrained(cls, *_: object, **__: object) -> Tokenizer:
             """Say what is missing."""
-            raise ConfigError("The Hugging Face hub needs the extra: pip install 'vqgan[hub]'.")
+            raise missing_extra("The Hugging Face hub", "hub")
 
 
 CARD = """---

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints
-from vqgan.errors import CheckpointError, ConfigError, StorageError
+from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
@@ -220,9 +220,7 @@ def _downloaded(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ConfigError(
-            f"{name} is no folder here. If it is a Hugging Face model, install the extra: pip install 'vqgan[hub]'."
-        ) from None
+        raise missing_extra(f"{name} is no folder here; a model of the Hugging Face hub", "hub") from None
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION]))
     except Exception as error:  # whatever it is, it is the network's or the hub's

@@ -29,7 +29,7 @@ from jaxtyping import Float, Int, UInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import DataError, missing_extra
 from vqgan.token_records import Record, average_rate, read_manifest, read_records, smallest_type, unpack_times
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Tokens(Sequence[TokenVideo]):
         try:
             from datasets import Dataset, Features, List, Value
         except ImportError:
-            raise ConfigError("A Hugging Face data set needs the package: pip install 'vqgan[hub]'.") from None
+            raise missing_extra("A Hugging Face data set", "hub") from None
         codes = List(List(List(Value(self.dtype.newbyteorder("=").name))))
         numbers = {"fps": Value("float64"), "width": Value("int64"), "height": Value("int64")}
         features = Features({"path": Value("string"), **numbers, "codes": codes})

@@ -204,6 +204,15 @@ def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, 
     return Advisor(setup)
 
 
+def _adversary(trainer: Trainer) -> str:
+    start, steps = trainer.loss.discriminator_start, trainer.settings.steps
+    if trainer.discriminator is None:
+        return "none"
+    if start >= steps:
+        return f"never, since loss.discriminator_start={start} and trainer.steps={steps}"
+    return f"from step {start} on"
+
+
 def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
@@ -213,6 +222,7 @@ def _summary(trainer: Trainer) -> list[tuple[str, str]]:
         ("run folder", str(trainer.folder)),
         ("data", f"{bad_files.total} files{bad}"),
         ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation.clips)} to validate on"),
+        ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{processes}{trainer.hardware}, {trainer.settings.precision}"),
     ]

@@ -284,6 +284,8 @@ class Trainer:
             print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
         elif self.shown < 0 and (self.folder / "metrics.jsonl").exists():
             print("This run was stopped before its first checkpoint: it begins again at step 0.")
+        elif self.done:
+            print(f"It goes on after step {self.done} of {self.settings.steps}.", flush=True)
         self.checkpoints.require_room(sum(3 * size_of(network.state_dict()) for network in self._networks()))
 
     def _after_step(self, stop: StopSignals, progress: Progress, clock: Clock) -> None:

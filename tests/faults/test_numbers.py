@@ -144,8 +144,17 @@ def test_more_than_three_in_a_row_end_the_run(
     lines = (tmp_path / "run" / "skipped_batches.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 3, 4, 5]
     assert str(tmp_path / "run" / "skipped_batches.jsonl") in str(error.value)
+    assert "checkpoints is from before" in str(error.value)
     _, state = read(tmp_path / "run" / "checkpoints" / "latest")
     assert all_finite(state)
+
+
+def test_a_run_that_diverges_before_its_first_checkpoint_names_none(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WAYS["loss of the autoencoder"](monkeypatch, {0, 1, 2, 3}, float("nan"))
+    with pytest.raises(DivergedError, match=r"4 steps in a row .* No checkpoint was saved; the clips"):
+        run(composed("trainer.steps=9", "trainer.checkpoint_every=9", "trainer.evaluate_every=9"))
 
 
 def test_three_in_a_row_do_not(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

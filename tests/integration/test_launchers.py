@@ -70,7 +70,7 @@ def test_errors_come_back_from_other_processes_as_they_were(error: Exception) ->
 @pytest.mark.slow
 def test_joblib_runs_jobs_side_by_side_and_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    sweep = start(tmp_path, "-m", "hydra/launcher=cores", "trainer.steps=2", "trainer.accumulate=0,1")
+    sweep = start(tmp_path, "-m", "hydra/launcher=cores", "trainer.steps=2", "data.workers=1", "trainer.accumulate=0,1")
     code, _, err = finish(sweep, PATIENCE)
     assert (code, state(tmp_path / "1")) == (2, "finished")
     assert "trainer.accumulate must be" in err
@@ -82,7 +82,7 @@ def test_joblib_runs_jobs_side_by_side_and_one_that_fails_does_not_stop_the_othe
 def test_joblibs_jobs_save_when_the_sweep_is_told_to_stop(told: str, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     train(tmp_path / "undisturbed", *LONG, "seed=2")
-    overrides = ("-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2", *LONG, "seed=1,2,3")
+    overrides = ("-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2", *LONG, "data.workers=1", "seed=1,2,3")
     sweep = start(tmp_path / "sweep", *overrides)
     first, second, third = (tmp_path / "sweep" / str(number) for number in range(3))
     wait_until(lambda: steps(first) > 10 and steps(second) > 10)
@@ -93,6 +93,7 @@ def test_joblibs_jobs_save_when_the_sweep_is_told_to_stop(told: str, tmp_path: P
     code, _, err = finish(sweep, PATIENCE)
     assert code == 143
     assert (state(first), state(second), state(third)) == ("stopped", "stopped", None), err
+    assert f"run_dir={tmp_path / 'sweep'}" in err.strip().splitlines()[-1]
     train(tmp_path / "sweep", *overrides)
     assert [state(folder) for folder in (first, second, third)] == ["finished"] * 3
     assert digest(second) == digest(tmp_path / "undisturbed")

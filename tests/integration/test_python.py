@@ -13,7 +13,7 @@ import torch
 
 import vqgan
 from tests.unit.tokenizers import random_tokenizer, write_tokenizer, write_videos
-from vqgan.errors import CheckpointError, ConfigError, DataError, InvalidValueError
+from vqgan.errors import CheckpointError, ConfigError, DataError, InvalidValueError, missing_extra
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,4 +120,4 @@ for call in (tokenizer.push_to_hub, type(tokenizer).from_pretrained):
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True
     )
-    assert done.stdout.splitlines() == ["The Hugging Face hub needs the extra: pip install 'vqgan[hub]'."] * 2
+    assert done.stdout.splitlines() == [str(missing_extra("The Hugging Face hub", "hub"))] * 2

@@ -377,9 +377,11 @@ def test_the_command_takes_runs_and_folders_of_runs(
     (one / "wandb" / "files").mkdir(parents=True)
     (one / "wandb" / "files" / "metrics.jsonl").touch()
     assert typed(monkeypatch, "report", "sweep", one) == 0
-    assert capsys.readouterr().out == "report.html\n"
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
     text = (tmp_path / "report.html").read_text()
     assert text.count('"state":') == 2
+    assert typed(monkeypatch, "report", "sweep") == 0
+    assert (tmp_path / "sweep" / "report.html").read_text().count('"state":') == 2
     assert typed(monkeypatch, "report", one, "--out", "page.html") == 0
     assert (tmp_path / "page.html").read_text().count('"state":') == 1
     assert typed(monkeypatch, "report", "--help") == 0
@@ -396,5 +398,5 @@ def test_a_folder_without_a_run_is_refused(
         (tmp_path / str(number) / "metrics.jsonl").touch()
     with pytest.raises(ConfigError, match="There are 41 runs, and one page shows at most 40"):
         report([tmp_path], None)
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be written: there is no folder"):
         report([tmp_path / "1"], tmp_path / "nowhere" / "page.html")

@@ -64,7 +64,7 @@ def expected(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
     """What an undisturbed command writes."""
     folder = tmp_path_factory.mktemp("made") / "shards"
     out, err = start("shard", videos, "--out", folder, *QUICK).communicate(timeout=100)
-    assert out.startswith(f"12 clips of 6 videos written to {folder}. "), err
+    assert out.startswith(f"{folder}: 12 clips of 6 videos written. "), err
     return clips(folder)
 
 
@@ -118,9 +118,10 @@ def test_the_same_command_goes_on_and_takes_what_is_new(
     (tmp_path / "a.mp4").rename(mine / "a.mp4")
     code, out, _ = typed("shard", mine, "--out", tmp_path / "shards", *QUICK)
     assert code == 0
-    assert out.startswith("3 clips of 1 video written, 5 already there to ")
+    assert ": 3 clips of 1 video written, those of 5 were there already. " in out
     assert clips(tmp_path / "shards") == expected
-    assert typed("shard", mine, "--out", tmp_path / "shards", *QUICK)[1].startswith("0 clips of 0 videos written, 6 al")
+    said = typed("shard", mine, "--out", tmp_path / "shards", *QUICK)[1]
+    assert ": 0 clips of 0 videos written, those of 6 were there already. " in said
 
 
 @pytest.mark.slow
@@ -208,7 +209,7 @@ def test_bad_videos_are_named_and_the_good_parts_of_damaged_ones_kept(
     (mine / "damaged.mp4").write_bytes(content)
     code, out, err = typed("shard", mine, "--out", folder, *QUICK)
     assert code == 0, err
-    assert " of 7 videos written, 2 bad files (1 unreadable, 1 decoding failed) to " in out
+    assert " of 7 videos written, 2 bad files (1 unreadable, 1 decoding failed). " in out
     bad = {Path(row["path"]).name for row in map(json.loads, (folder / "bad_files.jsonl").read_text().splitlines())}
     assert bad == {"text.mp4", "damaged.mp4"}
     starts = {first for name, first in clips(folder) if name == "damaged.mp4"}

@@ -87,6 +87,7 @@ def test_a_job_that_was_stopped_goes_on(typed: Callable[..., Ended], tmp_path: P
             ("sweep=codebook",),
             "sweep=codebook stands for several runs: add -m, as in python train.py -m ",
         ),
+        (("hydra/launcher=cores",), "hydra/launcher=cores is for several runs: add -m."),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(

@@ -288,7 +288,11 @@ def test_the_same_run_dir_with_other_data_or_seed_is_refused(composed: Compose, 
 def test_a_run_that_has_its_steps_says_so(composed: Compose, capsys: pytest.CaptureFixture[str]) -> None:
     run(composed("trainer.steps=2"))
     run(composed("trainer.steps=1"))
-    assert "Nothing left to train: the run has 2 steps, and trainer.steps=1." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Nothing left to train: the run has 2 steps, and trainer.steps=1." in said
+    assert "goes on" not in said
+    run(composed("trainer.steps=4"))
+    assert "It goes on after step 2 of 4." in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -137,6 +137,18 @@ def test_a_run_that_failed_before_it_began_is_listed_with_what_was_typed(tmp_pat
     assert found.trials[2].status.message == "model.quantizer.decay must be in [0, 1)"
 
 
+def test_a_value_that_was_refused_is_varied_too(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        folder = trial(tmp_path / f"good {seed}", **{"seed": seed, "model.quantizer.codebook_size": 256})
+        (folder / "overrides.yaml").write_text(f"[seed={seed}, model.quantizer.codebook_size=256, name=x]")
+    early = tmp_path / "refused"
+    early.mkdir()
+    write_status(early, "failed", "codebook_size must be at least 1", 2)
+    (early / "overrides.yaml").write_text("[seed=1, model.quantizer.codebook_size=0, name=y]")
+    found = keys_of(study(sorted(tmp_path.iterdir())))
+    assert found == {"seed": ["1", "2", "1"], "model.quantizer.codebook_size": ["256", "256", "0"]}
+
+
 # Damaged folders
 
 

@@ -322,7 +322,10 @@ def test_folders_without_data_are_named(key: str, folder: Path, tmp_path: Path) 
     other.mkdir()
     (other / "notes.txt").write_text("text")
     (other / ".hidden.mp4").touch()
-    with pytest.raises(DataError, match=f"data.{key}={other} holds no file of a known kind .*mp4"):
+    with pytest.raises(DataError, match=f"data.{key}={other} holds no file of a known kind .*mp4.* Name another"):
+        load(other)
+    (other / "clips-00000.tar").touch()
+    with pytest.raises(DataError, match="Its tar files are for data=shards"):
         load(other)
     for number in range(3):
         (other / f"empty{number}.mp4").touch()

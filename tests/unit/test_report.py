@@ -96,12 +96,13 @@ def test_a_stretch_without_numbers_stays_a_gap() -> None:
 
 def test_the_speed_is_said_in_words(tmp_path: Path) -> None:
     assert speed(tmp_path) == "nothing was trained"
-    write_lines(
-        tmp_path / "metrics.jsonl",
-        [{"step": n, "speed/frames_per_second": 10 * n, "speed/data_wait": 0.2} for n in range(1, 4)],
-    )
-    expected = "20 frames/s, 20.0% of the time waiting for data (the data are the bottleneck: try more workers)"
-    assert speed(tmp_path) == expected
+    for wait, slower in {
+        0.2: "the networks are the bottleneck",
+        0.3: "the data are the bottleneck: try more workers",
+    }.items():
+        rows = [{"step": n, "speed/frames_per_second": 10 * n, "speed/data_wait": wait} for n in range(1, 4)]
+        write_lines(tmp_path / "metrics.jsonl", rows)
+        assert speed(tmp_path) == f"20 frames/s, {wait:.1%} of the time waiting for data ({slower})"
 
 
 # The state of a run

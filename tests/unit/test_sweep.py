@@ -98,14 +98,17 @@ def test_the_end_says_what_became_of_each_job(sweep: Path) -> None:
     write_job(sweep / "2", "diverged", 4, "Too far.\nMore.")
     write_job(sweep / "3", "finished", psnr=21.5)
     write_job(sweep / "4", "pruned")
+    write_job(sweep / "5", "failed", 3, f"There is no folder {'far away ' * 30}.")
+    write_job(sweep / "6", "failed", 3, f"There is no folder {'far away ' * 30}.")
     jobs = read_jobs(sweep)
-    assert [job.folder.name for job in jobs] == ["0", "2", "3", "4", "10"]
+    assert [job.folder.name for job in jobs] == ["0", "2", "3", "4", "5", "6", "10"]
     assert summary(jobs, PSNR) == [
         ("finished", "2"),
         ("diverged", "1"),
         ("pruned", "1"),
-        ("failed", "1"),
+        ("failed", "3"),
         ("job 2", "diverged: a=2: Too far."),
+        ("jobs 5, 6", f"failed: There is no folder {'far away ' * 15}far …"),
         ("job 10", "failed: a=10: The disk is full."),
         ("best", "job 3: a=3: validation/psnr 21.5"),  # neither the untrained network's nor the last evaluation
     ]

@@ -43,7 +43,7 @@ def run(module: str) -> None:
             finally:
                 stop.ignore()
     except StopRequested as signal:
-        ended = _ended_before(signal)
+        ended = ended_before(signal)
         said = f"Stopped by {signal}; what was finished is saved. The same command goes on."
         print(f"\n{ended or said}", file=sys.stderr)
         sys.exit(StoppedError.exit_code if ended is None else ended.exit_code)
@@ -52,7 +52,7 @@ def run(module: str) -> None:
         sys.exit(error.exit_code)
 
 
-def _ended_before(error: BaseException) -> VQGANError | None:
+def ended_before(error: BaseException) -> VQGANError | None:
     """What had ended the run, if it was on its way out when the signal came."""
     context = error.__context__
     while context is not None and not isinstance(context, VQGANError):

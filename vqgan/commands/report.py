@@ -26,7 +26,10 @@ def main() -> None:
         "runs", metavar="RUN", type=Path, nargs="+", help="a run folder, or a folder that holds some, as a multirun's"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="file to write; else report.html, in the run or for several runs here"
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="file to write; else report.html, in the folder, for several folders here",
     )
     arguments = parser.parse_args()
     print(report(arguments.runs, arguments.out))
@@ -37,7 +40,7 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
 
     Args:
         folders: run folders, and folders that hold some.
-        out: the file to write; by default `report.html`, in the run folder for one run, else in the current folder.
+        out: the file to write; by default `report.html`, in the folder where one is given, else in the current one.
 
     Raises:
         ConfigError: a folder holds no run.
@@ -50,7 +53,7 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
         written = write_report(runs[0], running=None)
         assert written is not None
         return written
-    target = out or Path("report.html")
+    target = out or (folders[0] if len(folders) == 1 else Path.cwd()) / "report.html"
     replace_text(target, page(runs))
     return target
 

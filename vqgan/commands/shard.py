@@ -49,6 +49,6 @@ def shard(videos: Path, out: Path, typed: Sequence[str]) -> None:
 
     said = FolderSharder(build(command_config("shard", typed), ""), videos, out).run()
     process = this_process()
-    print(f"process {process.rank}: {said}" if process.count > 1 else f"{said} to {out}. Train from it with:")
+    print(f"process {process.rank}: {said}" if process.count > 1 else f"{said}. Train from them with:")
     if process.count == 1:
         print(f"python train.py data=shards data.root={out}")

@@ -14,10 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.commands import ended_before
 from vqgan.config import TOP_LEVEL, conf_dir
 from vqgan.distributed import this_process
-from vqgan.errors import ConfigError
+from vqgan.errors import ConfigError, StoppedError
 from vqgan.run_folder import load_config, typed_for
+from vqgan.signals import StopRequested
 from vqgan.sweeps import launched
 from vqgan.sweeps.definition import SWEEP
 from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
@@ -67,6 +69,12 @@ def main() -> None:
         compose_and_run()
     except USER_ERRORS as error:
         end(error)
+    except StopRequested as signal:
+        from vqgan.sweeps.sweep import Sweep
+
+        if Sweep.again is None or ended_before(signal) is not None:
+            raise
+        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.again}"))
     except Exception as error:
         known = storage_error(error) or launched.failure(error)
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
@@ -116,6 +124,10 @@ def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:
     study = hydra_config.runtime.choices.get("sweep")
     if study is not None:
         raise ConfigError(f"sweep={study} stands for several runs: add -m, as in python train.py -m sweep={study} ...")
+    for group, usual in {"launcher": "basic", "sweeper": "basic"}.items():
+        choice = hydra_config.runtime.choices.get(f"hydra/{group}")
+        if choice != usual:
+            raise ConfigError(f"hydra/{group}={choice} is for several runs: add -m.")
     if (folder / SWEEP).exists():
         raise ConfigError(f"run_dir={folder} is the folder of a sweep: add -m to go on with it, or choose another one.")
 

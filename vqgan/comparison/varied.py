@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vqgan.comparison.trial import Trial
+from vqgan.comparison.trial import PLACES, Trial
 from vqgan.errors import printable
 from vqgan.report.differences import Values, differing, typed_values
 
@@ -68,7 +68,7 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
         if follows:
             keys.append(Key(choice, _names(typed[choice], [values.pop(key) for key in follows])))
     keys += [Key(key, row) for key, row in values.items()]
-    return [_completed(key, whole, all_typed) for key in keys]
+    return [*(_completed(key, whole, all_typed) for key in keys), *_of_failed_runs(trials, all_typed, keys)]
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
@@ -123,6 +123,16 @@ def _completed(key: Key, known: Sequence[int], typed: Sequence[Values]) -> Key:
     for n, value in zip(known, key.values):
         values[n] = value
     return Key(key.name, values)
+
+
+def _of_failed_runs(trials: Sequence[Trial], typed: Sequence[Values], known: Sequence[Key]) -> Iterator[Key]:
+    """Keys whose values differ only in runs without a config, as a value does that was refused."""
+    failed = [n for n, trial in enumerate(trials) if trial.state == "failed" and not trial.values]
+    others = {*PLACES, *(key.name for key in known)}
+    for key in dict.fromkeys(key for n in failed for key in typed[n] if key not in others and not _is_place(key)):
+        row = [values.get(key, trial.values.get(key)) for values, trial in zip(typed, trials)]
+        if len(set(row)) > 1:
+            yield Key(key, row)
 
 
 def _widest_gap(numbers: Sequence[float]) -> float:

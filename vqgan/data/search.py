@@ -61,9 +61,8 @@ def find_files(root: Path, key: str, suffixes: frozenset[str]) -> list[Path]:
     holding = {folder for file in files for folder in file.parents} if folders else set()
     files += [folder for folder in folders if folder not in holding]
     if not files:
-        raise DataError(
-            f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}). Name another folder."
-        )
+        hint = "Its tar files are for data=shards." if any(root.glob("*.tar")) else "Name another folder."
+        raise DataError(f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}). {hint}")
     return sorted(files)
 
 

@@ -12,7 +12,7 @@ import av
 import yaml
 
 from vqgan.advice import Advice
-from vqgan.errors import ConfigError, StoppedError, exit_code_of
+from vqgan.errors import StoppedError, exit_code_of, missing_extra
 from vqgan.history import HOURS
 from vqgan.loggers.best import Best
 from vqgan.loggers.logger import Logger
@@ -62,7 +62,7 @@ class TensorBoard(Logger):
         try:
             import tensorboard  # noqa: F401
         except ImportError:
-            raise ConfigError("logger=tensorboard needs the extra: pip install tensorboard.") from None
+            raise missing_extra("logger=tensorboard", "tensorboard") from None
         self.run, self.folder, self.config = folder, folder / "tensorboard", config
         self.writer: SummaryWriter | None = None
         self.best = Best()

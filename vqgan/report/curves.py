@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypedDict
 
+from vqgan.advice import MUCH_WAITING
 from vqgan.history import HOURS
 from vqgan.report.files import number, read_rows
 
-MUCH_WAITING = 0.03  # of the time, for data
 MOST_CURVES, LONGEST_NAME = 200, 100
 SHORTEST_PAUSE = 600.0  # seconds between rows; a run that logs slowly may need more than that
 PAUSE = 30  # times the usual distance of rows

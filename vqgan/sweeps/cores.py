@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 from types import FrameType
@@ -18,7 +19,7 @@ class PatientBackend(LokyBackend):  # type: ignore[misc]  # joblib has no types
 
     def configure(self, *arguments: Any, **values: Any) -> int:
         """Start the processes."""
-        count: int = super().configure(*arguments, initializer=note_signals, **values)
+        count: int = super().configure(*arguments, initializer=prepare_process, **values)
         return count
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
@@ -35,8 +36,13 @@ def let_jobs_save() -> None:
     register_parallel_backend("loky", PatientBackend)
 
 
-def note_signals() -> None:
-    """Let a process live that is told to stop between two jobs: if it died, joblib would kill the others at once."""
+def prepare_process() -> None:
+    """Prepare one of joblib's processes for jobs.
+
+    It lives on when it is told to stop between two of them: if it died, joblib would kill the others at once. And it
+    starts processes of its own, which read data, in the usual way: joblib's is only for its own ones.
+    """
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     for name in signals.STOP_SIGNALS:
         signal.signal(signal.Signals[name], _note)
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 import shlex
 import sys
+import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, storing
+from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, counted, missing_extra, storing
 from vqgan.run_folder import SETTLED, Status, status_of, typed_for
 from vqgan.sweeps.definition import agreed, definition_of, is_search, swept_overrides, write_definition
 from vqgan.sweeps.objective import Objective
@@ -30,6 +31,8 @@ LONGEST_REASON = 160  # characters of a message in a table
 class Sweep(Callback):
     """Hydra's hook before the first job of a sweep and after the last one, in the process that launches them."""
 
+    again: str | None = None  # the command by which this process's sweep goes on
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
         with _ending():
@@ -37,7 +40,8 @@ class Sweep(Callback):
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
-            self.command = _command(sys.argv, self.folder)  # before jobs have a command of their own
+            # Before jobs have a command of their own.
+            self.command = Sweep.again = _command(sys.argv, self.folder)
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
@@ -101,10 +105,16 @@ def read_jobs(folder: Path) -> list[Job]:
 def summary(jobs: Sequence[Job], objective: Objective) -> list[tuple[str, str]]:
     """Rows of a table: how many ended how, each that did not finish with the reason, and the best one."""
     rows = [(state, str(count)) for state, count in Counter(job.status.state for job in jobs).items()]
+    ends: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         if job.status.state not in ("finished", "pruned"):
-            reason = re.split(r"(?<=\.)\s", job.status.message or "its process is gone.")[0][:LONGEST_REASON]
-            rows.append((f"job {job.folder.name}", f"{job.status.state}: {values_of(job.overrides)}: {reason}"))
+            ends.setdefault((job.status.state, job.status.message or "its process is gone."), []).append(job)
+    for (state, message), alike in ends.items():
+        reason = textwrap.shorten(re.split(r"(?<=\.)\s", message)[0], LONGEST_REASON, placeholder=" …")
+        if len(alike) == 1:
+            rows.append((f"job {alike[0].folder.name}", f"{state}: {values_of(alike[0].overrides)}: {reason}"))
+        else:
+            rows.append((f"jobs {', '.join(job.folder.name for job in alike)}", f"{state}: {reason}"))
     finished = [job for job in jobs if job.status.state == "finished"]
     known = [(value, job) for job in finished if (value := objective.best(job.folder)) is not None]
     if known:
@@ -166,7 +176,7 @@ def _prepare_search(sweeper: DictConfig, folder: Path) -> None:
     try:
         from vqgan.sweeps import search
     except ImportError as error:
-        raise ConfigError(f"A search needs the extra: pip install 'vqgan[optuna]' ({error}).") from None
+        raise missing_extra(f"A search ({error})", "optuna") from None
     search.prepare(sweeper, folder)
 
 
