@@ -76,11 +76,18 @@ class Cluster:
         (job,) = self.say("squeue", "--noheader", "--partition=low,graceful", "--format=%A").split()
         return job
 
+    def state(self, job: str) -> str:
+        """What has become of a job, in SLURM's word."""
+        return self.say("scontrol", "show", "job", "--oneliner", job).partition(" JobState=")[2].partition(" ")[0]
+
     def start_again(self, job: str) -> None:
-        """Wait until a job is back in the queue, and take the two minutes from it that SLURM lets it wait there."""
+        """Wait until a job is back in the queue, and let it begin in seconds, where SLURM lets it wait for two minutes.
+
+        Not at once: the node still takes a credential of the same second for the one that it has revoked.
+        """
         wait_until(lambda: self.say("squeue", "--noheader", f"--jobs={job}", "--format=%T") == "PENDING")
         assert "Restarts=1" in self.say("scontrol", "show", "job", job)
-        self.say("scontrol", "update", f"jobid={job}", "StartTime=now")
+        self.say("scontrol", "update", f"jobid={job}", "StartTime=now+3")
 
 
 @contextlib.contextmanager

@@ -176,7 +176,7 @@ def _tensors_of(run: Path, part: str) -> dict[str, Tensor]:
 
 
 def _read_description(file: Path) -> dict[str, Any]:
-    if not file.exists():
+    if not (file.exists() or file.is_symlink()):
         raise ConfigError(f"{file.parent} is neither a run nor an exported tokenizer (it has no {file.name}).")
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:

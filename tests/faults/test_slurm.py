@@ -134,6 +134,8 @@ def test_the_script_for_torchrun_is_queued_again_and_ends_as_the_undisturbed_run
     else:
         slurm.preempt()
     slurm.start_again(job)
-    wait_until(lambda: slurm.say("squeue", "--noheader", f"--jobs={job}") == "", PATIENCE)
-    assert "JobState=COMPLETED" in slurm.say("scontrol", "show", "job", job), (tmp_path / "output").read_text()
+    wait_until(lambda: slurm.state(job) not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), PATIENCE)
+    assert slurm.state(job) == "COMPLETED", (
+        slurm.say("scontrol", "show", "job", job) + (tmp_path / "output").read_text()
+    )
     assert_same_run(folder, undisturbed[2])
