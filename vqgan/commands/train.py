@@ -124,10 +124,9 @@ def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:
     study = hydra_config.runtime.choices.get("sweep")
     if study is not None:
         raise ConfigError(f"sweep={study} stands for several runs: add -m, as in python train.py -m sweep={study} ...")
-    for group, usual in {"launcher": "basic", "sweeper": "basic"}.items():
-        choice = hydra_config.runtime.choices.get(f"hydra/{group}")
-        if choice != usual:
-            raise ConfigError(f"hydra/{group}={choice} is for several runs: add -m.")
+    for override in hydra_config.overrides.hydra:
+        if override.startswith(("hydra/launcher=", "hydra/sweeper=")):
+            raise ConfigError(f"{override} is for several runs: add -m.")
     if (folder / SWEEP).exists():
         raise ConfigError(f"run_dir={folder} is the folder of a sweep: add -m to go on with it, or choose another one.")
 
