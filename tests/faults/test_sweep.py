@@ -58,7 +58,7 @@ def test_one_trial_crashes_and_two_diverge_and_the_sweep_is_killed(tmp_path: Pat
     assert code == 1, err
     assert [state(folder / str(number)) for number in range(4)] == ["finished", "diverged", "failed", "failed"]
     assert "RuntimeError: a bug" in err
-    for row in ("finished 1", "diverged 1", "failed 2", "job 2 failed: seed=1 optimizer.lr=0.001: a bug"):
+    for row in ("finished 1", "diverged 1", "failed 2", "jobs 2, 3 failed: a bug"):
         assert any(" ".join(line.split()).startswith(row) for line in out.splitlines()), (row, out)
     written = {path: path.stat().st_mtime_ns for number in "01" for path in (folder / number).rglob("*")}
 
