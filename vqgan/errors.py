@@ -79,7 +79,7 @@ def storing(path: Path, needed: int | None = None) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and not path.parent.exists():
             raise StorageError(f"{path} cannot be written: there is no folder {path.parent}.") from error
         need = "" if needed is None else f" It needs {needed:,} bytes, and"
         raise StorageError(

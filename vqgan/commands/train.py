@@ -72,9 +72,9 @@ def main() -> None:
     except StopRequested as signal:
         from vqgan.sweeps.sweep import Sweep
 
-        if Sweep.again is None or ended_before(signal) is not None:
+        if Sweep.command is None or ended_before(signal) is not None:
             raise
-        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.again}"))
+        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.command}"))
     except Exception as error:
         known = storage_error(error) or launched.failure(error)
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):

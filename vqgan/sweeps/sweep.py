@@ -31,7 +31,7 @@ LONGEST_REASON = 160  # characters of a message in a table
 class Sweep(Callback):
     """Hydra's hook before the first job of a sweep and after the last one, in the process that launches them."""
 
-    again: str | None = None  # the command by which this process's sweep goes on
+    command: str | None = None  # by which the sweep of this process goes on
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
@@ -40,8 +40,7 @@ class Sweep(Callback):
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
-            # Before jobs have a command of their own.
-            self.command = Sweep.again = _command(sys.argv, self.folder)
+            Sweep.command = _command(sys.argv, self.folder)  # before jobs have a command of their own
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
