@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,10 +62,11 @@ class Checkpoints:
             StorageError: the one before could not be written.
         """
         self.finish()
-        state = {name: copy_of(part.state_dict()) for name, part in stateful.items()}
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # until the copies are there
-        self.saving = self.writer.submit(self._save, step, score, state)
+        state = {name: part.state_dict() for name, part in stateful.items()}
+        copy = copy_of(state)
+        for device in {tensor.device for tensor in tensors_of(state) if tensor.is_cuda}:
+            torch.cuda.synchronize(device)  # until the copies are there
+        self.saving = self.writer.submit(self._save, step, score, copy)
 
     def finish(self, wait: bool = True) -> None:
         """Wait for a save in the background, or only see whether it has failed.
@@ -181,12 +182,33 @@ class Checkpoints:
         self._refuse_if_any(complaints)
         raise CheckpointError(f"There is no checkpoint in {self.folder}.")
 
+    def replace_damaged_best(self) -> None:
+        """Let `best` be the best intact checkpoint, if it leads to a damaged one: its score could not be reached again.
+
+        Raises:
+            StorageError: the link cannot be written.
+        """
+        best = self.folder / "best"
+        try:
+            if best.is_symlink():
+                _verify(best)
+            return
+        except CheckpointError as error:
+            complaint = str(error)
+        scores = {path: _score(path) for path in self._newest_first() if _is_intact(path)}
+        known = {path: score for path, score in scores.items() if score is not None}
+        found = max(known, key=known.__getitem__, default=None)
+        with storing(best):
+            best.unlink()
+            if found is not None:
+                self._link("best", found)
+        instead = f"{found} is the best of the others" if found else "the next evaluation decides which one is the best"
+        warnings.warn(f"{complaint} It was the best checkpoint: {instead}.", stacklevel=2)
+
     def best_score(self) -> float:
         """The score of `best`; minus infinity if there is none."""
-        try:
-            return float(read_manifest(self.folder / "best")["score"])
-        except (CheckpointError, TypeError, ValueError, KeyError, OverflowError):
-            return float("-inf")
+        score = _score(self.folder / "best")
+        return float("-inf") if score is None else score
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -237,6 +259,20 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
     Raises:
         CheckpointError: something is missing or altered, or it is more than plain data.
     """
+    step = _verify(path)
+    state = read_plain(path / STATE)
+    state = dict(dict.items(state)) if isinstance(state, dict) else {}  # whatever its own methods were replaced by
+    if not state or not all(isinstance(part, dict) for part in state.values()):
+        raise CheckpointError(f"The checkpoint {path} holds no state.")
+    return step, state
+
+
+def _verify(path: Path) -> int:
+    """Compare a checkpoint with its size and hash; returns its step.
+
+    Raises:
+        CheckpointError: something is missing or altered.
+    """
     manifest = read_manifest(path)
     file = path / STATE
     try:
@@ -251,11 +287,23 @@ def read(path: Path) -> tuple[int, dict[str, Any]]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} is not what was saved (SHA-256 differs).")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
-    state = read_plain(file)
-    state = dict(dict.items(state)) if isinstance(state, dict) else {}  # whatever its own methods were replaced by
-    if not state or not all(isinstance(part, dict) for part in state.values()):
-        raise CheckpointError(f"The checkpoint {path} holds no state.")
-    return step, state
+    return step
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        _verify(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _score(path: Path) -> float | None:
+    """The score that a checkpoint was saved with; None where it has none, or its manifest is damaged."""
+    try:
+        return float(read_manifest(path)["score"])
+    except (CheckpointError, TypeError, ValueError, KeyError, OverflowError):
+        return None
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -281,7 +329,7 @@ def copy_of(state: Any) -> Any:
     """Parts in the memory of the host, which training does not change; from a GPU they may still be on their way."""
     if isinstance(state, torch.Tensor):
         copy = torch.empty_like(state, device="cpu", pin_memory=state.is_cuda)
-        return copy.copy_(state.detach(), non_blocking=True)
+        return copy.copy_(state.detach(), non_blocking=state.is_cuda)
     if isinstance(state, Mapping):
         return {key: copy_of(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -292,11 +340,21 @@ def copy_of(state: Any) -> Any:
 
 def size_of(state: Any) -> int:
     """Bytes that a checkpoint of these parts takes, about."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(state))
+
+
+def tensors_of(state: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested dicts and lists."""
     if isinstance(state, torch.Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(size_of(value) for value in state.values())
-    return sum(size_of(value) for value in state) if isinstance(state, list | tuple) else 0
+        yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for value in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_of(value)
+
+
+def has_checkpoints(run: Path) -> bool:
+    """Whether there are any in a run folder, intact or not."""
+    return any((run / "checkpoints").glob("step-*"))
 
 
 def _discard(folders: Iterable[Path]) -> None:

@@ -78,6 +78,13 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
     return _Mean.apply(tensor) if dist.is_initialized() else tensor
 
 
+def of_first_process(tensor: Tensor) -> Tensor:
+    """The first process's tensor, of the same shape and type in all."""
+    if dist.is_initialized():
+        dist.broadcast(tensor, 0)
+    return tensor
+
+
 def rows_over_processes(rows: Float[Tensor, "n features"], indices: Int[Tensor, "m"]) -> Float[Tensor, "m features"]:
     """Rows of all processes' tensors of the same shape, one below the other in order of rank; same indices in all."""
     if not dist.is_initialized():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
@@ -58,10 +59,27 @@ def keep_layout(optimizer: Optimizer) -> None:
     def lay_out(optimizer: Optimizer) -> None:
         for parameter, state in optimizer.state.items():
             for name, value in state.items():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     optimizer.register_load_state_dict_post_hook(lay_out)
+
+
+def keep_values(optimizer: Optimizer) -> None:
+    """Let an optimizer keep the values it was built with when state is loaded into it; torch would load those too."""
+
+    def as_built(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        return state | {"param_groups": [group | optimizer.defaults for group in state["param_groups"]]}
+
+    optimizer.register_load_state_dict_pre_hook(as_built)
+
+
+def on_device(batch: Tensor, device: torch.device) -> Tensor:
+    """A batch on its device; the host goes on while it travels, where that is safe.
+
+    Not to Apple's GPUs, which may read it after its memory has been given to something else (pytorch #189690).
+    """
+    return batch.to(device, non_blocking=device.type == "cuda")
 
 
 def compile_networks(autoencoder: Autoencoder, others: Iterable[nn.Module | None]) -> None:
@@ -110,8 +128,8 @@ def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) ->
     return StorageError(
         f"Out of memory on {device}: the peak was {_peak(device) / 2**30:.1f} GiB, with {batch_size} clips of {time} "
         f"frames of {width}×{height} at once. The newest checkpoint is good. Try a smaller data.batch_size with more "
-        "trainer.accumulate (the same step in more parts), fewer data.clip_frames, a smaller data.resolution, or "
-        "trainer.precision=bf16."
+        "trainer.accumulate (the same clips in a step, of which batch norms and the adaptive weight see one part at a "
+        "time), fewer data.clip_frames, a smaller data.resolution, or trainer.precision=bf16."
     )
 
 

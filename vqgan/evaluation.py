@@ -83,19 +83,22 @@ def ssim(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
 
 
 def measure(frames: Frames, reconstruction: Frames, perceptual: nn.Module | None) -> dict[str, Float[Tensor, "frames"]]:
-    """What is measured of each pair of frames in [-1, 1].
+    """What is measured of each pair of frames in [-1, 1], in float32 also within autocast.
+
+    Half precision would not do: SSIM subtracts squares of nearly the same size.
 
     Returns:
         `psnr` (dB), `psnr_mean_colour` (the same for predicting each frame's mean colour: what a tokenizer must beat),
         `ssim`, and with a perceptual network `lpips`.
     """
-    mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
-    measured = {
-        "psnr": psnr(frames, reconstruction),
-        "psnr_mean_colour": psnr(frames, mean_colour),
-        "ssim": ssim(frames, reconstruction),
-    }
-    return measured if perceptual is None else measured | {"lpips": perceptual(reconstruction, frames)}
+    with torch.autocast(frames.device.type, enabled=False):
+        mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
+        measured = {
+            "psnr": psnr(frames, reconstruction),
+            "psnr_mean_colour": psnr(frames, mean_colour),
+            "ssim": ssim(frames, reconstruction),
+        }
+        return measured if perceptual is None else measured | {"lpips": perceptual(reconstruction, frames)}
 
 
 def flicker(clips: Clips, reconstructions: Clips) -> Float[Tensor, "batch"]:

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import find_device, is_out_of_memory, out_of_memory_at_work, prepare
+from vqgan.device import find_device, is_out_of_memory, on_device, out_of_memory_at_work, prepare
 from vqgan.frames import to_clips, to_frames
 
 
@@ -44,7 +44,7 @@ def codes_of(
     device = tokenizer.last_layer.device
     with _memory(device, frames.shape), _autocast(device, work):
         # Not `encode`, which would wait for the device to look at values that cannot be out of range.
-        return tokenizer.quantize(to_frames(frames[None].to(device, non_blocking=True))).indices
+        return tokenizer.quantize(to_frames(on_device(frames[None], device))).indices
 
 
 @torch.no_grad()

@@ -72,6 +72,13 @@ class Provenance:
                 "paths below data.root, and the sizes, of all files that can be used). Bring them back, go on with "
                 "these by allow_other_data=true, or start another run with the old weights: init_from=RUN."
             )
+        for key in ("optimizer._target_", "discriminator_optimizer._target_"):
+            before, after = state["config"].get(key), self.config.get(key)
+            if before != after:
+                raise ConfigError(
+                    f"{key} is {after}, and this run was trained with {before}, whose averages mean nothing to another "
+                    "optimizer. Go on with that one, or start another run with the old weights: init_from=RUN."
+                )
         changes = [*_changes(state["environment"], self.environment), *_changes(state["config"], self.config)]
         if state["data"] != self.data:
             changes.append("another data set")

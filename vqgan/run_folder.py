@@ -29,7 +29,7 @@ from vqgan.errors import (
     storing,
 )
 from vqgan.privacy import without_secrets
-from vqgan.signals import StopSignals
+from vqgan.signals import StopRequested, StopSignals
 
 # What a run cannot change and still be the same run.
 FIXED = ("backbone", "model", "discriminator")
@@ -72,7 +72,8 @@ class RunFolder:
     """Holds a run folder for this process, and keeps there what was asked for.
 
     `config.yaml` is the composed config, unresolved (so without secrets), `overrides.yaml` what was typed,
-    `status.json` what has become of it. A config or data that turn out to be wrong leave the folder as it was before.
+    `status.json` what has become of it. A config or data that turn out to be wrong before training begins (`keep`)
+    leave the folder as it was before.
 
     Raises:
         RunFolderInUseError: another process trains there.
@@ -114,6 +115,10 @@ class RunFolder:
             raise
         return self
 
+    def keep(self) -> None:
+        """Training begins: what was written stays, whatever the run will end with."""
+        self.before.clear()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         with StopSignals() as stop:  # torchrun tells all to stop when one has died; that must not hide why this one did
             self._leave(kind, error)
@@ -121,7 +126,7 @@ class RunFolder:
             signal.raise_signal(signal.Signals[stop.name])
 
     def _leave(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
-        if kind is not None and issubclass(kind, ConfigError | DataError):
+        if self.before and kind is not None and issubclass(kind, ConfigError | DataError):
             self._undo(kind)
         else:
             with contextlib.suppress(StorageError):  # what ended the run is more to the point
@@ -195,6 +200,8 @@ def _is_held(folder: Path) -> bool:
 def _status_after(error: BaseException | None) -> Status:
     if error is None:
         return Status("finished", exit_code=0)
+    if isinstance(error, StopRequested):
+        return Status("stopped", f"Stopped by {error}; what was finished is saved.", StoppedError.exit_code)
     states = {DivergedError: "diverged", StoppedError: "stopped", PrunedError: "pruned"}
     state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
     return Status(state, without_secrets(str(error)), error.exit_code if isinstance(error, VQGANError) else 1)

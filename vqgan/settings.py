@@ -16,9 +16,11 @@ class Settings:
     Args:
         steps: optimizer steps of the whole run.
         discriminator_every: the discriminator steps on every so-manieth step, from `loss.discriminator_start` on.
-        accumulate: micro-batches per step; their mean gradient is one step's.
+        accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
+            norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
-        precision: of the networks, `fp32` or `bf16` (autocast); quantizer and losses are always float32.
+        precision: of the networks, the perceptual one too, `fp32` or `bf16` (autocast); the quantizer, what the losses
+            add up and all that validation measures are always float32.
         channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
         activation_checkpointing: compute the activations of each residual block a second time in the backward pass
             instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.

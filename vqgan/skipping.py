@@ -87,9 +87,9 @@ def step_if(finite: Tensor, optimizer: Optimizer) -> None:
     """Let an optimizer step, without effect if `finite` is false.
 
     Optimizers with `fused: true` decide that on the device, as they would for a gradient scaler, so that nothing waits
-    for it; for others the host must know.
+    for it; for others the host must know, and on Apple's GPUs, where fused ones do not look at it (pytorch #186360).
     """
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    if getattr(optimizer, "_step_supports_amp_scaling", False) and finite.device.type != "mps":
         optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
     elif finite:

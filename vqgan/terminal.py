@@ -42,7 +42,9 @@ class Clock:
         self.frames += frames
 
     def read(self) -> dict[str, float]:
-        """`speed/frames_per_second`, and `speed/data_wait` as a share of the time, in [0, 1]."""
+        """`speed/frames_per_second`, and `speed/data_wait` as a share of the time in [0, 1]; nothing without frames."""
+        if not self.frames:
+            return {}
         elapsed = time.perf_counter() - self.started
         return {"speed/frames_per_second": self.frames / elapsed, "speed/data_wait": self.waited / elapsed}
 

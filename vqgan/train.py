@@ -16,7 +16,8 @@ import vqgan
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
-from vqgan.collectives import first_alone, from_first, gather, joined, noticing_loss
+from vqgan.checkpoint import has_checkpoints
+from vqgan.collectives import Agreement, first_alone, from_first, gather, joined, noticing_loss
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, Corpus, Loader
 from vqgan.data.loader import read_evenly
@@ -58,13 +59,19 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
     with joined() as process:
         config.run_dir = from_first(str(config.run_dir))  # it may hold the time
         path = Path(config.run_dir)
-        with RunFolder(path, config, overrides) if process.is_first else contextlib.nullcontext(), noticing_loss():
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(RunFolder(path, config, overrides)) if process.is_first else None
+            stack.enter_context(noticing_loss())
             trainer = make_trainer(config, path, process, loggers)
             if process.is_first:
                 print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
-            with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends
+            # Until the very end: one more signal must not disturb the few seconds in which a stopped run ends.
+            with StopSignals(Agreement() if process.count > 1 else None) as stop:
                 try:
-                    trainer.run()
+                    trainer.resume()
+                    if folder is not None:
+                        folder.keep()
+                    trainer.run(stop)
                 except BaseException as error:
                     with contextlib.suppress(VQGANError, OSError):  # the first error is the one to read
                         _finish(trainer, error)
@@ -104,7 +111,7 @@ def make_trainer(
     autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
     autoencoder_optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
     discriminator, discriminator_optimizer = make_discriminator(config, loss)
-    if config.init_from is not None:
+    if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
         load_weights(str(config.init_from), autoencoder, discriminator)
     still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints, Stateful, size_of
-from vqgan.collectives import Agreement, from_first, gather, mean_over_processes
+from vqgan.collectives import from_first, gather, mean_over_processes
 from vqgan.data import Loader
 from vqgan.device import (
     compile_networks,
@@ -27,6 +27,8 @@ from vqgan.device import (
     is_compiling_failed,
     is_out_of_memory,
     keep_layout,
+    keep_values,
+    on_device,
     out_of_memory,
     prepare,
     tune,
@@ -50,6 +52,7 @@ from vqgan.validation import Validation
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
+RANKS_APART = 2**26  # steps between the random numbers of one process and those of the next
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,6 +112,7 @@ class Trainer:
         for optimizer in (self.autoencoder_optimizer, self.discriminator_optimizer):
             if optimizer is not None:
                 keep_layout(optimizer)
+                keep_values(optimizer)
         self.buffers = Buffers(self._networks())
         self.averages = [
             GradientAverage(network.parameters(), self.settings.accumulate) for network in self._networks()
@@ -117,20 +121,21 @@ class Trainer:
         if self.settings.compile:
             compile_networks(self.autoencoder, (self.discriminator, self.loss.perceptual))
 
-    def run(self) -> None:
-        """Train from the newest checkpoint, or from the start, to the last step.
+    def run(self, stop: StopSignals) -> None:
+        """Train from where `resume` has brought it to the last step.
+
+        Args:
+            stop: open already; says when to stop.
 
         Raises:
             StoppedError: a signal came; the run is saved up to its last finished step.
             DivergedError: too many losses or gradients are not finite; the newest checkpoint is from before.
             StorageError: a file cannot be written, or memory ran out; the newest checkpoint is good.
         """
-        self._resume()
         first = self.process.is_first
         if first:
             write_environment(self.folder / "environment.json", self.provenance.environment)
-        signals = StopSignals(Agreement() if self.process.count > 1 else None)
-        with signals as stop, Progress(self.done, self.settings.steps, first) as progress, self._saving():
+        with Progress(self.done, self.settings.steps, first) as progress, self._saving():
             try:
                 self._train(stop, progress)
                 self.last_validation = self.last_validation or self._evaluate().metrics  # of a run that was done before
@@ -139,10 +144,7 @@ class Trainer:
                 self._save(None)
                 self.checkpoints.finish()
                 from_first(None)  # the others wait for it, since torchrun ends all when one has ended
-                raise StoppedError(
-                    f"Stopped by {signal} after step {self.done}; everything is saved. "
-                    f"Go on with: {'python' if self.process.count == 1 else 'torchrun …'} train.py resume={self.folder}"
-                ) from None
+                raise self._stopped(f"Stopped by {signal} after step {self.done}; everything is saved.") from None
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -163,6 +165,10 @@ class Trainer:
                 except RuntimeError as error:
                     if not (stop.requested and is_compiling_failed(error)):
                         raise
+                    if self.process.count > 1:  # the others may wait within this step: no agreement comes any more
+                        raise self._stopped(
+                            f"Stopped by {stop.name} while networks were compiled; the newest checkpoint is good."
+                        ) from None
                     # Ctrl-C ends the compiler too. Of all that is saved only buffers can have moved: parameters do when
                     # both players have their gradients, and nothing is compiled any more.
                     self.buffers.restore_unless(torch.tensor(False, device=self.hardware))
@@ -184,12 +190,13 @@ class Trainer:
         Returns:
             Detached scalars on the device, averaged over micro-batches and processes.
         """
-        torch.manual_seed((self.seed << 32) + step)
+        # Masks of dropout differ between processes, as clips do; what must be alike in all is drawn by the first.
+        torch.manual_seed((self.seed << 32) + self.process.rank * RANKS_APART + step)
         self.buffers.remember()
         adversarial = self.loss.is_adversarial(step) and step % self.settings.discriminator_every == 0
         parts = []
         for batch in clips:
-            frames = to_frames(batch.to(self.hardware, non_blocking=True))
+            frames = to_frames(on_device(batch, self.hardware))
             reconstruction, loss = self.autoencoder_gradients(step, frames, len(clips))
             parts.append(loss.metrics)
             if adversarial:
@@ -264,7 +271,14 @@ class Trainer:
         """Take it back."""
         self.shown = state["shown"]
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Go back to the newest checkpoint, if there is one.
+
+        Raises:
+            ConfigError: it is of another model, or of a run on other data.
+            CheckpointError: there are checkpoints, but none is intact.
+            StorageError: there is no room for more of them.
+        """
         with warnings.catch_warnings():
             if not self.process.is_first:
                 warnings.simplefilter("ignore")  # the first one says it
@@ -280,6 +294,7 @@ class Trainer:
             self.saved = self.done
         if not self.process.is_first:
             return
+        self.checkpoints.replace_damaged_best()
         if self.done >= self.settings.steps:
             print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
         elif self.shown < 0 and (self.folder / "metrics.jsonl").exists():
@@ -342,7 +357,8 @@ class Trainer:
                 self.checkpoints.finish()
                 self.checkpoints.rate(self.done, score)
             return
-        self.outcomes.refuse_nonfinite({name: part.state_dict() for name, part in self.state().items()}, self.done)
+        trained = {name: part.state_dict() for name, part in self.state().items() if name != "provenance"}
+        self.outcomes.refuse_nonfinite(trained, self.done)
         if self.process.is_first:
             self.checkpoints.save_in_background(self.done, score, **self.state())
         self.saved = self.done
@@ -371,7 +387,7 @@ class Trainer:
         if self.settings.clip_gradients is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_gradients)
         for group in optimizer.param_groups:
-            group["lr"] = optimizer.defaults["lr"] * self.schedule(step)
+            group["lr"] = self._learning_rate(optimizer, step)
         step_if(finite, optimizer)
         optimizer.zero_grad(set_to_none=True)
 
@@ -389,11 +405,18 @@ class Trainer:
         optimizers = {"autoencoder": self.autoencoder_optimizer, "discriminator": self.discriminator_optimizer}
         for name, optimizer in optimizers.items():
             if optimizer is not None:
-                row[f"learning_rate/{name}"] = float(optimizer.param_groups[0]["lr"])
+                row[f"learning_rate/{name}"] = float(self._learning_rate(optimizer, self.done - 1))
         return row
 
+    def _learning_rate(self, optimizer: Optimizer, step: int) -> float:
+        return optimizer.defaults["lr"] * self.schedule(step)
+
+    def _stopped(self, what: str) -> StoppedError:
+        command = "python" if self.process.count == 1 else "torchrun …"
+        return StoppedError(f"{what} Go on with: {command} train.py resume={self.folder}")
+
     def _evaluate(self) -> Evaluation:
-        with self.autocast():
+        with self.autocast():  # of the networks alone: what measures is float32
             evaluation = self.validation.measure(self.autoencoder)
         self.last_validation = evaluation.metrics
         return evaluation

@@ -7,12 +7,14 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from vqgan import checkpoint
 from vqgan.checkpoint import Checkpoints, _with_digest
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 
@@ -202,3 +204,57 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(tmp_path: Path, saved: C
     with pytest.warns(UserWarning, match="step-00000040"):
         assert loaded(saved) == (30, 30.0)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_best_gives_way_to_the_best_intact_one(saved: Checkpoints) -> None:
+    flip_one_bit(saved.folder / "step-00000010" / "state.pt")
+    assert saved.best_score() == -10.0, "the manifest still says so"
+    with pytest.warns(UserWarning, match=r"step-00000020 is the best of the others"):
+        saved.replace_damaged_best()
+    assert (saved.folder / "best").resolve().name == "step-00000020"
+    saved.keep = 1
+    saved.save(40, score=-15.0, network=network(40))
+    assert (saved.folder / "best").resolve().name == "step-00000040"
+    assert not (saved.folder / "step-00000010").exists()
+    saved.replace_damaged_best()
+    assert (saved.folder / "best").resolve().name == "step-00000040", "an intact one stays, without a word"
+
+
+def test_without_another_the_next_evaluation_is_the_best(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, score=9.0, network=network(1))
+    checkpoints.save(2, network=network(2))
+    (tmp_path / "step-00000001" / "state.pt").unlink()
+    with pytest.warns(UserWarning, match="the next evaluation decides"):
+        checkpoints.replace_damaged_best()
+    assert checkpoints.best_score() == float("-inf")
+
+
+def test_only_copies_from_cuda_travel_while_the_host_goes_on(
+    saved: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An asynchronous copy from another device would be hashed and written before it is there."""
+    original, asked = torch.Tensor.copy_, []
+
+    def copy(self: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        asked.append(non_blocking)
+        return original(self, source, non_blocking)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", copy)
+    saved.save_in_background(40, network=network(40))
+    saved.finish()
+    assert asked == [False, False]
+
+
+def test_the_host_waits_for_each_cuda_device_that_holds_state(
+    saved: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[torch.device] = []
+    devices = [torch.device("cuda", 1), torch.device("cpu"), torch.device("cuda", 1), torch.device("cuda", 0)]
+    tensors = [SimpleNamespace(device=device, is_cuda=device.type == "cuda") for device in devices]
+    monkeypatch.setattr(checkpoint, "tensors_of", lambda state: tensors if "other" not in state else [])
+    monkeypatch.setattr(checkpoint, "size_of", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    saved.save_in_background(40, network=network(40))
+    saved.finish()
+    assert sorted(device.index for device in waited) == [0, 1]

@@ -20,7 +20,9 @@ from tests.conftest import Compose
 from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.checkpoint import Checkpoints, read
 from vqgan.data import Loader
-from vqgan.errors import ConfigError
+from vqgan.data.loader import Sample, Sequence
+from vqgan.errors import ConfigError, DataError
+from vqgan.run_folder import load_config, status_of
 from vqgan.train import run
 from vqgan.trainer import Trainer
 
@@ -350,3 +352,63 @@ def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     assert "stopped before its first checkpoint: it begins again at step 0" in capsys.readouterr().out
     assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
     assert [json.loads(row)["step"] for row in code_use(tmp_path / "run").splitlines()] == [0, 2]
+
+
+# What a run ends with stays with it
+
+
+def test_a_run_that_its_data_end_keeps_what_it_goes_on_from(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ("trainer.steps=6", "trainer.checkpoint_every=1")
+    run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
+    config = composed(*values)
+    original = Sequence.__getitem__
+
+    def failing(self: Sequence, number: int) -> Sample:
+        return original(self, number) if number < 6 else Sample(None, {}, [("a.mp4", "its storage is gone")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sequence, "__getitem__", failing)
+        with pytest.raises(DataError, match="cannot be read"):
+            run(config)
+    status = status_of(tmp_path / "run")
+    assert status is not None
+    assert (status.state, status.exit_code) == ("failed", 3)
+    assert load_config(tmp_path / "run") is not None
+    assert (tmp_path / "run" / "overrides.yaml").exists()
+    run(config)
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+def test_a_resume_that_is_refused_leaves_config_and_status(composed: Compose, tmp_path: Path) -> None:
+    run(composed("trainer.steps=1"))
+    before = {name: (tmp_path / "run" / name).read_text() for name in ("config.yaml", "status.json")}
+    with pytest.raises(ConfigError, match=r"was trained with torch\.optim\.Adam"):
+        run(composed("trainer.steps=2", "optimizer=adamw"))
+    assert {name: (tmp_path / "run" / name).read_text() for name in before} == before
+
+
+def test_a_changed_optimizer_is_the_one_that_trains(composed: Compose) -> None:
+    run(composed("trainer.steps=1", "optimizer.fused=false"))
+    changed = {"optimizer.weight_decay": 0.5, "optimizer.betas": [0.1, 0.2], "optimizer.fused": True}
+    with pytest.warns(UserWarning, match=r"optimizer.betas was .* and is \[0.1, 0.2\]"):
+        trainer = run(composed("trainer.steps=2", "trainer.discriminator_every=1", "loss.discriminator_start=0",
+                               *(f"{key}={value}" for key, value in changed.items())))  # fmt: skip
+    for optimizer in (trainer.autoencoder_optimizer, trainer.discriminator_optimizer):
+        assert optimizer is not None
+        (group,) = optimizer.param_groups
+        assert (group["weight_decay"], tuple(group["betas"]), group["fused"]) == (0.5, (0.1, 0.2), True)
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(composed: Compose, tmp_path: Path) -> None:
+    run(composed("trainer.steps=1", f"run_dir={tmp_path / 'first'}"))
+    values = (f"init_from={tmp_path / 'first'}",)
+    run(composed(*values, "trainer.steps=1"))
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    assert run(composed(*values, "trainer.steps=2")).done == 2
+
+
+@pytest.mark.parametrize("limit", ["loss.max_adaptive_weight", "trainer.clip_gradients"])
+def test_no_limit_is_no_divergence(composed: Compose, limit: str) -> None:
+    run(composed(f"{limit}=inf", "loss.discriminator_start=0", "trainer.checkpoint_every=1"))

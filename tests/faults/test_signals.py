@@ -6,10 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import Compose
 from tests.faults.runs import digest, finish, rows, start, train
+from vqgan import checkpoint
+from vqgan.errors import StoppedError
+from vqgan.train import run
 
 VALUES = ("trainer.steps=12", "trainer.checkpoint_every=1000", "trainer.evaluate_every=4", "data.workers=1")
 # Says where the run is and waits there for the signal; `place` is one of the names below.
@@ -164,3 +169,19 @@ def read_or_nothing(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+def test_a_signal_while_the_newest_checkpoint_is_loaded_stops_the_run(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(composed("trainer.steps=2"))
+    original = checkpoint.read
+
+    def interrupted(path: Path) -> tuple[int, dict[str, Any]]:
+        found = original(path)
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(checkpoint, "read", interrupted)
+    with pytest.raises(StoppedError, match="Stopped by SIGTERM after step 2"):
+        run(composed("trainer.steps=6"))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
@@ -53,7 +54,7 @@ def first_step(folder: Path, *overrides: str) -> dict[str, Any]:
     metrics = trainer.step(0, [next(batches) for _ in range(trainer.settings.accumulate)])
     networks = (trainer.autoencoder, trainer.discriminator)
     buffers = {f"{n}.{key}": b.clone() for n, network in enumerate(networks) for key, b in network.named_buffers()}
-    return {"metrics": metrics, "gradients": gradients, "buffers": buffers}
+    return {"metrics": metrics, "gradients": gradients, "buffers": buffers, "mask": F.dropout(torch.ones(64))}
 
 
 def ran(folder: Path, *overrides: str) -> None:
@@ -129,6 +130,11 @@ def test_all_processes_have_the_same_bits(variant: str, of_two: tuple[Path, list
     first, second = (process[variant] for process in of_two[1])
     for what in ("metrics", "gradients", "buffers"):
         assert all(torch.equal(first[what][name], second[what][name]) for name in first[what])
+
+
+def test_masks_of_dropout_are_each_process_s_own(of_two: tuple[Path, list[dict[str, Any]]]) -> None:
+    first, second = (process["ema"]["mask"] for process in of_two[1])
+    assert not torch.equal(first, second)
 
 
 def test_a_run_has_one_folder_and_the_numbers_of_one_process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from filelock import FileLock
 from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import SMALL, Ended
+from vqgan import signals
 from vqgan import train as wiring
 from vqgan.run_folder import Status, status_of
 from vqgan.sweeps import search
+from vqgan.trainer import Trainer
 
 # Two learning rates that train, one that diverges at once, one that is refused.
 SWEPT = ("-m", *SMALL, "run_dir=S", "trainer.steps=2", "optimizer.lr=0.001,1e30,-1,0.002", "trainer.checkpoint_every=1")
@@ -52,6 +55,24 @@ def test_a_sweep_outlives_its_failures_and_again_tries_only_what_failed(
     assert built == [-1]
     assert "Job 0: optimizer.lr=0.001 (finished before)" in ended.output
     assert "Job 1: optimizer.lr=1e+30 (diverged before)" in ended.output
+
+
+def test_a_signal_as_a_job_finishes_ends_the_sweep(
+    typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer._save
+
+    def interrupted(self: Trainer, score: float | None) -> None:
+        if self.done == self.settings.steps:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, score)
+
+    monkeypatch.setattr(signals, "came", set())
+    monkeypatch.setattr(Trainer, "_save", interrupted)
+    ended = typed("-m", *SMALL, "run_dir=S", "seed=1,2", "trainer.steps=1", "trainer.evaluate_every=9")
+    assert ended.code == 143
+    assert "Stopped by SIGTERM; job 0 is over. Go on with the same command" in ended.error
+    assert states(tmp_path / "S") == ["finished"]
 
 
 @pytest.mark.slow

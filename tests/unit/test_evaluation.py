@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.unit.networks import autoencoder, ema_quantizer, frames
-from vqgan.evaluation import Evaluation, evaluate, psnr, reconstruct, ssim
+from vqgan.evaluation import Evaluation, evaluate, measure, psnr, reconstruct, ssim
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,3 +82,22 @@ def test_mean_colour_is_what_a_tokenizer_must_beat() -> None:
     measured = evaluate(autoencoder(), clips, 1, None).metrics
     assert measured["validation/psnr_mean_colour"] == pytest.approx(-20 * np.log10(0.5), abs=1e-3)
     assert measured["validation/usage"] * 16 == pytest.approx(round(measured["validation/usage"] * 16))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_what_is_measured_does_not_depend_on_autocast(precision: torch.dtype) -> None:
+    """Smooth, bright frames: in half precision their SSIM would be above 1."""
+    smooth = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), 32, mode="bicubic").clamp(0, 1)
+    noisy = (smooth + 0.01 * torch.randn(smooth.shape)).clamp(-1, 1)
+
+    class Distance(torch.nn.Conv2d):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(a - b).square().mean(dim=(1, 2, 3))
+
+    network = Distance(3, 2, 3)
+    with torch.no_grad():
+        expected = measure(smooth, noisy, network)
+        with torch.autocast("cpu", precision):
+            found = measure(smooth, noisy, network)
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+    assert found.keys() == {"psnr", "psnr_mean_colour", "ssim", "lpips"}

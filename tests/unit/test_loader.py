@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import Recording
-from vqgan.data import BadFiles, ClipDataset, Loader
+from vqgan.data import BadFiles, ClipDataset, Loader, loader
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.loader import read_evenly
 from vqgan.data.transforms import augment
@@ -243,3 +243,12 @@ def test_a_training_clip_of_a_video_is_cropped_and_mirrored_and_a_validation_cli
     assert len({left for _, left, _ in trained}) > 8
     assert {mirrored for _, _, mirrored in trained} == {False, True}
     assert {crop_of(clips[0].numpy()) for _ in range(5)} == {(0, 8, False)}
+
+
+def test_all_processes_validate_on_the_same_clips(ledger: BadFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that only another process cannot read is left out here as well."""
+    monkeypatch.setattr(loader, "gather", lambda read: [read, [index for index in read if index != 3]])
+    still = read_evenly(Numbered(frozenset({5})), CLIPS, ledger, 0, LIMITS)
+    expected = [index for index in range(CLIPS) if index not in (3, 5)]
+    assert still.sources == [f"clip{index}" for index in expected]
+    assert still.clips[:, 0, 0, 0, 0].tolist() == expected

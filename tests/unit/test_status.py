@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from vqgan import run_folder
-from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError
-from vqgan.run_folder import RunFolder, Status, status_of
+from vqgan.errors import ConfigError, DataError, DivergedError, StoppedError, StorageError
+from vqgan.run_folder import RunFolder, Status, load_config, status_of, typed_for
 from vqgan.signals import StopRequested, StopSignals
 
 CONFIG = OmegaConf.create({"backbone": {}, "model": {}, "discriminator": {}, "resume": None})
@@ -30,10 +30,11 @@ def test_while_it_runs_and_when_it_is_done(tmp_path: Path) -> None:
         (DivergedError("too far"), Status("diverged", "too far", 4)),
         (StoppedError("by SIGTERM"), Status("stopped", "by SIGTERM", 143)),
         (StorageError("full"), Status("failed", "full", 5)),
+        (StopRequested("SIGINT"), Status("stopped", "Stopped by SIGINT; what was finished is saved.", 143)),
         (RuntimeError("a bug"), Status("failed", "a bug", 1)),
     ],
 )
-def test_after_an_error(error: Exception, status: Status, tmp_path: Path) -> None:
+def test_after_an_error(error: BaseException, status: Status, tmp_path: Path) -> None:
     with pytest.raises(type(error)), RunFolder(tmp_path / "run", CONFIG, []):
         raise error
     assert status_of(tmp_path / "run") == status
@@ -45,6 +46,16 @@ def test_a_wrong_config_leaves_the_status_that_was(tmp_path: Path) -> None:
     with pytest.raises(ConfigError), RunFolder(tmp_path / "run", CONFIG, []):
         raise ConfigError("no")
     assert status_of(tmp_path / "run") == Status("finished", exit_code=0)
+
+
+@pytest.mark.parametrize("error", [ConfigError("no"), DataError("gone")])
+def test_once_training_has_begun_nothing_is_undone(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)), RunFolder(tmp_path / "run", CONFIG, ["a=1"]) as folder:  # noqa: PT012
+        folder.keep()
+        raise error
+    assert status_of(tmp_path / "run") == Status("failed", str(error), error.exit_code)  # type: ignore[attr-defined]
+    assert load_config(tmp_path / "run") == CONFIG
+    assert typed_for(tmp_path / "run") == ["a=1"]
 
 
 def test_a_killed_run_is_interrupted(tmp_path: Path) -> None:

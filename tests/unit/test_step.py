@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.conftest import Compose
 from tests.unit.networks import autoencoder, ema_quantizer, frames
 from vqgan.blocks import Level, Upsample
-from vqgan.device import keep_layout
+from vqgan.device import keep_layout, on_device
 from vqgan.discriminators import PatchGAN
+from vqgan.distributed import Process
+from vqgan.errors import StoppedError
 from vqgan.quantizers.quantizer import nearest
+from vqgan.signals import StopSignals
 from vqgan.skipping import step_if
 from vqgan.terminal import Clock
-from vqgan.train import make_trainer
+from vqgan.train import make_trainer, run
 from vqgan.trainer import Trainer
 
 ADVERSARIAL = ("loss.discriminator_start=0", "trainer.discriminator_every=1")
@@ -282,6 +288,65 @@ def test_no_large_matrix_is_ever_in_memory(latents: int, codes: int, dimension: 
 def test_waiting_for_data_counts_only_where_the_device_waits_too() -> None:
     clock = Clock()
     assert clock.wait(lambda: time.sleep(0.05) or 7, lambda: True) == 7
+    assert clock.read() == {}, "no frames, no speed"
+    clock.count(1)
     assert clock.read()["speed/data_wait"] == 0
     clock.wait(lambda: time.sleep(0.05), lambda: False)
     assert 0.1 < clock.read()["speed/data_wait"] < 0.9
+
+
+@pytest.mark.parametrize(("device", "goes_on"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_the_host_goes_on_while_a_batch_travels_only_to_cuda(device: str, goes_on: bool) -> None:
+    asked = {}
+    batch = SimpleNamespace(to=lambda device, non_blocking: asked.update({device.type: non_blocking}))
+    on_device(batch, torch.device(device))  # type: ignore[arg-type]
+    assert asked == {device: goes_on}
+
+
+@pytest.mark.parametrize("finite", [True, False])
+def test_where_fused_optimizers_do_not_look_the_host_does(finite: bool) -> None:
+    """Apple's take `found_inf`, and do not use it."""
+
+    class Flag:
+        device = torch.device("mps")
+
+        def __bool__(self) -> bool:
+            return finite
+
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter], lr=1.0, fused=True)
+    parameter.grad = torch.full((3,), 1.0 if finite else float("nan"))
+    step_if(Flag(), optimizer)  # type: ignore[arg-type]
+    torch.testing.assert_close(parameter.detach(), torch.zeros(3) if finite else torch.ones(3), rtol=0, atol=1e-6)
+
+
+def test_a_discriminator_that_does_not_learn_yet_has_its_learning_rate(composed: Compose, tmp_path: Path) -> None:
+    run(composed("loss.discriminator_start=99", "schedule.warmup_steps=10", "trainer.steps=3", "trainer.log_every=1"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lr = composed().optimizer.lr
+    for name in ("autoencoder", "discriminator"):
+        assert [row[f"learning_rate/{name}"] for row in rows[1:]] == pytest.approx([lr * s / 10 for s in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_the_compiler_ends_the_run_in_its_step(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    """Of several processes, too: the others may wait within the step, and a step that was not made does not count."""
+    trainer = trainer_of(composed, tmp_path)
+    trainer.resume()
+    steps = []
+
+    def step(number: int, clips: object) -> None:
+        steps.append(number)
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+            raise type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})("killed")
+
+    monkeypatch.setattr(trainer, "step", step)
+    trainer.process = Process(0, processes, 0)
+    one_call_later = None if processes == 1 else lambda _: False
+    with pytest.raises(StoppedError, match="Stopped by SIGINT"), StopSignals(one_call_later) as stop:
+        trainer.run(stop)
+    assert steps == [0, 1]
+    assert trainer.done == 1

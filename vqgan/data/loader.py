@@ -196,11 +196,15 @@ class Sequence(Dataset[Sample]):
 def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: int, limits: Limits) -> ValidationClips:
     """At most `most` clips, evenly spread over the data set; those that cannot be read are written down and left out.
 
+    Of several processes all take the same clips: one that any of them cannot read is left out by all.
+
     Raises:
         DataError: none can be read.
     """
     with closing(stream_evenly(dataset, most, bad_files, workers, limits)) as stream:
-        clips = dict(stream)
+        read = dict(stream)
+    common = set.intersection(*map(set, gather(list(read))))
+    clips = {index: clip for index, clip in read.items() if index in common}
     if not clips:
         raise none_readable(len(spread(len(dataset), most)), bad_files)
     return ValidationClips(torch.stack(list(clips.values())), [str(dataset.path(index)) for index in clips])

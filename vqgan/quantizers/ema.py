@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vqgan.collectives import count_of_processes, rows_over_processes, sum_over_processes
+from vqgan.collectives import count_of_processes, of_first_process, rows_over_processes, sum_over_processes
 from vqgan.errors import check
 from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
 from vqgan.start import StartsFromData
@@ -109,6 +109,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
         """Put the marked codes onto latents drawn at random from all processes', each as a cluster of one."""
         draws = torch.randint(len(latents) * count_of_processes(), (self.codebook_size,), device=latents.device)
+        draws = of_first_process(draws)
         parts = (tensor.split(PLACED_AT_ONCE) for tensor in (codes[:, None], draws, self.codebook, self.cluster_sums))
         for marked, drawn, codebook, sums in zip(*parts):
             codebook.copy_(torch.where(marked, rows_over_processes(latents, drawn), codebook))

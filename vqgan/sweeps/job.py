@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan import signals
 from vqgan.distributed import this_process
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.privacy import without_secrets
@@ -48,6 +49,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     refuse_another_job(folder, typed)
     status = status_of(folder)
     label = f"Job {folder.name}: {values_of(swept_overrides(sweep, typed))}"
+    came_before = set(signals.came)
     try:
         if status is not None and status.state in SETTLED:
             print(f"{label} ({status.state} before)", flush=True)
@@ -63,6 +65,9 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
         return None
     finally:
         gc.collect()  # networks sit in circles of references, and the next job needs their memory
+    for name in signals.came - came_before:  # too late for the run to stop, which has finished meanwhile
+        said = f"Stopped by {name}; job {folder.name} is over."
+        raise StoppedError(f"{said} Go on with the sweep's own command, with run_dir={sweep}")
     status = status_of(folder)
     if trial is not None and status is not None and status.state == "pruned":
         trial.close_pruned()
