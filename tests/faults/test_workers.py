@@ -7,11 +7,12 @@ import gc
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -307,6 +308,63 @@ def test_a_run_whose_workers_die_ends_with_the_same_bits(
     assert len(list(marks.iterdir())) == 3
     if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
         assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+def stay_in_the_middle(sent: list[int]) -> None:
+    time.sleep(600)
+
+
+def stop_before_the_tensors_are_fetched(sent: list[int]) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(stay_in_the_middle, list.clear), (list.clear, stop_before_the_tensors_are_fetched)],
+    ids=["a result that was sent in part", "a result whose tensors are still to be fetched"],
+)
+def test_with_a_gpu_the_end_waits_for_no_result_and_is_silent(
+    before: Callable[[list[int]], None], after: Callable[[list[int]], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where torch had a thread of its own for pinned memory it would be in the middle of the second result."""
+    parent, sent = os.getpid(), list[int]()
+    send = multiprocessing.connection.Connection._send  # type: ignore[attr-defined]
+
+    def sending(self: Any, content: Any, *others: Any) -> None:
+        is_second = os.getpid() != parent and len(content) > 2**14 and sum(sent) > 0
+        if is_second:
+            time.sleep(0.5)  # until the first result was fetched
+            before(sent)
+        send(self, content, *others)
+        if is_second:
+            after(sent)
+        if os.getpid() != parent and len(content) > 2**14:
+            sent.append(1)
+
+    class LongNamed(Trapped):
+        def path(self, index: int) -> Path:
+            return Path(f"{index}{'x' * 2**13}")
+
+    for owner, name, value in [
+        (torch.cuda, "is_available", lambda: True), (torch.accelerator, "is_available", lambda: True),
+        (torch.accelerator, "current_accelerator", lambda: torch.device("cuda")),
+        (torch.accelerator, "current_device_index", lambda: 0), (torch.accelerator, "set_device_index", lambda _: None),
+        (Tensor, "pin_memory", lambda clips, *_: clips), (multiprocessing.connection.Connection, "_send", sending),
+    ]:  # fmt: skip
+        monkeypatch.setattr(owner, name, value)
+    loader = Loader(LongNamed({}), 4, 1, 7, ledger(tmp_path), LIMITS)
+
+    def read_one() -> None:
+        with closing(loader.batches(0)) as batches:
+            next(batches)
+            time.sleep(1.5)
+
+    reading = threading.Thread(target=read_one, daemon=True)
+    reading.start()
+    reading.join(15)
+    assert not reading.is_alive()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.timeout(30)

@@ -224,7 +224,6 @@ def supervised(
             batch_size=1 if collate else None,
             num_workers=watch.workers,
             collate_fn=collate,
-            pin_memory=collate is not None and torch.cuda.is_available(),
             worker_init_fn=_Start(watch),
         )
         iterator = watch.start(loader)
