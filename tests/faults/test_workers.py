@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -28,7 +29,7 @@ from torch.utils.data._utils import signal_handling
 from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest
 from tests.unit.test_video_file import Recording
-from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
+from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos, workers
 from vqgan.data.loader import read_evenly
 from vqgan.data.video_file import scan_video
 from vqgan.data.videos import VideoFolder
@@ -239,6 +240,73 @@ def test_where_everything_crashes_the_run_ends_after_three_restarts(tmp_path: Pa
     ):
         drawn(Loader(Cursed({}), 4, 2, 7, ledger(tmp_path), IMPATIENT))
     assert len(said) == 3
+
+
+class Stored(Trapped):
+    """Clips in a storage that gives nothing while a file is there."""
+
+    def __init__(self, outage: Path) -> None:
+        super().__init__({})
+        self.outage = outage
+
+    def read(self, index: int, rng: np.random.Generator | None) -> Tensor:
+        wait_while(self.outage)
+        return super().read(index, rng)
+
+
+def wait_while(outage: Path) -> None:
+    while outage.exists():
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A storage that is out while this file is there, for whoever asks."""
+    file = tmp_path / "outage"
+    file.touch()
+    monkeypatch.setattr(workers, "ANSWER", 0.3)
+    monkeypatch.setattr(workers, "_look_at", lambda _: wait_while(file))
+    return file
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_outage_of_the_storage_costs_no_file(tmp_path: Path, outage: Path, count: int) -> None:
+    bad_files, said = ledger(tmp_path), list[str]()
+
+    def back_after_two(message: Warning | str, *_: Any, **__: Any) -> None:
+        said.append(str(message))
+        if len(said) == 2:
+            outage.unlink()
+
+    loader = Loader(Stored(outage), 4, count, 7, bad_files, replace(IMPATIENT, stall_seconds=0.6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = back_after_two
+        clips = drawn(loader)
+    assert torch.equal(clips, drawn(Loader(Trapped({}), 4, 0, 7, ledger(tmp_path), LIMITS)))
+    assert (bad_files.reasons, loader.sequence.lost) == ({}, {})
+    assert all("gives no bytes of it to another process either" in message for message in said)
+
+
+def test_a_storage_that_stays_away_ends_the_run_and_costs_no_file(tmp_path: Path, outage: Path) -> None:
+    bad_files = ledger(tmp_path)
+    loader = Loader(Stored(outage), 4, 2, 7, bad_files, replace(IMPATIENT, stall_seconds=0.6))
+    with (
+        pytest.warns(UserWarning, match="Reading goes on"),
+        pytest.raises(
+            DataError, match=r"^Reading failed 4 times .* the storage of clip\d+ .* the same command goes on"
+        ),
+    ):
+        drawn(loader)
+    assert (bad_files.reasons, loader.sequence.lost) == ({}, {})
+
+
+def test_a_file_answers_where_its_bytes_or_an_error_come(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100))
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    names = ("file", "file/000001", "empty", "fifo", "nothing", "nothing/000001")
+    assert workers._can_be_read([tmp_path / name for name in names])
 
 
 def test_a_resumed_run_leaves_out_the_same_file_from_the_same_clip_on(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class Loader:
 
         # Pinned here: torch's thread for it would wait for ever for what a worker was sending when it was ended.
         pinned = torch.cuda.is_available()  # the device reads such memory directly, while other work goes on
-        with closing(supervised(self.sequence, numbers, self.watch, lose, _collate)) as batches:
+        with closing(supervised(self.sequence, numbers, self.watch, lose, _collate, self.dataset.path)) as batches:
             for number, batch in enumerate(batches, start=first):
                 for path, reason in batch.failures:
                     self.bad_files.add(path, reason)
@@ -217,7 +217,7 @@ def stream_evenly(
     watch = Watch(workers, limits)
     still = _Still(dataset, watch)
     read: Generator[Tensor | str, None, None] = supervised(
-        still, lambda position: indices[position:], watch, still.lose
+        still, lambda position: indices[position:], watch, still.lose, file_of=dataset.path
     )
     with closing(read):
         for index, result in zip(indices, read):

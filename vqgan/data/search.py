@@ -138,7 +138,7 @@ def _scan(
     watch = Watch(min(workers, len(files)), limits)
     scanner = _Scanner(kind.scan, files, watch)
     scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
-        scanner, lambda position: range(position, len(files)), watch, scanner.lose
+        scanner, lambda position: range(position, len(files)), watch, scanner.lose, file_of=files.__getitem__
     )
     with closing(scan):
         yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
