@@ -300,6 +300,16 @@ def test_a_ledger_cut_off_by_a_kill_is_continued(folder: Path) -> None:
     assert json.loads(lines[2])["path"] == str(folder / "another.mp4")
 
 
+def test_a_damaged_ledger_is_continued(folder: Path) -> None:
+    (folder / "bad.mp4").touch()
+    damaged = b'{"path": "\xff"}\n[1]\n7\n{"path": 1, "reason": null}\n' + b"[" * 10**5 + b"\nhalf"
+    (folder.parent / "bad_files.jsonl").write_bytes(damaged)
+    videos(folder).datasets(bad_files(folder))
+    content = (folder.parent / "bad_files.jsonl").read_bytes()
+    assert content.startswith(damaged + b"\n")
+    assert json.loads(content.splitlines()[-1])["path"] == str(folder / "bad.mp4")
+
+
 def test_clips_that_fail_later_count_too(folder: Path) -> None:
     ledger = bad_files(folder, max_files=1)
     videos(folder).datasets(ledger)
