@@ -81,8 +81,8 @@ def trainer_for(name: str, folder: Path, overrides: list[str]) -> Trainer:
     if not weights.exists():
         torch.save({f"features.{key}": value for key, value in vgg16_features().state_dict().items()}, weights)
     ours = [
-        f"data.root={folder}", f"run_dir={folder}", "data=synthetic", "data.videos=2", "data.video_frames=8",
-        "data.clip_frames=1", "data.workers=0", "logger=none", "loss.discriminator_start=0",
+        f"data.root={folder / 'synthetic'}", f"run_dir={folder}", "data=synthetic", "data.videos=2",
+        "data.video_frames=8", "data.clip_frames=1", "data.workers=0", "logger=none", "loss.discriminator_start=0",
         "trainer.discriminator_every=1", f"loss.perceptual.weights={weights}",
         f"trainer.precision={'bf16' if name == BF16 else 'fp32'}",
     ]  # fmt: skip

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,11 +20,12 @@ from vqgan.blocks import Backbone
 from vqgan.checkpoint import has_checkpoints
 from vqgan.collectives import Agreement, first_alone, from_first, gather, joined, noticing_loss
 from vqgan.config import build, check_top_level, public_values
-from vqgan.data import BadFiles, Corpus, Loader
+from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
+from vqgan.data.own_folders import refuse_data_in
 from vqgan.device import find_device
 from vqgan.distributed import ALONE, Process
-from vqgan.errors import ConfigError, DataError, VQGANError, check
+from vqgan.errors import ConfigError, DataError, VQGANError, check, counted
 from vqgan.history import Setup
 from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import VQGANLoss
@@ -59,6 +61,7 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
     with joined() as process:
         config.run_dir = from_first(str(config.run_dir))  # it may hold the time
         path = Path(config.run_dir)
+        _refuse_data_within(path, config)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(RunFolder(path, config, overrides)) if process.is_first else None
             stack.enter_context(noticing_loss())
@@ -80,6 +83,14 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
             if process.is_first:
                 print(f"\nDone.\n{table(_result(trainer))}", flush=True)
     return trainer
+
+
+def _refuse_data_within(run_dir: Path, config: DictConfig) -> None:
+    """Before anything is written there."""
+    for key in ("data.root", "data.val_root"):
+        root = OmegaConf.select(config, key)
+        if root is not None:
+            refuse_data_in(run_dir, str(root), key)
 
 
 def _finish(trainer: Trainer, error: BaseException | None = None) -> None:
@@ -114,6 +125,12 @@ def make_trainer(
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
         load_weights(str(config.init_from), autoencoder, discriminator)
     still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
+    if not _is_held_out(training, still.videos) and process.is_first:
+        warnings.warn(
+            f"data.root={data.root} has a single video or picture that can be used: validation is on what is trained "
+            "on, and says nothing about others. Name others for it, data.val_root=DIR, or add some.",
+            stacklevel=2,
+        )
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
     frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
     return Trainer(
@@ -128,6 +145,7 @@ def make_trainer(
         validation=Validation(
             clips=still.clips,
             sources=still.sources,
+            videos=still.videos,
             batch_size=data.batch_size // process.count,
             perceptual=loss.perceptual,
             pictures=settings.pictures,
@@ -220,6 +238,20 @@ def _adversary(trainer: Trainer) -> str:
     return f"from step {start} on"
 
 
+def _is_held_out(training: ClipDataset, videos: Sequence[str]) -> bool:
+    """Whether the videos that are validated on are others than those that are trained on: not where there is one."""
+    return str(training.video(0)) not in videos
+
+
+def _validation_clips(trainer: Trainer) -> str:
+    """How many, and of how many videos, which may be far fewer."""
+    clips, videos = len(trainer.validation.clips), trainer.validation.videos
+    if not _is_held_out(trainer.loader.dataset, videos):
+        return f"{counted(clips, 'clip')} of the same video"
+    different = len(set(videos))
+    return f"{counted(clips, 'clip')} of {counted(different, 'video')}" if different < clips else str(clips)
+
+
 def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
@@ -228,7 +260,7 @@ def _summary(trainer: Trainer) -> list[tuple[str, str]]:
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{bad_files.total} files{bad}"),
-        ("clips", f"{len(trainer.loader.dataset)} for training, {len(trainer.validation.clips)} to validate on"),
+        ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{processes}{trainer.hardware}, {trainer.settings.precision}"),

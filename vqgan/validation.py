@@ -29,6 +29,7 @@ class Validation:
     Args:
         clips: uint8 (batch, time, height, width, rgb).
         sources: the file of each.
+        videos: the video of each.
         batch_size: clips at once.
         perceptual: the network of LPIPS; None if the loss has none.
         pictures: clips to show.
@@ -38,6 +39,7 @@ class Validation:
 
     clips: UInt8[Tensor, "batch time height width rgb"]
     sources: Sequence[str]
+    videos: Sequence[str]
     batch_size: int
     perceptual: nn.Module | None
     pictures: int

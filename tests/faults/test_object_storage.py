@@ -65,8 +65,16 @@ class Flaky(RangeHandler):
         self.close_connection = True
 
     def all_of_it(self) -> None:
-        """Know nothing of ranges."""
+        """Know nothing of ranges, of this file."""
         self.answer(200, Path(self.translate_path(self.path)).read_bytes())
+
+
+class WithoutRanges(Flaky):
+    """As `python -m http.server`."""
+
+    def do_GET(self) -> None:
+        del self.headers["Range"]
+        super().do_GET()
 
 
 @pytest.fixture(autouse=True)
@@ -218,3 +226,16 @@ def test_other_shards_are_other_data(composed: Compose, made: Path, tmp_path: Pa
     write_shards(tmp_path / "other", made.parent / "videos", crf=30)
     with pytest.raises(ConfigError, match="The data are not those"):
         run(composed(*VALUES, f"data.root={tmp_path / 'other'}", "trainer.steps=2"))
+
+
+@pytest.mark.parametrize("files", ["all", "tars"])
+def test_a_server_without_ranges_is_told_before_whole_shards_are_fetched(
+    made: Path, tmp_path: Path, files: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Flaky, "failures", [Flaky.all_of_it] * 100)
+    with (
+        served(made, WithoutRanges if files == "all" else Flaky) as url,
+        pytest.raises(DataError, match=r"bytes came where 1 were asked for\. The server must support range requests"),
+    ):
+        batches(url, tmp_path)
+    assert bool(Flaky.asked) == (files == "tars")

@@ -7,11 +7,13 @@ import gc
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from torch.utils.data._utils import signal_handling
 from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest
 from tests.unit.test_video_file import Recording
-from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
+from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos, workers
 from vqgan.data.loader import read_evenly
 from vqgan.data.video_file import scan_video
 from vqgan.data.videos import VideoFolder
@@ -240,6 +242,73 @@ def test_where_everything_crashes_the_run_ends_after_three_restarts(tmp_path: Pa
     assert len(said) == 3
 
 
+class Stored(Trapped):
+    """Clips in a storage that gives nothing while a file is there."""
+
+    def __init__(self, outage: Path) -> None:
+        super().__init__({})
+        self.outage = outage
+
+    def read(self, index: int, rng: np.random.Generator | None) -> Tensor:
+        wait_while(self.outage)
+        return super().read(index, rng)
+
+
+def wait_while(outage: Path) -> None:
+    while outage.exists():
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A storage that is out while this file is there, for whoever asks."""
+    file = tmp_path / "outage"
+    file.touch()
+    monkeypatch.setattr(workers, "ANSWER", 0.3)
+    monkeypatch.setattr(workers, "_look_at", lambda _: wait_while(file))
+    return file
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_outage_of_the_storage_costs_no_file(tmp_path: Path, outage: Path, count: int) -> None:
+    bad_files, said = ledger(tmp_path), list[str]()
+
+    def back_after_two(message: Warning | str, *_: Any, **__: Any) -> None:
+        said.append(str(message))
+        if len(said) == 2:
+            outage.unlink()
+
+    loader = Loader(Stored(outage), 4, count, 7, bad_files, replace(IMPATIENT, stall_seconds=0.6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = back_after_two
+        clips = drawn(loader)
+    assert torch.equal(clips, drawn(Loader(Trapped({}), 4, 0, 7, ledger(tmp_path), LIMITS)))
+    assert (bad_files.reasons, loader.sequence.lost) == ({}, {})
+    assert all("gives no bytes of it to another process either" in message for message in said)
+
+
+def test_a_storage_that_stays_away_ends_the_run_and_costs_no_file(tmp_path: Path, outage: Path) -> None:
+    bad_files = ledger(tmp_path)
+    loader = Loader(Stored(outage), 4, 2, 7, bad_files, replace(IMPATIENT, stall_seconds=0.6))
+    with (
+        pytest.warns(UserWarning, match="Reading goes on"),
+        pytest.raises(
+            DataError, match=r"^Reading failed 4 times .* the storage of clip\d+ .* the same command goes on"
+        ),
+    ):
+        drawn(loader)
+    assert (bad_files.reasons, loader.sequence.lost) == ({}, {})
+
+
+def test_a_file_answers_where_its_bytes_or_an_error_come(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100))
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    names = ("file", "file/000001", "empty", "fifo", "nothing", "nothing/000001")
+    assert workers._can_be_read([tmp_path / name for name in names])
+
+
 def test_a_resumed_run_leaves_out_the_same_file_from_the_same_clip_on(tmp_path: Path) -> None:
     loader = Loader(Trapped({5: crash}), 4, 1, 7, ledger(tmp_path), IMPATIENT)
     with pytest.warns(UserWarning, match="Reading goes on") as said:
@@ -307,6 +376,63 @@ def test_a_run_whose_workers_die_ends_with_the_same_bits(
     assert len(list(marks.iterdir())) == 3
     if not trainer.loader.sequence.lost:  # else a file was unlucky twice, and is left out
         assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+
+
+def stay_in_the_middle(sent: list[int]) -> None:
+    time.sleep(600)
+
+
+def stop_before_the_tensors_are_fetched(sent: list[int]) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(stay_in_the_middle, list.clear), (list.clear, stop_before_the_tensors_are_fetched)],
+    ids=["a result that was sent in part", "a result whose tensors are still to be fetched"],
+)
+def test_with_a_gpu_the_end_waits_for_no_result_and_is_silent(
+    before: Callable[[list[int]], None], after: Callable[[list[int]], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Where torch had a thread of its own for pinned memory it would be in the middle of the second result."""
+    parent, sent = os.getpid(), list[int]()
+    send = multiprocessing.connection.Connection._send  # type: ignore[attr-defined]
+
+    def sending(self: Any, content: Any, *others: Any) -> None:
+        is_second = os.getpid() != parent and len(content) > 2**14 and sum(sent) > 0
+        if is_second:
+            time.sleep(0.5)  # until the first result was fetched
+            before(sent)
+        send(self, content, *others)
+        if is_second:
+            after(sent)
+        if os.getpid() != parent and len(content) > 2**14:
+            sent.append(1)
+
+    class LongNamed(Trapped):
+        def path(self, index: int) -> Path:
+            return Path(f"{index}{'x' * 2**13}")
+
+    for owner, name, value in [
+        (torch.cuda, "is_available", lambda: True), (torch.accelerator, "is_available", lambda: True),
+        (torch.accelerator, "current_accelerator", lambda: torch.device("cuda")),
+        (torch.accelerator, "current_device_index", lambda: 0), (torch.accelerator, "set_device_index", lambda _: None),
+        (Tensor, "pin_memory", lambda clips, *_: clips), (multiprocessing.connection.Connection, "_send", sending),
+    ]:  # fmt: skip
+        monkeypatch.setattr(owner, name, value)
+    loader = Loader(LongNamed({}), 4, 1, 7, ledger(tmp_path), LIMITS)
+
+    def read_one() -> None:
+        with closing(loader.batches(0)) as batches:
+            next(batches)
+            time.sleep(1.5)
+
+    reading = threading.Thread(target=read_one, daemon=True)
+    reading.start()
+    reading.join(15)
+    assert not reading.is_alive()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.timeout(30)

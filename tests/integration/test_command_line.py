@@ -91,6 +91,9 @@ def test_a_real_command_ends_with_one_paragraph(override: str, message: str, tmp
         (["trainer.steps=-1"], 2, "trainer.steps must be positive, but is -1."),
         (["model=7"], 2, "Config group override must be a string or a list. Got int Typed: "),
         (["data=videos"], 2, "data.root has no value; give one on the command line: data.root=..."),
+        (["data.root=empty"], 2, "data.root=empty was given without data=, "),
+        (["experiment=f16", "data.root=no where"], 2, "data.root=no where was given without data=, "),
+        (["data.val_root=empty"], 2, "data.val_root=empty was given without data=, "),
         (["data=videos", "data.root=empty"], 3, "data.root=empty "),
         (["data=videos", "data.root=nowhere"], 3, "data.root=nowhere "),
         (["loss=vqgan", "loss.perceptual.weights=no.pth"], 2, "loss.perceptual.weights names a file that does not"),
@@ -113,6 +116,14 @@ def test_a_mistake_ends_with_its_exit_code_and_leaves_nothing(
     assert ended.code == code
     assert ended.paragraph.startswith(message.format(folder=tmp_path))
     assert run_folders(tmp_path) == []
+
+
+def test_no_job_of_a_multirun_takes_a_folder_for_synthetic_videos(typed: Callable[..., Ended], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    ended = typed(*SMALL, "-m", "data.root=mine", "seed=1,2")
+    assert (ended.code, list((tmp_path / "mine").iterdir())) == (2, [])
+    assert ended.paragraph.startswith("data.root=mine was given without data=, ")
+    assert typed(*SMALL, "data=synthetic", "data.root=mine").code == 0
 
 
 def test_an_experiment_that_is_not_yaml_is_named(typed: Callable[..., Ended], tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from vqgan.data import BadFiles, ClipDataset, Videos
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.videos import VideoFolder, clip_positions, clip_starts
-from vqgan.errors import DataError, InvalidValueError
+from vqgan.errors import ConfigError, DataError, InvalidValueError
 
 
 @pytest.fixture(scope="session")
@@ -300,6 +300,16 @@ def test_a_ledger_cut_off_by_a_kill_is_continued(folder: Path) -> None:
     assert json.loads(lines[2])["path"] == str(folder / "another.mp4")
 
 
+def test_a_damaged_ledger_is_continued(folder: Path) -> None:
+    (folder / "bad.mp4").touch()
+    damaged = b'{"path": "\xff"}\n[1]\n7\n{"path": 1, "reason": null}\n' + b"[" * 10**5 + b"\nhalf"
+    (folder.parent / "bad_files.jsonl").write_bytes(damaged)
+    videos(folder).datasets(bad_files(folder))
+    content = (folder.parent / "bad_files.jsonl").read_bytes()
+    assert content.startswith(damaged + b"\n")
+    assert json.loads(content.splitlines()[-1])["path"] == str(folder / "bad.mp4")
+
+
 def test_clips_that_fail_later_count_too(folder: Path) -> None:
     ledger = bad_files(folder, max_files=1)
     videos(folder).datasets(ledger)
@@ -371,6 +381,44 @@ def many(tmp_path: Path, good_video: Path) -> Path:
 def split(root: Path, **changes: Any) -> tuple[set[str], set[str]]:
     train, validation = videos(root, **changes).datasets(bad_files(root))
     return paths(train), paths(validation)
+
+
+def below(root: Path, *folders: str) -> set[str]:
+    return {path.name for folder in folders for path in (root / folder).glob("*.mp4")}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_files_to_validate_on_are_not_trained_on(many: Path, linked: bool, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(many / "part1")
+    val_root = tmp_path / "link" if linked else many / "part1"
+    with pytest.warns(UserWarning, match="lies in data.root=.* for validation alone.*allow_other_data=true"):
+        train, validation = split(many, val_root=str(val_root))
+    assert (train, validation) == (below(many, "part0"), below(many, "part1"))
+
+
+def test_a_folder_within_the_one_to_validate_on_is_trained_on(many: Path) -> None:
+    with pytest.warns(UserWarning, match="^data.root=.* lies in data.val_root=.* for training alone"):
+        train, validation = split(many / "part0", val_root=str(many))
+    assert (train, validation) == (below(many, "part0"), below(many, "part1"))
+    (many / "part0").rename(many / "part1" / "part0")
+    with pytest.raises(DataError, match=f"^data.root={many} holds no file .* outside of {many / 'part1'}"):
+        split(many, val_root=str(many / "part1"))
+
+
+def test_a_link_to_the_folder_to_validate_on_is_not_followed(many: Path, good_video: Path, tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    shutil.copy(good_video, tmp_path / "others" / "other.mp4")
+    (many / "link").symlink_to(tmp_path / "others")
+    train, validation = split(many, val_root=str(tmp_path / "others"))
+    assert (train, validation) == (below(many, "part0", "part1"), {"other.mp4"})
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{}/", "{}/part0/..", "link"])
+def test_the_same_folder_for_both_is_refused(many: Path, spelled: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(many)
+    with pytest.raises(ConfigError, match=r"^data.root=.* and data.val_root=.* hold the same") as error:
+        split(many, val_root=str(tmp_path / "link") if spelled == "link" else spelled.format(many))
+    assert error.value.exit_code == 2
 
 
 def test_files_are_on_one_side_each_and_stay_there(many: Path, good_video: Path) -> None:

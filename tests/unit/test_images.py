@@ -92,7 +92,28 @@ MODES: dict[str, tuple[Callable[[], Image.Image], str]] = {
     "CMYK tiff": (lambda: quarters().convert("CMYK"), "tiff"),
     "16 bits": (lambda: Image.fromarray(np.asarray(quarters().convert("L")).astype(np.uint16) * 257), "png"),
     "16 bits tiff": (lambda: Image.fromarray(np.asarray(quarters().convert("L")).astype(np.uint16) * 257), "tiff"),
+    "32 bits tiff": (lambda: in_numbers(1, np.int32), "tiff"),
+    "32 bits tiff, 16 used": (lambda: in_numbers(257, np.int32), "tiff"),
+    "float tiff": (lambda: in_numbers(1 / 255, np.float32), "tiff"),
+    "float tiff up to 255": (lambda: in_numbers(1, np.float32), "tiff"),
 }
+
+
+def in_numbers(factor: float, kind: type[np.generic]) -> Image.Image:
+    return Image.fromarray((np.asarray(quarters().convert("L")).astype(np.float64) * factor).astype(kind))
+
+
+@pytest.mark.parametrize(
+    ("factor", "kind"),
+    [(20, np.float32), (-1 / 255, np.float32), (0.02, np.float32), (2**16, np.int32), (-1, np.int32)],
+)
+def test_numbers_of_which_white_is_unknown_are_left_out(factor: float, kind: type[np.generic], tmp_path: Path) -> None:
+    in_numbers(factor, kind).save(tmp_path / "picture.tiff")
+    with pytest.raises(UnusableError, match="unknown scale: values from"):
+        read(tmp_path / "picture.tiff")
+    Image.fromarray(np.full((48, 64), np.nan, np.float32)).save(tmp_path / "nothing.tiff")
+    with pytest.raises(UnusableError, match="unknown scale: values from nan"):
+        read(tmp_path / "nothing.tiff")
 
 
 @pytest.mark.parametrize(("make", "suffix"), MODES.values(), ids=MODES.keys())

@@ -36,7 +36,7 @@ from vqgan.data.shard_order import WindowedOrder
 from vqgan.data.shards import ShardedClips
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.video_reader import read_frames
-from vqgan.errors import DataError, InvalidValueError
+from vqgan.errors import ConfigError, DataError, InvalidValueError
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +225,12 @@ def test_other_shards_can_be_validated_on(made: Path, videos: Path, tmp_path: Pa
     data = shards(made, tmp_path, val_root=str(tmp_path / "shards"))
     training, validation = data.datasets(ledger(tmp_path))
     assert (len(training), len(validation)) == (len(lists(made)), 3)
+
+
+def test_the_same_shards_for_both_are_refused(made: Path, folder: Path, tmp_path: Path) -> None:
+    for same in (made, folder):  # a copy
+        with pytest.raises(ConfigError, match=f"^data.root={made} and data.val_root={same} hold the same"):
+            shards(made, tmp_path, val_root=str(same)).datasets(ledger(tmp_path))
 
 
 def test_the_fingerprint_is_of_what_is_used(made: Path, folder: Path, videos: Path, tmp_path: Path) -> None:

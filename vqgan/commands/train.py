@@ -25,6 +25,7 @@ from vqgan.sweeps.definition import SWEEP
 from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 
 MULTIRUN = ("-m", "--multirun")
+SYNTHETIC = "synthetic"  # the choice of data that train.yaml makes
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
@@ -35,6 +36,7 @@ def compose_and_run(config: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     try:
+        _refuse_unasked(hydra_config, typed)
         if hydra_config.mode == RunMode.MULTIRUN:
             from vqgan.sweeps.job import run_job
 
@@ -129,6 +131,19 @@ def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:
             raise ConfigError(f"{override} is for several runs: add -m.")
     if (folder / SWEEP).exists():
         raise ConfigError(f"run_dir={folder} is the folder of a sweep: add -m to go on with it, or choose another one.")
+
+
+def _refuse_unasked(hydra_config: DictConfig, typed: list[str]) -> None:
+    """A folder was named and no kind of data, which leaves the synthetic videos: hardly what was meant."""
+    keys = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in typed)}
+    named = next((key for key in ("data.root", "data.val_root") if key in keys), None)
+    if named is None or "data" in keys or hydra_config.runtime.choices.get("data") != SYNTHETIC:
+        return
+    raise ConfigError(
+        f"{named}={keys[named]} was given without data=, and then the data are synthetic videos. Type data=videos for "
+        "a folder of videos, data=images for one of pictures, data=shards for what vqgan shard wrote; or "
+        f"data={SYNTHETIC}, if that is where synthetic videos are to be kept."
+    )
 
 
 def _flags_first(arguments: list[str]) -> list[str]:

@@ -39,10 +39,11 @@ class BadFiles:
         self.file, self.max_fraction, self.max_files, self.writes = file, max_fraction, max_files, writes
         self.total = 0
         self.reasons: dict[str, str] = {}
-        content = file.read_text(encoding="utf-8") if file.exists() else ""
+        content = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
         self.written = set(_entries(content))
         if writes and content and not content.endswith("\n"):  # the last line of a run that was killed
-            file.write_text(content + "\n", encoding="utf-8")
+            with storing(file), file.open("a", encoding="utf-8") as ledger:
+                ledger.write("\n")
 
     def add(self, path: Path | str, reason: str) -> None:
         """Write one file down, unless it is known already.
@@ -79,6 +80,6 @@ def _entries(content: str) -> Iterator[tuple[str, str]]:
     for line in content.split("\n"):  # names may hold what `splitlines` takes for an end of line
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+            yield str(entry["path"]), str(entry["reason"])
+        except (ValueError, LookupError, TypeError, RecursionError):  # of a run that was killed, or of a stranger
             continue
-        yield entry["path"], entry["reason"]

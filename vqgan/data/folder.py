@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from vqgan.data.bad_files import BadFiles, UnusableError
 from vqgan.data.search import FileKind, Scanned, find_files, look_into
 from vqgan.data.workers import Limits
-from vqgan.errors import DataError, check
+from vqgan.errors import ConfigError, DataError, check
 
 
 @runtime_checkable
@@ -70,7 +71,8 @@ class Corpus(ABC):
 
     Args:
         root: where the clips are.
-        val_root: where those for validation are; null splits `root`.
+        val_root: where those for validation are; null splits `root`. Of two folders one in the other, the inner one's
+            files are its own.
         val_fraction: share of the files of `root` for validation, in (0, 1). A file's side depends on its path below
             `root` alone, so added files move no other; in small sets, where a side would be empty, it gets the file
             with the lowest (validation) or highest hash (training).
@@ -115,6 +117,7 @@ class Corpus(ABC):
         """Training and validation clips.
 
         Raises:
+            ConfigError: `root` and `val_root` are the same, or one is no place for data.
             DataError: nothing usable, or more bad files than `bad_files` allows.
         """
 
@@ -125,6 +128,13 @@ class Corpus(ABC):
         Raises:
             DataError: see `datasets`.
         """
+
+    def refuse_same(self) -> ConfigError:
+        """The error for a folder that is to be both trained on and validated on."""
+        return ConfigError(
+            f"data.root={self.root} and data.val_root={self.val_root} hold the same, so what is validated on would be "
+            "trained on. Name another data.val_root, or none: then data.val_fraction of data.root is held out."
+        )
 
 
 @dataclass(kw_only=True)
@@ -151,9 +161,8 @@ class Folder(Corpus, Generic[Scanned]):
     def datasets(self, bad_files: BadFiles) -> tuple[ClipDataset, ClipDataset]:
         """See `Corpus.datasets`."""
         root = Path(self.root).expanduser()
-        files = find_files(root, "data.root", self.kind.suffixes)
         val_root = root if self.val_root is None else Path(self.val_root).expanduser()
-        others = [] if self.val_root is None else find_files(val_root, "data.val_root", self.kind.suffixes)
+        files, others = self._find(root, val_root) if self.val_root is not None else (self._find_all(root), [])
         usable = self._look_into({"data.root": files, "data.val_root": others}, bad_files)
         training = [file for file in files if file in usable]
         validation = [file for file in others if file in usable]
@@ -165,9 +174,30 @@ class Folder(Corpus, Generic[Scanned]):
     def whole(self, bad_files: BadFiles) -> ClipDataset:
         """See `Corpus.whole`."""
         root = Path(self.root).expanduser()
-        usable = self._look_into({"data.root": find_files(root, "data.root", self.kind.suffixes)}, bad_files)
+        usable = self._look_into({"data.root": self._find_all(root)}, bad_files)
         self.fingerprint = _fingerprint([(root, list(usable))])
         return self.dataset(list(usable.values()))
+
+    def _find_all(self, root: Path) -> list[Path]:
+        return find_files(root, "data.root", self.kind.suffixes)
+
+    def _find(self, root: Path, val_root: Path) -> tuple[list[Path], list[Path]]:
+        """The files of both folders; where one lies in the other, its files are its own."""
+        training, validation = root.resolve(), val_root.resolve()
+        inner, outer = validation.is_relative_to(training), training.is_relative_to(validation)
+        if inner and outer:
+            raise self.refuse_same()
+        files = find_files(root, "data.root", self.kind.suffixes, without=None if outer else val_root)
+        others = find_files(val_root, "data.val_root", self.kind.suffixes, without=None if inner else root)
+        if inner or outer:
+            first, second = ("val_root", "root") if inner else ("root", "val_root")
+            warnings.warn(
+                f"data.{first}={getattr(self, first)} lies in data.{second}={getattr(self, second)}: its files are for "
+                f"{'validation' if inner else 'training'} alone. Version 0.1 took them for both: its runs go on with "
+                "allow_other_data=true only.",
+                stacklevel=3,
+            )
+        return files, others
 
     def _look_into(self, sides: dict[str, list[Path]], bad_files: BadFiles) -> dict[Path, Scanned]:
         """The usable files of the folders that keys name, in order."""

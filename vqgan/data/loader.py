@@ -44,10 +44,6 @@ class Batch:
     sources: list[dict[str, Any]]
     failures: Failures
 
-    def pin_memory(self) -> Batch:
-        """The same in memory that the device reads directly; the loader calls this by name."""
-        return Batch(self.clips if self.clips is None else self.clips.pin_memory(), self.sources, self.failures)
-
 
 @dataclass
 class ValidationClips:
@@ -55,6 +51,7 @@ class ValidationClips:
 
     clips: UInt8[Tensor, "batch time height width rgb"]
     sources: list[str]  # the file of each clip
+    videos: list[str]  # what it shares with clips that are not independent of it, see `ClipDataset.video`
 
 
 class Loader:
@@ -116,7 +113,9 @@ class Loader:
             self.sequence.lost[path] = [(first + position) * size, reason]
             return path
 
-        with closing(supervised(self.sequence, numbers, self.watch, lose, _collate)) as batches:
+        # Pinned here: torch's thread for it would wait for ever for what a worker was sending when it was ended.
+        pinned = torch.cuda.is_available()  # the device reads such memory directly, while other work goes on
+        with closing(supervised(self.sequence, numbers, self.watch, lose, _collate, self.dataset.path)) as batches:
             for number, batch in enumerate(batches, start=first):
                 for path, reason in batch.failures:
                     self.bad_files.add(path, reason)
@@ -128,7 +127,7 @@ class Loader:
                     )
                 self.drawn[number] = batch.sources
                 self.drawn.pop(number - REMEMBERED, None)
-                yield batch.clips
+                yield batch.clips.pin_memory() if pinned else batch.clips
 
     def exchange(self) -> None:
         """Let all processes know which files each has found bad, for the first one's ledger and checkpoints.
@@ -207,7 +206,8 @@ def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: i
     clips = {index: clip for index, clip in read.items() if index in common}
     if not clips:
         raise none_readable(len(spread(len(dataset), most)), bad_files)
-    return ValidationClips(torch.stack(list(clips.values())), [str(dataset.path(index)) for index in clips])
+    sources, videos = ([str(of(index)) for index in clips] for of in (dataset.path, dataset.video))
+    return ValidationClips(torch.stack(list(clips.values())), sources, videos)
 
 
 def stream_evenly(
@@ -221,7 +221,7 @@ def stream_evenly(
     watch = Watch(workers, limits)
     still = _Still(dataset, watch)
     read: Generator[Tensor | str, None, None] = supervised(
-        still, lambda position: indices[position:], watch, still.lose
+        still, lambda position: indices[position:], watch, still.lose, file_of=dataset.path
     )
     with closing(read):
         for index, result in zip(indices, read):

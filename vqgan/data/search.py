@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from tqdm import tqdm
 
 from vqgan.data.bad_files import BadFiles, UnusableError
 from vqgan.data.index import Index
+from vqgan.data.own_folders import is_own, refuse_run_folder
 from vqgan.data.workers import Limits, Watch, supervised
-from vqgan.errors import DataError
+from vqgan.distributed import this_process
+from vqgan.errors import DataError, counted
 
 MOST_SCANNERS = 16  # processes that look into files at start-up, unless more read them in training
 
@@ -39,11 +42,20 @@ class FileKind(Generic[Scanned]):
     unpack: Callable[[Path, bytes], Scanned]
 
 
-def find_files(root: Path, key: str, suffixes: frozenset[str]) -> list[Path]:
+def find_files(root: Path, key: str, suffixes: frozenset[str], without: Path | None = None) -> list[Path]:
     """All files below a folder that have one of the suffixes; links are followed, hidden names are not.
 
+    Folders below it that vqgan itself wrote are left out, with one warning.
+
+    Args:
+        root: the folder.
+        key: what the user called it.
+        suffixes: in lower case.
+        without: a folder whose files are left out too.
+
     Raises:
-        DataError: there are none; `key` is what the user called the folder.
+        ConfigError: it is the folder of a run, or lies in one.
+        DataError: there are none.
     """
 
     def is_of_this_kind(name: str) -> bool:
@@ -51,9 +63,20 @@ def find_files(root: Path, key: str, suffixes: frozenset[str]) -> list[Path]:
 
     if not root.is_dir():
         raise DataError(f"{key}={root} is not a folder. Name one that exists.")
+    refuse_run_folder(root, key)
+    left_out = None if without is None else without.resolve()
     files: list[Path] = []
     folders: list[Path] = []
+    own: list[Path] = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        is_below = Path(folder) != root
+        if is_below and is_own(set(names)):
+            own.append(Path(folder))
+            subfolders.clear()
+            continue
+        if left_out is not None and Path(folder).resolve().is_relative_to(left_out):
+            subfolders.clear()
+            continue
         _keep_visible(Path(folder), subfolders)
         files += [Path(folder) / name for name in names if is_of_this_kind(name)]
         folders += [Path(folder) / name for name in subfolders if is_of_this_kind(name)]
@@ -62,7 +85,12 @@ def find_files(root: Path, key: str, suffixes: frozenset[str]) -> list[Path]:
     files += [folder for folder in folders if folder not in holding]
     if not files:
         hint = "Its tar files are for data=shards." if any(root.glob("*.tar")) else "Name another folder."
-        raise DataError(f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}). {hint}")
+        beside = f" outside of {without}" if without is not None else ""
+        beside += f" but what vqgan wrote in {own[0]}" if own else ""
+        raise DataError(f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}){beside}. {hint}")
+    if own and this_process().is_first:
+        which = f"{min(own)}{', …' if len(own) > 1 else ''}"
+        warnings.warn(f"{counted(len(own), 'folder')} that vqgan wrote below {root} is no data: {which}.", stacklevel=1)
     return sorted(files)
 
 
@@ -110,7 +138,7 @@ def _scan(
     watch = Watch(min(workers, len(files)), limits)
     scanner = _Scanner(kind.scan, files, watch)
     scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
-        scanner, lambda position: range(position, len(files)), watch, scanner.lose
+        scanner, lambda position: range(position, len(files)), watch, scanner.lose, file_of=files.__getitem__
     )
     with closing(scan):
         yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")

@@ -71,6 +71,8 @@ class Shards(Corpus):
             training, validation = everything.split(self.val_fraction)
         else:
             training, validation = everything, self._open("val_root", self.val_root)
+            if training.index.sha256 == validation.index.sha256:  # a copy is no better
+                raise self.refuse_same()
         self._describe(bad_files, training, validation)
         return training, validation
 

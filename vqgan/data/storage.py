@@ -133,7 +133,7 @@ class Storage:
         return content
 
     def read_many(self, ranges: Sequence[Range]) -> list[bytes | None]:
-        """Several ranges, all asked for at once; None for what did not come, which `read` may get."""
+        """Several ranges, all asked for at once; None for what did not come so, which `read` may get."""
         system, folder = self.place
         names, starts, ends = zip(*ranges)
         try:
@@ -145,7 +145,11 @@ class Storage:
             raise
         except Exception:
             return [None] * len(ranges)
-        return [content if isinstance(content, bytes) else None for content in found]
+        sound = (
+            isinstance(content, bytes) and len(content) <= end - start
+            for content, start, end in zip(found, starts, ends)
+        )
+        return [content if is_sound else None for content, is_sound in zip(found, sound)]
 
     def _full(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}"

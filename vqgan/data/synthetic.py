@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from jaxtyping import Float, UInt8
 
 from vqgan.data.video_writer import write_video
 from vqgan.data.videos import Videos
-from vqgan.errors import StorageError, check
+from vqgan.errors import ConfigError, StorageError, check
 
 VERSION = 2  # of what is drawn: another picture goes to another folder
+OURS = re.compile(r"v\d+-\d+x\d+-\d+px|tmp[a-z0-9_]{8}")  # what is made here; the latter by a 0.1 that was killed
 FPS = 24
 SHAPES = 3
 PALETTE = np.array([  # few enough colours to be learned in minutes, spread over the cube
@@ -28,8 +30,13 @@ class SyntheticVideos(Videos):
 
     Args:
         root: a folder for them, `~` allowed; made at first use, kept, and shared by all runs with the same numbers.
+            Nothing is written to one that holds anything else.
         videos: how many.
         video_frames: frames of each.
+
+    Raises:
+        ConfigError: `root` holds other files, and not these videos.
+        StorageError: they cannot be written.
     """
 
     videos: int
@@ -44,12 +51,13 @@ class SyntheticVideos(Videos):
         folder = Path(self.root).expanduser() / name
         self.root = str(folder)
         if not folder.is_dir():
+            _refuse_others(folder.parent)
             self._make(folder)
 
     def _make(self, folder: Path) -> None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+            with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder.parent) as unfinished:
                 for number in range(self.videos):
                     write_video(
                         Path(unfinished) / f"{number:03d}.mp4",
@@ -69,6 +77,18 @@ class SyntheticVideos(Videos):
             raise StorageError(
                 f"The synthetic videos cannot be written to data.root={folder}: {error.strerror or error}."
             ) from None
+
+
+def _refuse_others(root: Path) -> None:
+    """A folder of the user's videos is no place for drawn ones, which the next run would take for more of them."""
+    names = [path.name for path in root.iterdir()] if root.is_dir() else []
+    others = sorted(name for name in names if not name.startswith(".") and not OURS.fullmatch(name))
+    if others:
+        raise ConfigError(
+            f"data.root={root} holds {others[0]}, and synthetic videos are only written to a folder of their own. To "
+            "train on the files that are there, type data=videos (data=images for pictures, data=shards for what vqgan "
+            "shard wrote); for synthetic videos leave data.root out, or name an empty folder."
+        )
 
 
 def draw_video(seed: int, frames: int, side: int) -> UInt8[np.ndarray, "time h w 3"]:

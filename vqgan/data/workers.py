@@ -33,6 +33,8 @@ T = TypeVar("T")
 MAX_RESTARTS = 3  # of the workers without a batch between them
 CHANCES = 2  # how often a file may end or block its worker: the first time may have had another cause
 POLL = 0.5  # seconds between looks at the workers
+ANSWER = 10  # seconds that a storage has to give some bytes of a file
+LOOKS = 9  # places of a file that are read to see whether it can be
 NOTHING, PR_SET_PDEATHSIG = -1, 1
 
 
@@ -58,11 +60,11 @@ class Limits:
 
 
 class WorkerError(Exception):
-    """Workers died, or finish nothing any more; `subjects` are what they were reading."""
+    """Workers died, or are `stalled` and finish nothing any more; `subjects` are what they were reading."""
 
-    def __init__(self, reason: str, subjects: Sequence[int]) -> None:
+    def __init__(self, reason: str, subjects: Sequence[int], stalled: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.subjects = reason, subjects
+        self.reason, self.subjects, self.stalled = reason, subjects, stalled
 
 
 class Watch:
@@ -80,7 +82,7 @@ class Watch:
         self.slots[:, 1] = NOTHING
         self.processes: list[Any] = []
         self.asked: float | None = None  # since when `take` is waiting
-        self.fault: tuple[str, list[int]] | None = None
+        self.fault: tuple[str, list[int], bool] | None = None
         self.ended: threading.Event | None = None  # while there are processes
         self.allowance = limits.megabytes // min(max(workers, 1), 2)
         self.allocated = 0  # by a worker when it starts
@@ -175,7 +177,7 @@ class Watch:
             fault = self._died() if asked is not None and now - asked > POLL else None
             if fault is None and now - since > self.limits.stall_seconds:
                 blocked = [int(subject) for subject in self.slots[:, 1] if subject != NOTHING]
-                fault = f"nothing was read for {self.limits.stall_seconds:g} seconds", blocked
+                fault = f"nothing was read for {self.limits.stall_seconds:g} seconds", blocked, True
             if fault is not None and not ended.is_set():
                 self.fault = fault
                 for process in self.processes:
@@ -185,13 +187,13 @@ class Watch:
                     results._writer.close()
                 return
 
-    def _died(self) -> tuple[str, list[int]] | None:
+    def _died(self) -> tuple[str, list[int], bool] | None:
         dead = {process.pid: process.exitcode for process in self.processes if process.exitcode is not None}
         if not dead:
             return None
         codes = {f"signal {-code}" if code < 0 else f"exit code {code}" for code in dead.values()}
         subjects = [int(subject) for pid, subject, _ in self.slots.tolist() if pid in dead and subject != NOTHING]
-        return f"a worker process ended with {', '.join(sorted(codes))}", subjects
+        return f"a worker process ended with {', '.join(sorted(codes))}", subjects, False
 
 
 def supervised(
@@ -200,6 +202,7 @@ def supervised(
     watch: Watch,
     lose: Callable[[int, int, str], str],
     collate: Callable[[list[Any]], T] | None = None,
+    file_of: Callable[[int], Path] | None = None,
 ) -> Generator[T, None, None]:
     """What `dataset` gives for each of `batches`, in order, each exactly once, whatever happens to the workers.
 
@@ -210,6 +213,8 @@ def supervised(
         lose: called with (subject, position, reason) when a subject has ended its worker twice. It must make the
             dataset give something else for it, and returns its name.
         collate: see `DataLoader`.
+        file_of: the file of a subject, or what stands in it. Where workers stall over files that nobody can read, the
+            storage is at fault: no subject is suspected.
 
     Raises:
         DataError: the workers fail again and again at one position.
@@ -224,7 +229,6 @@ def supervised(
             batch_size=1 if collate else None,
             num_workers=watch.workers,
             collate_fn=collate,
-            pin_memory=collate is not None and torch.cuda.is_available(),
             worker_init_fn=_Start(watch),
         )
         iterator = watch.start(loader)
@@ -238,6 +242,8 @@ def supervised(
                 position, restarts = position + 1, 0
         except WorkerError as fault:
             restarts += 1
+            if fault.stalled and file_of is not None and not _can_be_read([file_of(s) for s in fault.subjects]):
+                fault = _no_storage(fault, str(file_of(fault.subjects[0])), restarts)
             suspicions.update(fault.subjects)
             lost = [s for s in fault.subjects if suspicions[s] == CHANCES]
             names = [lose(subject, position, fault.reason) for subject in lost]
@@ -251,6 +257,42 @@ def supervised(
         finally:
             watch.stop(iterator)
             del iterator
+
+
+def _no_storage(fault: WorkerError, file: str, times: int) -> WorkerError:
+    """What to say of it, without a suspicion.
+
+    Raises:
+        DataError: it has lasted too long.
+    """
+    said = f"{fault.reason}, and the storage of {file} gives no bytes of it to another process either"
+    if times > MAX_RESTARTS:
+        raise DataError(f"Reading failed {times} times in a row: {said}. When it does, the same command goes on.")
+    return WorkerError(said, [])
+
+
+def _can_be_read(files: Sequence[Path]) -> bool:
+    """Whether some bytes of each can be had, or an error instead: asked by a process that may wait for ever."""
+    asking = multiprocessing.Process(target=_look_at, args=(files,), daemon=True)
+    asking.start()
+    asking.join(ANSWER)
+    answered = asking.exitcode is not None
+    asking.kill()
+    asking.join(POLL)
+    return answered
+
+
+def _look_at(files: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for path in files:
+            file = path if path.is_file() else path.parent  # a clip of a tar has the tar above it
+            if not file.is_file():  # a FIFO would block whoever opens it
+                continue
+            with file.open("rb", buffering=0) as content:
+                last = content.seek(0, os.SEEK_END) - 1
+                for look in range(LOOKS):
+                    content.seek(max(0, last * look // (LOOKS - 1)))
+                    content.read(1)
 
 
 class _Order(torch.utils.data.Sampler[Any]):
