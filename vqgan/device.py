@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,6 +17,10 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, StorageError
 from vqgan.memory import keep_freed_memory
+
+# Of networks: IEEE float32; bfloat16 where autocast takes it; float32 whose convolutions on NVIDIA GPUs round what they
+# multiply to 10 bits (TF32), elsewhere the same as `fp32`.
+Precision = Literal["fp32", "bf16", "tf32"]
 
 
 def find_device(name: str, key: str = "trainer.device") -> torch.device:
@@ -39,11 +46,38 @@ def find_device(name: str, key: str = "trainer.device") -> torch.device:
     return device
 
 
-def tune(device: torch.device) -> None:
+def tune(device: torch.device, precision: Precision) -> None:
     """Settings of the whole process, for steps that all have the same shapes."""
     torch.backends.cudnn.benchmark = True  # the fastest algorithm is looked for, once
+    _use_tf32(convolutions=precision == "tf32")
     if device.type == "cpu":
         keep_freed_memory(True)
+
+
+@contextmanager
+def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """A block in which networks run forward in a precision; afterwards the process has its own settings again."""
+    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [flag.fp32_precision == "tf32" for flag in flags]
+    _use_tf32(convolutions=precision == "tf32")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        _use_tf32(*before)
+
+
+def _use_tf32(convolutions: bool, products: bool = False) -> None:
+    """Whether CUDA may round float32 to TF32; torch's own default is that convolutions may.
+
+    Products of matrices may not, whatever the environment says: the nearest code is found by one.
+    """
+    with warnings.catch_warnings():
+        # Torch 2.10 prefers flags of its newer interface. But they leave the older ones as they were, and where the two
+        # differ its compiler refuses to work. These set both.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision("high" if products else "highest")
 
 
 def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:

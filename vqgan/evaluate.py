@@ -106,7 +106,7 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
                ("clips", "batch_frames", "precision", "replicates", "confidence", "seed")},
         },
         "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
-        "versions": environment(evaluator.hardware) | _versions(),
+        "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
     }  # fmt: skip
     return Report(evaluation.metrics, protocol)
 

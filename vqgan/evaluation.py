@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.collectives import gather, share_of, sum_over_processes
+from vqgan.device import running_in
 from vqgan.frames import to_frames
 from vqgan.quantizers.quantizer import count_codes, perplexity
 
@@ -123,7 +124,8 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
     for number, group in share_of(clips.split(batch_size)):
         frames = to_frames(group.to(device))
         output = autoencoder(frames)
-        of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
+        with running_in("fp32", device):  # whatever the network runs in: variances in SSIM are small differences
+            of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
         measured[number] = {name: values.cpu() for name, values in of_frames.items()}
         counts += count_codes(output.indices, len(counts))
     autoencoder.train(was_training)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import find_device, is_out_of_memory, out_of_memory_at_work, prepare
+from vqgan.device import Precision, find_device, is_out_of_memory, out_of_memory_at_work, prepare, running_in
 from vqgan.frames import to_clips, to_frames
 
 
@@ -21,7 +20,7 @@ class Work:
     """What results depend on beside the weights, in their last bits."""
 
     batch_frames: int  # that the network takes at once
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
 
 
 def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
@@ -42,7 +41,7 @@ def codes_of(
         StorageError: memory ran out.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, frames.shape), _autocast(device, work):
+    with _memory(device, frames.shape), running_in(work.precision, device):
         # Not `encode`, which would wait for the device to look at values that cannot be out of range.
         return tokenizer.quantize(to_frames(frames[None].to(device, non_blocking=True))).indices
 
@@ -58,12 +57,8 @@ def frames_of(
         ValueError: a code is not in the codebook.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, codes.shape), _autocast(device, work):
+    with _memory(device, codes.shape), running_in(work.precision, device):
         return to_clips(tokenizer.decode(codes.to(device)), len(codes))[0].cpu()
-
-
-def _autocast(device: torch.device, work: Work) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16")
 
 
 @contextmanager

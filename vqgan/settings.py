@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from vqgan.device import find_device
+from vqgan.device import Precision, find_device
 from vqgan.errors import check
 
 
@@ -18,7 +17,8 @@ class Settings:
         discriminator_every: the discriminator steps on every so-manieth step, from `loss.discriminator_start` on.
         accumulate: micro-batches per step; their mean gradient is one step's.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
-        precision: of the networks, `fp32` or `bf16` (autocast); quantizer and losses are always float32.
+        precision: of the networks, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits);
+            quantizer and losses are always float32.
         channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
         activation_checkpointing: compute the activations of each residual block a second time in the backward pass
             instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.
@@ -38,7 +38,7 @@ class Settings:
     discriminator_every: int
     accumulate: int
     clip_gradients: float | None
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     channels_last: bool
     activation_checkpointing: bool
     compile: bool

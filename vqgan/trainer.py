@@ -102,7 +102,7 @@ class Trainer:
         self.outcomes = Outcomes(skipped, self.loader, self.settings.accumulate, self.folder, self.process.is_first)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
         self.hardware = find_device(self.settings.device)
-        tune(self.hardware)
+        tune(self.hardware, self.settings.precision)
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
                 prepare(network, self.hardware, self.settings.channels_last)
