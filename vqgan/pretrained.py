@@ -111,8 +111,9 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         write(save_directory, self.description, self.state_dict(), None, card)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **_: object) -> Tokenizer:
-        return load(model_id)
+    def _from_pretrained(cls, *, model_id: str, **values: Any) -> Tokenizer:
+        """As the caller says (`revision`, `token`, `cache_dir` …); what the mixin itself read of the sizes is left."""
+        return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
 
 
 def load(source: str | Path) -> Tokenizer:
@@ -125,7 +126,11 @@ def load(source: str | Path) -> Tokenizer:
         CheckpointError: it is damaged, does not fit together, or would need to run code.
         ConfigError: there is no such thing.
     """
-    description, state = read(source)
+    return _load(source)
+
+
+def _load(source: str | Path, **download: Any) -> Tokenizer:
+    description, state = read(source, **download)
     network = rebuild(description, state)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)

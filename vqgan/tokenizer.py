@@ -39,13 +39,13 @@ LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fi
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
 
-def read(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the autoencoder's tensors of what `load` takes."""
+def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the autoencoder's tensors of what `load` takes; `download` is as for `snapshot_download`."""
     folder = Path(source)
     if (folder / "checkpoints").is_dir():
         return describe(folder), _tensors_of(folder, "autoencoder")
     if not folder.is_dir():
-        folder = _downloaded(str(source))
+        folder = _downloaded(str(source), download)
     return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
 
 
@@ -216,13 +216,13 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None
         raise ValueError("; ".join(problems))
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, values: Mapping[str, Any]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise missing_extra(f"{name} is no folder here; a model of the Hugging Face hub", "hub") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION], **values))
     except Exception as error:  # whatever it is, it is the network's or the hub's
         raise ConfigError(
             f"{name} is no folder here, and no Hugging Face model could be loaded by it ({error})."
