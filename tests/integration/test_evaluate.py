@@ -30,6 +30,7 @@ from vqgan.metrics import UNITS
 from vqgan.train import run
 
 QUICK = ("download=false", "device=cpu", "replicates=20")
+VIDEO_KEYS = ("videos", "video_frames", "clip_frames", "stride", "fps")  # of a config's section `data`
 MEASURED = set(UNITS) - {"lpips", "rfid", "rfvd", "flicker"}
 
 
@@ -38,6 +39,12 @@ def make_videos(folder: Path, count: int = 3, frames: int = 12) -> Path:
     for number in range(count):
         write_video(folder / f"{number}.mp4", draw_video(number, frames, 32), 24)
     return folder
+
+
+def write_pictures(folder: Path, count: int, suffix: str = "png") -> None:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(folder / f"{number}.{suffix}")
 
 
 @pytest.fixture(scope="module")
@@ -176,12 +183,33 @@ def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typ
 
 def test_an_exported_tokenizer_on_pictures(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
     export(finished, tmp_path / "shared", "safetensors")
-    (tmp_path / "pictures").mkdir()
-    for number in range(3):
-        Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(tmp_path / "pictures" / f"{number}.png")
+    write_pictures(tmp_path / "pictures", 3)
     assert typed("shared", "--data", "pictures", "data.workers=0").code == 0
     data = read(tmp_path / "shared" / "evaluation.json")["protocol"]["data"]
     assert (data["videos"], data["clips"], data["frames"], data["clip_frames"], data["resolution"]) == (3, 3, 3, 1, 16)
+
+
+def test_a_gif_among_pictures_makes_no_videos_of_them(typed: Callable[..., Ended], finished: Path) -> None:
+    """Of a run on videos, too: the folder decides what is read."""
+    write_pictures(finished.with_name("mine"), 3)
+    write_pictures(finished.with_name("mine"), 1, "gif")
+    ended = typed("run", "--data", "mine", "--out", "figures.json", "data.workers=0", "data.batch_size=3")
+    assert ended.code == 0, ended.error
+    data = read(finished.with_name("figures.json"))["protocol"]["data"]
+    assert (data["clips"], data["frames"], data["stride"], data["resolution"]) == (4, 4, None, 16)
+
+
+def test_a_run_on_pictures_is_measured_on_videos(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    config = (finished / "config.yaml").read_text().replace("vqgan.data.SyntheticVideos", "vqgan.data.Images")
+    lines = [line for line in config.splitlines() if line.strip().partition(":")[0] not in VIDEO_KEYS]
+    (finished / "config.yaml").write_text("\n".join(lines))
+    make_videos(tmp_path / "mine")
+    write_pictures(tmp_path / "mine", 1)
+    with pytest.warns(UserWarning, match="holds 3 videos and 1 images. The videos are measured, the images are left"):
+        ended = typed("run", "--data", "mine", "--out", "figures.json", "data.clip_frames=3", "data.workers=0")
+    assert ended.code == 0, ended.error
+    data = read(tmp_path / "figures.json")["protocol"]["data"]
+    assert (data["videos"], data["clips"], data["frames"], data["resolution"]) == (3, 12, 36, 16)
 
 
 def test_shards_are_evaluated_on_and_their_clips_counted_by_video(
