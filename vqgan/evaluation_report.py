@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqgan.errors import ConfigError
+from vqgan.errors import ConfigError, storing
 from vqgan.metrics import UNITS, Metric
+from vqgan.report.files import read_object
 from vqgan.run_folder import replace_text
 
 # Columns of the protocol in `evaluation.csv`: section, key.
@@ -26,8 +28,10 @@ COLUMNS = [
     *(key if section == "data" else f"{section}_{key}" for section, key in PROTOCOL_COLUMNS),
     *(f"{name}{end}" for name in UNITS for end in ("", "_low", "_high")),
 ]
+DATA = ("split", "root", "fingerprint")  # of the protocol: what an evaluation is of
 SAME = ("fingerprint", "split", "clips", "resolution", "clip_frames", "stride", "fps")  # or figures do not compare
 LARGEST_TABLE = 2**26  # bytes
+BAD_FILES = "evaluation_bad_files.jsonl"  # beside the report: what could not be used
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,23 @@ def write_json(report: Report, file: Path) -> None:
     metrics = {name: asdict(metric) for name, metric in report.metrics.items()}
     content = {"metrics": metrics, "protocol": report.protocol}
     replace_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def keep_other(report: Report, file: Path) -> None:
+    """Before `evaluation.json` is written: one that is there already, on other data, stays under a name that says so.
+
+    Raises:
+        StorageError: it cannot be moved.
+    """
+    protocol = read_object(file.parent, file.name).get("protocol")
+    before = protocol.get("data") if isinstance(protocol, dict) else None
+    if not isinstance(before, dict) or all(before.get(key) == report.protocol["data"][key] for key in DATA):
+        return
+    name = "validation" if before.get("split") == "validation" else re.sub(r"\W", "_", str(before.get("root")))[:60]
+    kept = file.with_name(f"{file.stem}-{name}{file.suffix}")
+    with storing(kept):
+        file.replace(kept)
+    print(f"{file} was measured on other data; it is now {kept.name}.")
 
 
 def rows_before(file: Path) -> str:
@@ -131,7 +152,7 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         data = report.protocol["data"]
         if data["bad_files"] or data["unreadable_clips"]:
             faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]
-            reasons[f"{faults} have faults, {lost} clips are left out: see bad_files.jsonl beside the report"] = None
+            reasons[f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report"] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
         same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))

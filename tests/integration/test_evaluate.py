@@ -236,12 +236,58 @@ def test_what_cannot_be_read_is_written_down_and_counted(
     ended = typed("run", "--data", "mine", "--out", "figures.json", "data.clip_frames=2")
     assert ended.code == 0, ended.error
     data = read(tmp_path / "figures.json")["protocol"]["data"]
-    ledger = [json.loads(line) for line in (tmp_path / "bad_files.jsonl").read_text().splitlines()]
-    assert {Path(entry["path"]).name for entry in ledger} >= {"empty.mp4"}
+    ledger = [json.loads(line) for line in (tmp_path / "evaluation_bad_files.jsonl").read_text().splitlines()]
+    assert {entry["path"] for entry in ledger} == {"mine/2.mp4", "mine/empty.mp4"}
     assert data["bad_files"] == len(ledger) == 2
     assert data["clips"] + data["unreadable_clips"] == 18
     assert data["unreadable_clips"] > 0
-    assert f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see bad_files" in ended.output
+    assert (
+        f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see evaluation_bad_files"
+        in ended.output
+    )
+
+
+def test_other_data_take_nothing_from_the_run(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    own = '{"path": "own.mp4", "reason": "empty file"}\n'
+    (finished / "bad_files.jsonl").write_text(own)
+    for folder in ("mine", "yours"):
+        make_videos(tmp_path / folder, 2)
+        (tmp_path / folder / f"{folder}.mp4").touch()
+    assert typed("run").code == 0
+    validated = (finished / "evaluation.json").read_text()
+    assert typed("run").code == 0
+    assert len(list(finished.glob("evaluation*.json"))) == 1, "the same again takes the place of the one before"
+
+    ended = typed("run", "--data", "mine")
+    assert "run/evaluation.json was measured on other data; it is now evaluation-validation.json." in ended.output
+    assert read(finished / "evaluation-validation.json")["metrics"] == json.loads(validated)["metrics"]
+    assert read(finished / "evaluation.json")["protocol"]["data"]["root"] == "mine"
+    assert typed("run", "--data", str(tmp_path / "yours")).code == 0
+    assert read(finished / "evaluation-mine.json")["protocol"]["data"]["root"] == "mine"
+    assert read(finished / "evaluation.json")["protocol"]["data"]["root"] == "yours"
+    assert "yours/yours.mp4" in (finished / "evaluation_bad_files.jsonl").read_text()
+    assert "mine" not in (finished / "evaluation_bad_files.jsonl").read_text()
+    assert (finished / "bad_files.jsonl").read_text() == own
+    assert len(rows(finished / "evaluation.csv")) == 4
+
+
+def test_an_evaluation_does_not_say_where_things_lie(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    """An exported folder is there to be shared."""
+    export(finished, tmp_path / "shared", "safetensors")
+    make_videos(tmp_path / "mine")
+    (tmp_path / "mine" / "empty.mp4").touch()
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    weights = (f"weights.vgg16={tmp_path}/other.pth", f"weights.i3d={tmp_path}/gone.pt")
+    ended = typed("shared", "--data", str(tmp_path / "mine"), *weights)
+    assert ended.code == 0, ended.error
+    reasons = {name: metric["reason"] for name, metric in read(tmp_path / "shared/evaluation.json")["metrics"].items()}
+    assert reasons["lpips"].startswith("weights.vgg16=…/other.pth is not vgg16-397923af.pth: its SHA-256 is ")
+    assert reasons["rfvd"] == "weights.i3d=…/gone.pt is not there"
+    assert "mine/empty.mp4" in (tmp_path / "shared" / "evaluation_bad_files.jsonl").read_text()
+    for file in (tmp_path / "shared").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,16 @@ def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> No
     assert "codebook_size: 16" in card
 
 
+def test_a_model_card_does_not_say_where_weights_lie(trained: Path, tmp_path: Path) -> None:
+    config = (trained / "config.yaml").read_text()
+    assert config.count("    weights: null") == 1
+    private = f"    weights: {tmp_path}/vgg16.pth\n    weighty: kept"
+    (trained / "config.yaml").write_text(config.replace("    weights: null", private))
+    recipe = export.recipe_in(trained)
+    assert str(tmp_path) not in recipe
+    assert "weighty: kept" in recipe
+
+
 def test_reconstruction_is_decode_of_encode_bit_for_bit(trained: Path) -> None:
     tokenizer = vqgan.load(trained)
     frames = torch.rand(2, 3, 16, 16) * 2 - 1

@@ -22,6 +22,7 @@ from vqgan.tokenizer import describe, tensors_in, write
 # Keys that say nothing of the tokenizer, and may say something of who trained it.
 PRIVATE = (
     "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
+    "data.cache", "loss.perceptual.weights",
 )  # fmt: skip
 LARGEST_METRICS = 2**30  # bytes
 
@@ -133,8 +134,10 @@ def recipe_in(run: Path) -> str:
     """A run's config without what is of its machine: names, places and who is told. Nothing in it is resolved."""
     recipe: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"), resolve=False)  # `describe` has read it
     for key in PRIVATE:
-        section, _, name = key.rpartition(".")
-        values = recipe.get(section) if section else recipe
+        *sections, name = key.split(".")
+        values = recipe
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
         if isinstance(values, dict):
             values.pop(name, None)
     return OmegaConf.to_yaml(recipe, resolve=False)
