@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vqgan.device import is_out_of_memory
 from vqgan.errors import CheckpointError, ConfigError, StorageError, storing
 from vqgan.plain_data import read_plain
 
@@ -153,6 +154,8 @@ class Checkpoints:
                 except ConfigError:
                     raise
                 except Exception as error:  # whatever a part makes of a state that is not its own
+                    if is_out_of_memory(error):
+                        raise
                     raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
             if complaints:
                 warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)

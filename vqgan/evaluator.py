@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import Precision, find_device, running_in
+from vqgan.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
 from vqgan.errors import CheckpointError, check
 from vqgan.feature_networks import FeatureNetworks, WeightFiles, load_networks
 from vqgan.frames import to_clips, to_frames
@@ -78,15 +78,19 @@ class Evaluator:
 
         Raises:
             CheckpointError: what it gives is not finite.
+            StorageError: memory ran out.
         """
-        tokenizer.to(self.hardware).eval()
-        codes = tokenizer.quantizer.codebook_size
-        sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
+        with memory_to_begin(ANOTHER_DEVICE):
+            tokenizer.to(self.hardware).eval()
+            codes = tokenizer.quantizer.codebook_size
+            sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
         for group in _groups(clips, self.batch_frames):
-            originals = torch.stack([clip for _, clip in group]).to(self.hardware)
-            reconstructions, indices = self._reconstruct(tokenizer, originals)
-            with running_in("fp32", self.hardware):
-                sums.add([path for path, _ in group], originals, reconstructions, indices)
+            stacked = torch.stack([clip for _, clip in group])
+            with memory_at_work(self.hardware, stacked.shape):
+                originals = stacked.to(self.hardware)
+                reconstructions, indices = self._reconstruct(tokenizer, originals)
+                with running_in("fp32", self.hardware):
+                    sums.add([path for path, _ in group], originals, reconstructions, indices)
         return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
 
     @cached_property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +9,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import Precision, find_device, is_out_of_memory, out_of_memory_at_work, prepare, running_in
+from vqgan.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, prepare, running_in
 from vqgan.frames import to_clips, to_frames
 
 
@@ -27,7 +25,8 @@ def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
     """The tokenizer on its device, in evaluation mode."""
     found = find_device(device, "device")
     torch.backends.cudnn.deterministic = True  # the same codes each time
-    prepare(tokenizer, found, channels_last=True)
+    with memory_to_begin(ANOTHER_DEVICE):
+        prepare(tokenizer, found, channels_last=True)
     return tokenizer.eval()
 
 
@@ -41,7 +40,7 @@ def codes_of(
         StorageError: memory ran out.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, frames.shape), running_in(work.precision, device):
+    with memory_at_work(device, frames.shape), running_in(work.precision, device):
         # Not `encode`, which would wait for the device to look at values that cannot be out of range.
         return tokenizer.quantize(to_frames(frames[None].to(device, non_blocking=True))).indices
 
@@ -57,15 +56,5 @@ def frames_of(
         ValueError: a code is not in the codebook.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, codes.shape), running_in(work.precision, device):
+    with memory_at_work(device, codes.shape), running_in(work.precision, device):
         return to_clips(tokenizer.decode(codes.to(device)), len(codes))[0].cpu()
-
-
-@contextmanager
-def _memory(device: torch.device, shape: torch.Size) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory_at_work(device, shape) from error

@@ -14,6 +14,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.config import check_values
 from vqgan.decoding import decode_video, decoding_with
+from vqgan.device import memory_to_begin
 from vqgan.encoding import encode_video, encoding_with
 from vqgan.errors import CheckpointError, missing_extra
 from vqgan.quantizers import Quantizer
@@ -141,6 +142,7 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
 
     Raises:
         CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
+        StorageError: memory ran out.
     """
     try:
         if description["format"] != FORMAT:
@@ -153,7 +155,8 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
         with torch.device("meta"):
             expected = Autoencoder(backbone, quantizer(**values)).state_dict()
         compare(expected, state)
-        return Tokenizer(backbone, quantizer(**values), description)
     except Exception as error:  # a hostile description can make the constructors fail in any way
         text = " ".join(str(error).split())[:LONGEST_REASON]
         raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
+    with memory_to_begin("Choose a machine that has it."):
+        return Tokenizer(backbone, quantizer(**values), description)

@@ -20,7 +20,7 @@ from vqgan.collectives import first_alone, from_first, gather, joined, noticing_
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, Corpus, Loader
 from vqgan.data.loader import read_evenly
-from vqgan.device import find_device
+from vqgan.device import SMALLER_RUN, find_device, memory_to_begin
 from vqgan.distributed import ALONE, Process
 from vqgan.errors import ConfigError, DataError, VQGANError, check
 from vqgan.history import Setup
@@ -59,7 +59,8 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
         config.run_dir = from_first(str(config.run_dir))  # it may hold the time
         path = Path(config.run_dir)
         with RunFolder(path, config, overrides) if process.is_first else contextlib.nullcontext(), noticing_loss():
-            trainer = make_trainer(config, path, process, loggers)
+            with memory_to_begin(SMALLER_RUN):
+                trainer = make_trainer(config, path, process, loggers)
             if process.is_first:
                 print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
             with StopSignals():  # one more signal must not disturb the few seconds in which a stopped run ends

@@ -21,12 +21,14 @@ from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.collectives import Agreement, from_first, gather, mean_over_processes
 from vqgan.data import Loader
 from vqgan.device import (
+    SMALLER_RUN,
     compile_networks,
     find_device,
     is_busy,
     is_compiling_failed,
     is_out_of_memory,
     keep_layout,
+    memory_to_begin,
     out_of_memory,
     prepare,
     tune,
@@ -268,7 +270,8 @@ class Trainer:
         with warnings.catch_warnings():
             if not self.process.is_first:
                 warnings.simplefilter("ignore")  # the first one says it
-            self.done = self.checkpoints.load_latest(**self.state())
+            with memory_to_begin(SMALLER_RUN):
+                self.done = self.checkpoints.load_latest(**self.state())
         if len(set(gather(self.done))) > 1:
             raise StorageError(
                 f"The processes see different checkpoints in {self.checkpoints.folder}: share that folder."
