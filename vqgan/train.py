@@ -16,7 +16,7 @@ import vqgan
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
-from vqgan.collectives import first_alone, from_first, gather, joined, noticing_loss
+from vqgan.collectives import first_alone, from_first, gather, joined, noticing_loss, refuse_shared_gpu
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, Corpus, Loader
 from vqgan.data.loader import read_evenly
@@ -87,6 +87,7 @@ def make_trainer(
 ) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
+    refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
     loss = make_loss(config)
     schedule: Schedule = build(config.schedule, "schedule")
