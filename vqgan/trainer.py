@@ -279,6 +279,7 @@ class Trainer:
         if self.shown < 0:
             self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
             self.validation.load_state_dict({})
+            self.outcomes.begin()
         else:
             self.saved = self.done
         if not self.process.is_first:

@@ -187,6 +187,13 @@ def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> No
     assert "codebook_size: 16" in card
 
 
+def test_a_model_card_has_its_figures_though_a_row_is_torn(trained: Path, tmp_path: Path) -> None:
+    file = trained / "metrics.jsonl"
+    file.write_text('{"step": 1, "time": 17' + "\n" + file.read_text() + '{"st')
+    export.export(trained, tmp_path / "out", "safetensors")
+    assert "| psnr | " in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_a_model_card_does_not_say_where_weights_lie(trained: Path, tmp_path: Path) -> None:
     config = (trained / "config.yaml").read_text()
     assert config.count("    weights: null") == 1

@@ -15,6 +15,7 @@ from torch import Tensor
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
 from vqgan.pretrained import rebuild
+from vqgan.report.files import number, read_rows
 from vqgan.run_folder import read_yaml
 from vqgan.taming import to_taming
 from vqgan.tokenizer import describe, tensors_in, write
@@ -24,7 +25,6 @@ PRIVATE = (
     "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
     "data.cache", "loss.perceptual.weights",
 )  # fmt: skip
-LARGEST_METRICS = 2**30  # bytes
 
 CARD = """---
 library_name: vqgan
@@ -118,16 +118,11 @@ def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping
         raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
 
 
-def validation_at(step: int, metrics: Path) -> dict[str, float]:
-    """What was measured at a step; nothing if the file does not say."""
-    try:
-        if not metrics.is_file() or metrics.stat().st_size > LARGEST_METRICS:
-            return {}
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-        found = next(row for row in rows if row["step"] == step and "validation/psnr" in row)
-        return {k: float(v) for k, v in found.items() if k.startswith("validation/")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, StopIteration):
-        return {}
+def validation_at(step: int, run: Path) -> dict[str, float]:
+    """What was measured at a step; nothing if no row of the run's metrics that can be read says it."""
+    of_step = (row for row in read_rows(run, "metrics.jsonl") if row.get("step") == step and "validation/psnr" in row)
+    values = {name: number(value) for name, value in next(of_step, {}).items() if name.startswith("validation/")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def recipe_in(run: Path) -> str:
@@ -145,7 +140,7 @@ def recipe_in(run: Path) -> str:
 
 def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
     """What the tokenizer is, how good, and from which recipe."""
-    measured = validation_at(step, run / "metrics.jsonl")
+    measured = validation_at(step, run)
     figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
     side = description["backbone"]["resolution"]
     levels = len(description["backbone"]["channel_multipliers"])
