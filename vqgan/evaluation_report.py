@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqgan.errors import ConfigError, storing
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from vqgan.errors import ConfigError, RunFolderInUseError, storing
 from vqgan.metrics import UNITS, Metric
 from vqgan.report.files import read_object
 from vqgan.run_folder import replace_text
@@ -31,6 +33,7 @@ COLUMNS = [
 DATA = ("split", "root", "fingerprint")  # of the protocol: what an evaluation is of
 SAME = ("fingerprint", "split", "clips", "resolution", "clip_frames", "stride", "fps")  # or figures do not compare
 LARGEST_TABLE = 2**26  # bytes
+TURN = 60.0  # seconds to wait for a table that another evaluation adds its row to, which takes milliseconds
 BAD_FILES = "evaluation_bad_files.jsonl"  # beside the report: what could not be used
 
 
@@ -90,27 +93,36 @@ def rows_before(file: Path) -> str:
 
 
 def add_row(report: Report, file: Path) -> None:
-    """Append an evaluation to a table; its columns are always the same ones.
+    """Append an evaluation to a table; its columns are always the same ones. Evaluations that end at once take turns.
 
     Raises:
         ConfigError: the file is something else.
+        RunFolderInUseError: another process does not let go of it.
         StorageError: it cannot be written.
     """
-    before = rows_before(file)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if not before:
-        writer.writerow(COLUMNS)
     ends = [(metric.value, metric.low, metric.high) for metric in report.metrics.values()]
-    writer.writerow(
-        [
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            *(report.protocol[section].get(key) for section, key in PROTOCOL_COLUMNS),
-            *(value for metric in ends for value in metric),
-        ]
-    )
-    gap = "\n" if before and not before.endswith("\n") else ""
-    replace_text(file, before + gap + text.getvalue())
+    row = [
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        *(report.protocol[section].get(key) for section, key in PROTOCOL_COLUMNS),
+        *(value for metric in ends for value in metric),
+    ]
+    with _held(file):
+        before = rows_before(file)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([row] if before else [COLUMNS, row])
+        gap = "\n" if before and not before.endswith("\n") else ""
+        replace_text(file, before + gap + text.getvalue())
+
+
+def _held(file: Path) -> AcquireReturnProxy[FileLock]:
+    """A table that no other process writes to; for a `with` statement."""
+    with storing(file):
+        try:
+            return FileLock(file.with_name(f".lock-{file.name}")).acquire(timeout=TURN)
+        except Timeout:
+            raise RunFolderInUseError(
+                f"Another process has held {file} for {TURN:.0f} seconds. See what it does, or choose another --csv."
+            ) from None
 
 
 def table(reports: Sequence[Report]) -> str:

@@ -28,6 +28,7 @@ import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
+from vqgan.output_folder import filling
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
@@ -140,14 +141,16 @@ def write(
         StorageError: it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
-        if discriminator is not None:
-            save_file({k: v.contiguous() for k, v in discriminator.items()}, folder / DISCRIMINATOR)
-        for file in folder.glob("*.safetensors"):
-            file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-        (folder / "README.md").write_text(card)
+        with filling(folder) as aside:
+            save_file({k: v.contiguous() for k, v in state.items()}, aside / WEIGHTS)
+            if discriminator is not None:
+                save_file({k: v.contiguous() for k, v in discriminator.items()}, aside / DISCRIMINATOR)
+            for file in aside.glob("*.safetensors"):
+                file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
+            (aside / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            if discriminator is None:
+                (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of another tokenizer, which was here before
     except (OSError, SafetensorError) as error:
         raise StorageError(f"The tokenizer cannot be written to {folder}: {error}.") from None
 

@@ -89,7 +89,8 @@ def make_trainer(
     settings: Settings = build(config.trainer, "trainer")
     refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
-    loss = make_loss(config)
+    with first_alone():
+        loss = make_loss(config)  # the first one downloads the perceptual network for all on its machine
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")

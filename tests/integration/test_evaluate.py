@@ -7,26 +7,31 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import vqgan
 from tests.integration.test_command_line import SMALL, VQGAN, Ended, command
 from tests.unit.shard_folders import write_shards
+from vqgan import evaluation_report
 from vqgan.commands import evaluate
 from vqgan.commands.export import export
 from vqgan.config import conf_dir
 from vqgan.data.synthetic import draw_video
 from vqgan.data.video_writer import write_video
-from vqgan.errors import VQGANError
+from vqgan.errors import RunFolderInUseError, VQGANError
 from vqgan.evaluate import evaluate as evaluate_runs
-from vqgan.metrics import UNITS
+from vqgan.evaluation_report import Report
+from vqgan.metrics import UNITS, Metric
 from vqgan.train import run
 
 QUICK = ("download=false", "device=cpu", "replicates=20")
@@ -171,6 +176,28 @@ def test_a_run_and_its_export_are_the_same_tokenizer(
     line = next(line for line in ended.output.splitlines() if line.startswith("psnr "))
     assert line.count("[") == 2
     assert "do not compare" not in ended.output
+
+
+def test_evaluations_that_end_at_once_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the table and writes it anew, with time to get between the two."""
+
+    def slowly(file: Path, original: Any = evaluation_report.rows_before) -> str:
+        before: str = original(file)
+        time.sleep(0.05)
+        return before
+
+    monkeypatch.setattr(evaluation_report, "rows_before", slowly)
+    metrics = {name: Metric(1.0, None, None, unit, None) for name, unit in UNITS.items()}
+    reports = [Report(metrics, {"tokenizer": {"name": str(n)}, "data": {}}) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda report: evaluation_report.add_row(report, tmp_path / "all.csv"), reports))
+    assert sorted(row["tokenizer_name"] for row in rows(tmp_path / "all.csv")) == [str(n) for n in range(8)]
+
+
+def test_a_table_that_is_not_let_go_of_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_report, "TURN", 0.1)
+    with FileLock(tmp_path / ".lock-all.csv"), pytest.raises(RunFolderInUseError, match="Another process has held"):
+        evaluation_report.add_row(Report({}, {"tokenizer": {}, "data": {}}), tmp_path / "all.csv")
 
 
 def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typed: Callable[..., Ended]) -> None:

@@ -135,6 +135,10 @@ def test_the_command_and_further_training(
     config.write_text(json.dumps({"model": {"target": target, "params": params}}))
     call(import_taming, monkeypatch, checkpoint, "--config", config, "--out", out)
     assert torch.equal(vqgan.load(out).encode(reference.frames), reference.indices)
+    card = (out / "README.md").read_text()
+    assert 'vqgan.load("tokenizer")' in card
+    assert "init_from=tokenizer " in card
+    assert str(tmp_path) not in card, "the folder is there to be shared"
     imported = translate(reference.state, reference.params)
     overrides = import_taming.overrides_for(imported.description, imported.loss)
     small = [
@@ -185,6 +189,42 @@ def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> No
     assert "vqgan.load" in card
     assert str(tmp_path) not in card, "where it was trained is nobody's business"
     assert "codebook_size: 16" in card
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing handles it."""
+
+
+@pytest.mark.parametrize(
+    ("layout", "writer"), [("safetensors", "vqgan.tokenizer.save_file"), ("taming", "vqgan.commands.export.torch.save")]
+)
+def test_an_export_that_is_cut_leaves_the_one_before_as_it_was(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, writer: str
+) -> None:
+    def cut(_: Any, file: Path) -> None:
+        file.write_bytes(b"trunc")
+        raise Killed
+
+    run(composed("backbone.channels=32", "backbone.norm_groups=32", "loss.discriminator_start=1"))
+    export.export(tmp_path / "run", tmp_path / "out", layout)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, cut)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        with pytest.raises(Killed):
+            export.export(tmp_path / "run", tmp_path / "out", layout)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
+    export.export(tmp_path / "run", tmp_path / "out", layout)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == before.keys()
+
+
+def test_no_discriminator_stays_of_a_tokenizer_that_was_there_before(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export.export(trained, out, "safetensors")
+    assert (out / "discriminator.safetensors").exists()
+    tokenizer = vqgan.load(trained)
+    write(out, tokenizer.description, tokenizer.state_dict(), None, "")
+    assert {file.name for file in out.iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
 def test_a_model_card_has_its_figures_though_a_row_is_torn(trained: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
+from vqgan.output_folder import filling
 from vqgan.pretrained import rebuild
 from vqgan.report.files import number, read_rows
 from vqgan.run_folder import read_yaml
@@ -95,7 +96,7 @@ def export(run: Path, out: Path, layout: str) -> None:
     if layout == "taming":
         write_taming(out, to_taming(network, discriminator or None), description)
     else:
-        write(out, description, network, discriminator or None, model_card(run, out.name, step, description))
+        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, description))
 
 
 def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -110,10 +111,10 @@ def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping
     if b["norm_groups"] != 32:
         raise ConfigError(f"The reference's networks have 32 groups a normalisation; this one has {b['norm_groups']}.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": dict(state)}, folder / "model.ckpt")
-        params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
-        (folder / "model.json").write_text(json.dumps(params, indent=1) + "\n")
+        with filling(folder) as aside:
+            torch.save({"state_dict": dict(state)}, aside / "model.ckpt")
+            params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
+            (aside / "model.json").write_text(json.dumps(params, indent=1) + "\n", encoding="utf-8")
     except (OSError, RuntimeError) as error:
         raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
 
