@@ -42,11 +42,9 @@ WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safete
 
 def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The description and the autoencoder's tensors of what `load` takes; `download` is as for `snapshot_download`."""
-    folder = Path(source)
+    folder = _folder_of(source, download)
     if (folder / "checkpoints").is_dir():
         return describe(folder), _tensors_of(folder, "autoencoder")
-    if not folder.is_dir():
-        folder = _downloaded(str(source), download)
     return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
 
 
@@ -57,9 +55,10 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
         ConfigError: they are of other networks than the configuration's.
         CheckpointError: see `load`.
     """
-    _, state = read(source)
+    folder = _folder_of(source, {})
+    _, state = read(folder)
     networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, state)]
-    critic = _discriminator_of(Path(source))
+    critic = _discriminator_of(folder)
     if discriminator is not None and critic:
         networks.append(("discriminator", discriminator, critic))
     for name, network, tensors in networks:
@@ -217,6 +216,12 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None
     ]
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def _folder_of(source: str | Path, download: Mapping[str, Any]) -> Path:
+    """The folder of that name here, or what is downloaded of a model of the hub."""
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else _downloaded(str(source), download)
 
 
 def _downloaded(name: str, values: Mapping[str, Any]) -> Path:

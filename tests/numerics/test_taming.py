@@ -17,11 +17,12 @@ from torch import Tensor
 import vqgan
 from tests.conftest import Compose
 from tests.numerics.reference import FOLDER, filled
+from vqgan.checkpoint import Checkpoints
 from vqgan.commands import export, import_taming
 from vqgan.errors import CheckpointError, ConfigError
 from vqgan.taming import to_taming, translate
 from vqgan.tokenizer import write
-from vqgan.train import run
+from vqgan.train import make_trainer, run
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 
@@ -314,6 +315,21 @@ def test_a_hub_id_is_downloaded_by_huggingface_hub(
     frames = torch.rand(1, 3, 16, 16) * 2 - 1
     assert torch.equal(vqgan.load("someone/tokenizer").encode(frames), vqgan.load(out).encode(frames))
     assert asked == [("someone/tokenizer", ["model.safetensors", "discriminator.safetensors", "config.json"])]
+
+
+def test_a_hub_id_brings_its_discriminator_to_further_training(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: Compose
+) -> None:
+    export.export(trained, tmp_path / "out", "safetensors")
+    hub = types.SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path / "out"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    (tmp_path / "next").mkdir()
+    values = ("model=vqmodel", "init_from=someone/tokenizer", f"run_dir={tmp_path / 'next'}")
+    further = make_trainer(composed(*values), tmp_path / "next")
+    _, state = Checkpoints(trained / "checkpoints", keep=1).read_best()
+    assert further.discriminator is not None
+    for name, value in further.discriminator.state_dict().items():
+        assert torch.equal(value, state["discriminator"][name]), name
 
 
 def test_without_the_hub_package_or_without_a_network_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
