@@ -37,6 +37,7 @@ OUT_OF_MEMORY = (
     "not enough memory",
     "could not create a primitive",  # oneDNN
     "bad_alloc",  # C++
+    "Storage size calculation overflowed",  # more bytes than numbers count
 )
 
 
