@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vqgan.device import is_out_of_memory
 from vqgan.errors import CheckpointError, ConfigError, StorageError, storing
 from vqgan.plain_data import read_plain
 
@@ -154,6 +155,8 @@ class Checkpoints:
                 except ConfigError:
                     raise
                 except Exception as error:  # whatever a part makes of a state that is not its own
+                    if is_out_of_memory(error):
+                        raise
                     raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
             if complaints:
                 warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)
@@ -350,11 +353,6 @@ def tensors_of(state: Any) -> Iterator[torch.Tensor]:
     elif isinstance(state, Mapping | list | tuple):
         for value in state.values() if isinstance(state, Mapping) else state:
             yield from tensors_of(value)
-
-
-def has_checkpoints(run: Path) -> bool:
-    """Whether there are any in a run folder, intact or not."""
-    return any((run / "checkpoints").glob("step-*"))
 
 
 def _discard(folders: Iterable[Path]) -> None:

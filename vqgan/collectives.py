@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vqgan.distributed import Process, this_process
-from vqgan.errors import LostProcessError
+from vqgan.errors import ConfigError, LostProcessError
 
 T = TypeVar("T")
 # How long one may keep the others waiting, in a step and otherwise: the first may look into a large folder for hours.
@@ -59,8 +60,32 @@ def noticing_loss() -> Iterator[None]:
             raise
         raise LostProcessError(
             "Another process of this run has ended or cannot be reached; its own message says why. The newest "
-            "checkpoint is good, and the same command goes on from it."
+            f"checkpoint is good, and the same command goes on from it. What was noticed here: {_in_short(error)}"
         ) from error
+
+
+def _in_short(error: RuntimeError) -> str:
+    """The first line of an error; of NCCL's, which is where in its code, what it says of the cause as well."""
+    first, _, rest = str(error).strip().partition("\n")
+    cause = rest.partition("Last error:")[2].strip().partition("\n")[0]
+    return f"{first} ({cause})" if cause else first
+
+
+def refuse_shared_gpu(device: torch.device) -> None:
+    """Check that no two processes have the same GPU, between which NCCL cannot carry anything.
+
+    Raises:
+        ConfigError: two have.
+    """
+    # Not by its number: a launcher may show each process one GPU alone, which is then number 0 for all of them.
+    own = str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+    first: dict[str, int] = {}
+    for rank, (host, gpu) in enumerate(gather((socket.gethostname(), own))):
+        if gpu is not None and first.setdefault(gpu, rank) != rank:
+            raise ConfigError(
+                f"trainer.device: processes {first[gpu]} and {rank}, on {host}, have the same GPU. Start one process "
+                "for each GPU (torchrun --nproc-per-node=N), and leave trainer.device=auto, which deals them out."
+            )
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

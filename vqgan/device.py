@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,27 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, StorageError
 from vqgan.memory import keep_freed_memory
+
+# Of networks: IEEE float32; bfloat16 where autocast takes it; float32 whose convolutions on NVIDIA GPUs round what they
+# multiply to 10 bits (TF32), elsewhere the same as `fp32`.
+Precision = Literal["fp32", "bf16", "tf32"]
+# What to do about it before the work begins, of a finished tokenizer and of a run.
+ANOTHER_DEVICE = "Choose a device that has it: device=cpu, perhaps."
+SMALLER_RUN = (
+    "Try a smaller model.quantizer.codebook_size, backbone.channels, discriminator.channels or data.validation_clips, "
+    "or a trainer.device that has it."
+)
+# What errors say that are of no class of their own.
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA outside torch's allocator, NCCL, MPS
+    "Invalid buffer size",  # MPS, for a tensor larger than it can hold at all
+    "_ALLOC_FAILED",  # cuBLAS and its sisters
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",  # oneDNN
+    "bad_alloc",  # C++
+    "Storage size calculation overflowed",  # more bytes than numbers count
+)
 
 
 def find_device(name: str, key: str = "trainer.device") -> torch.device:
@@ -40,11 +64,38 @@ def find_device(name: str, key: str = "trainer.device") -> torch.device:
     return device
 
 
-def tune(device: torch.device) -> None:
+def tune(device: torch.device, precision: Precision) -> None:
     """Settings of the whole process, for steps that all have the same shapes."""
     torch.backends.cudnn.benchmark = True  # the fastest algorithm is looked for, once
+    _use_tf32(convolutions=precision == "tf32")
     if device.type == "cpu":
         keep_freed_memory(True)
+
+
+@contextmanager
+def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """A block in which networks run forward in a precision; afterwards the process has its own settings again."""
+    flags = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [flag.fp32_precision == "tf32" for flag in flags]
+    _use_tf32(convolutions=precision == "tf32")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        _use_tf32(*before)
+
+
+def _use_tf32(convolutions: bool, products: bool = False) -> None:
+    """Whether CUDA may round float32 to TF32; torch's own default is that convolutions may.
+
+    Products of matrices may not, whatever the environment says: the nearest code is found by one.
+    """
+    with warnings.catch_warnings():
+        # Torch 2.10 prefers flags of its newer interface. But they leave the older ones as they were, and where the two
+        # differ its compiler refuses to work. These set both.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision("high" if products else "highest")
 
 
 def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:
@@ -106,9 +157,9 @@ def is_busy(device: torch.device) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a device or in the process."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    said = ("can't allocate memory", "not enough memory", "could not create a primitive")  # the last is oneDNN's
-    return known or any(words in str(error) for words in said)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in OUT_OF_MEMORY
+    )
 
 
 def is_compiling_failed(error: BaseException) -> bool:
@@ -140,6 +191,44 @@ def out_of_memory_at_work(device: torch.device, shape: Sequence[int]) -> Storage
         f"{'×'.join(map(str, shape))}. What was finished is saved. Try a smaller batch_frames, a smaller "
         "resolution, or precision=bf16."
     )
+
+
+@contextmanager
+def memory_at_work(device: torch.device, shape: Sequence[int]) -> Iterator[None]:
+    """A block in which a finished tokenizer works on a batch of that shape.
+
+    Raises:
+        StorageError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory_at_work(device, shape) from error
+
+
+@contextmanager
+def memory_to_begin(advice: str) -> Iterator[None]:
+    """A block in which what a command works with is built and brought to its device; `advice` says what would be less.
+
+    Raises:
+        StorageError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # The allocators of CPUs, CUDA and MPS all tell how much they were asked for, in their own units.
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        needed = "" if asked is None else f": one tensor alone needs {_readable(asked[1])} more"
+        raise StorageError(f"Out of memory before the work begins{needed}. {advice}") from error
+
+
+def _readable(amount: str) -> str:
+    """Bytes as GiB; what has a unit already stays as it is."""
+    return f"{int(amount.split()[0]) / 2**30:,.1f} GiB" if amount.endswith(" bytes") else amount
 
 
 def _peak(device: torch.device) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vqgan.data.transforms import augment
 from vqgan.data.video_file import CUT_OFF, VideoFile, scan_video
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import TIME_ROUNDING
+from vqgan.device import Precision
 from vqgan.errors import DataError, check
 from vqgan.inference import Work, codes_of
 from vqgan.token_records import smallest_type
@@ -43,7 +44,7 @@ class Encoding:
         stride: take every stride-th frame.
         fps: take the frame on screen at each 1/fps seconds instead; None for `stride`.
         batch_frames: frames that the network takes at once.
-        precision: of the network, `fp32` or `bf16` (autocast).
+        precision: of the network, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits).
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         workers: reading processes; 0 reads in this one.
         shard_megabytes: a shard that has so much is closed.
@@ -56,7 +57,7 @@ class Encoding:
     stride: int
     fps: float | None
     batch_frames: int
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     device: str
     workers: int
     shard_megabytes: int

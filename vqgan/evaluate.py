@@ -18,7 +18,7 @@ from vqgan.data.loader import spread
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError, check, storing
 from vqgan.evaluation_data import Subject, data_section, open_subject, read_clips
-from vqgan.evaluation_report import Report, add_row, rows_before, table, write_json
+from vqgan.evaluation_report import BAD_FILES, Report, add_row, keep_other, rows_before, table, write_json
 from vqgan.evaluator import Evaluator, Measurement
 from vqgan.provenance import environment
 
@@ -53,6 +53,8 @@ def evaluate(
         evaluator = evaluator or build(config, "")
         places = _places(subject, out, csv)
         report = _measure(subject, folder, evaluator, places.bad_files, whole=data is not None)
+        if out is None:
+            keep_other(report, places.report)
         write_json(report, places.report)
         add_row(report, places.rows)
         reports.append(report)
@@ -79,7 +81,27 @@ def _places(subject: Subject, out: Path | None, csv: Path | None) -> _Places:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
     rows_before(rows)
-    return _Places(report, rows, report.parent / "bad_files.jsonl")
+    return _Places(report, rows, report.parent / BAD_FILES)
+
+
+class _Ledger(BadFiles):
+    """What an evaluation could not use: of this one alone, and without saying where its folders lie.
+
+    The folder of the report may be a run's, which has a ledger of its own, or an export that is to be shared.
+    """
+
+    def __init__(self, file: Path, folder: Corpus) -> None:
+        with storing(file):
+            file.unlink(missing_ok=True)
+        super().__init__(file, folder.max_bad_fraction, folder.max_bad_files)
+        self.roots = [Path(root).expanduser() for root in (folder.root, folder.val_root) if root is not None]
+
+    def add(self, path: Path | str, reason: str) -> None:
+        """Write one file down, by the names of the folder and of the file in it."""
+        root = next((root for root in self.roots if Path(path).is_relative_to(root)), None)
+        if root is not None:
+            path, reason = Path(root.name) / Path(path).relative_to(root), reason.replace(f"{root}/", "")
+        super().add(path, reason)
 
 
 def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool) -> Report:
@@ -87,7 +109,7 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
     unit = subject.network.downsampling
     fits = folder.resolution % unit == 0
     check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the tokenizer's downsampling")
-    bad_files = BadFiles(ledger, folder.max_bad_fraction, folder.max_bad_files)
+    bad_files = _Ledger(ledger, folder)
     dataset = folder.whole(bad_files) if whole else folder.datasets(bad_files)[1]
     if not whole and subject.trained_on not in (None, folder.fingerprint):
         warnings.warn(
@@ -106,7 +128,7 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
                ("clips", "batch_frames", "precision", "replicates", "confidence", "seed")},
         },
         "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
-        "versions": environment(evaluator.hardware) | _versions(),
+        "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
     }  # fmt: skip
     return Report(evaluation.metrics, protocol)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.collectives import gather, share_of, sum_over_processes
+from vqgan.device import running_in
 from vqgan.frames import to_frames
 from vqgan.quantizers.quantizer import count_codes, perplexity
 
@@ -83,15 +84,15 @@ def ssim(a: Frames, b: Frames) -> Float[Tensor, "frames"]:
 
 
 def measure(frames: Frames, reconstruction: Frames, perceptual: nn.Module | None) -> dict[str, Float[Tensor, "frames"]]:
-    """What is measured of each pair of frames in [-1, 1], in float32 also within autocast.
+    """What is measured of each pair of frames in [-1, 1], in float32 whatever the networks run in.
 
-    Half precision would not do: SSIM subtracts squares of nearly the same size.
+    Less would not do: SSIM subtracts squares of nearly the same size.
 
     Returns:
         `psnr` (dB), `psnr_mean_colour` (the same for predicting each frame's mean colour: what a tokenizer must beat),
         `ssim`, and with a perceptual network `lpips`.
     """
-    with torch.autocast(frames.device.type, enabled=False):
+    with running_in("fp32", frames.device):
         mean_colour = frames.mean(dim=(2, 3), keepdim=True).expand_as(frames)
         measured = {
             "psnr": psnr(frames, reconstruction),

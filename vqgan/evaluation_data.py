@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,19 @@ from vqgan.data.images import IMAGE_FILES
 from vqgan.data.loader import none_readable, spread, stream_evenly
 from vqgan.data.search import find_files
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import ConfigError
 from vqgan.evaluator import Clip
 from vqgan.pretrained import Tokenizer, rebuild
 from vqgan.run_folder import load_config
 
-GENERATED = "vqgan.data.SyntheticVideos"  # which would write its videos into a folder of the user's
-SHARDS = "vqgan.data.Shards"
+# What classes of `conf/data` read, by its file there. The one that generates videos reads nothing that was there
+# before: it would write its own into the user's folder.
+READS = {
+    "vqgan.data.Videos": "videos",
+    "vqgan.data.Images": "images",
+    "vqgan.data.Shards": "shards",
+    "vqgan.data.SyntheticVideos": "",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def open_subject(source: str) -> Subject:
 
 
 def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
-    """The values of `data`: the run's own; for what is no run those of `conf/data`, by the kind of files there are.
+    """The values of `data`: the run's own; those of `conf/data` for what is no run, or read files of another kind.
 
     Args:
         subject: whose.
@@ -95,7 +102,8 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
         return values
     kind = _kind_of_files(root)
     target = values.get("_target_") if values is not None else None
-    if values is None or target == GENERATED or (target == SHARDS) != (kind == "shards"):
+    reads = READS.get(str(target), "" if kind == "shards" else kind)  # a class that we do not know reads its own files
+    if values is None or reads != kind:
         chosen = OmegaConf.load(conf_dir() / "data" / f"{kind}.yaml")
         assert isinstance(chosen, DictConfig)
         chosen.update({"root": root, "resolution": subject.network.resolution})
@@ -106,15 +114,24 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
 
 
 def _kind_of_files(root: str) -> str:
-    """`shards`, `videos` or `images`: videos if there is one."""
-    if "://" in root or any(Path(root).expanduser().glob("shard-*.tar")):
+    """`shards`, `videos` or `images`: what most files are, with a warning about the rest; a GIF could be either."""
+    folder = Path(root).expanduser()
+    if "://" in root or any(folder.glob("shard-*.tar")):
         return "shards"
-    try:
-        find_files(Path(root).expanduser(), "--data", VIDEO_FILES.suffixes)
-    except DataError:
-        find_files(Path(root).expanduser(), "--data", IMAGE_FILES.suffixes | VIDEO_FILES.suffixes)
-        return "images"
-    return "videos"
+    videos, pictures = VIDEO_FILES.suffixes, IMAGE_FILES.suffixes
+    suffixes = [file.suffix.lower() for file in find_files(folder, "--data", videos | pictures)]
+    counts = {
+        "videos": sum(suffix not in pictures for suffix in suffixes),
+        "images": sum(suffix not in videos for suffix in suffixes),
+    }
+    kind, other = sorted(counts, key=lambda kind: -counts[kind])
+    if counts[other]:
+        warnings.warn(
+            f"--data={root} holds {counts['videos']} videos and {counts['images']} images. The {kind} are measured, "
+            f"the {other} are left out.",
+            stacklevel=2,
+        )
+    return kind
 
 
 def read_clips(

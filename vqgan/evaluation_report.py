@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqgan.errors import ConfigError
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from vqgan.errors import ConfigError, RunFolderInUseError, storing
 from vqgan.metrics import UNITS, Metric
+from vqgan.report.files import read_object
 from vqgan.run_folder import replace_text
 
 # Columns of the protocol in `evaluation.csv`: section, key.
@@ -26,8 +30,11 @@ COLUMNS = [
     *(key if section == "data" else f"{section}_{key}" for section, key in PROTOCOL_COLUMNS),
     *(f"{name}{end}" for name in UNITS for end in ("", "_low", "_high")),
 ]
+DATA = ("split", "root", "fingerprint")  # of the protocol: what an evaluation is of
 SAME = ("fingerprint", "split", "clips", "resolution", "clip_frames", "stride", "fps")  # or figures do not compare
 LARGEST_TABLE = 2**26  # bytes
+TURN = 60.0  # seconds to wait for a table that another evaluation adds its row to, which takes milliseconds
+BAD_FILES = "evaluation_bad_files.jsonl"  # beside the report: what could not be used
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,23 @@ def write_json(report: Report, file: Path) -> None:
     metrics = {name: asdict(metric) for name, metric in report.metrics.items()}
     content = {"metrics": metrics, "protocol": report.protocol}
     replace_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def keep_other(report: Report, file: Path) -> None:
+    """Before `evaluation.json` is written: one that is there already, on other data, stays under a name that says so.
+
+    Raises:
+        StorageError: it cannot be moved.
+    """
+    protocol = read_object(file.parent, file.name).get("protocol")
+    before = protocol.get("data") if isinstance(protocol, dict) else None
+    if not isinstance(before, dict) or all(before.get(key) == report.protocol["data"][key] for key in DATA):
+        return
+    name = "validation" if before.get("split") == "validation" else re.sub(r"\W", "_", str(before.get("root")))[:60]
+    kept = file.with_name(f"{file.stem}-{name}{file.suffix}")
+    with storing(kept):
+        file.replace(kept)
+    print(f"{file} was measured on other data; it is now {kept.name}.")
 
 
 def rows_before(file: Path) -> str:
@@ -69,27 +93,36 @@ def rows_before(file: Path) -> str:
 
 
 def add_row(report: Report, file: Path) -> None:
-    """Append an evaluation to a table; its columns are always the same ones.
+    """Append an evaluation to a table; its columns are always the same ones. Evaluations that end at once take turns.
 
     Raises:
         ConfigError: the file is something else.
+        RunFolderInUseError: another process does not let go of it.
         StorageError: it cannot be written.
     """
-    before = rows_before(file)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if not before:
-        writer.writerow(COLUMNS)
     ends = [(metric.value, metric.low, metric.high) for metric in report.metrics.values()]
-    writer.writerow(
-        [
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            *(report.protocol[section].get(key) for section, key in PROTOCOL_COLUMNS),
-            *(value for metric in ends for value in metric),
-        ]
-    )
-    gap = "\n" if before and not before.endswith("\n") else ""
-    replace_text(file, before + gap + text.getvalue())
+    row = [
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        *(report.protocol[section].get(key) for section, key in PROTOCOL_COLUMNS),
+        *(value for metric in ends for value in metric),
+    ]
+    with _held(file):
+        before = rows_before(file)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([row] if before else [COLUMNS, row])
+        gap = "\n" if before and not before.endswith("\n") else ""
+        replace_text(file, before + gap + text.getvalue())
+
+
+def _held(file: Path) -> AcquireReturnProxy[FileLock]:
+    """A table that no other process writes to; for a `with` statement."""
+    with storing(file):
+        try:
+            return FileLock(file.with_name(f".lock-{file.name}")).acquire(timeout=TURN)
+        except Timeout:
+            raise RunFolderInUseError(
+                f"Another process has held {file} for {TURN:.0f} seconds. See what it does, or choose another --csv."
+            ) from None
 
 
 def table(reports: Sequence[Report]) -> str:
@@ -131,7 +164,7 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         data = report.protocol["data"]
         if data["bad_files"] or data["unreadable_clips"]:
             faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]
-            reasons[f"{faults} have faults, {lost} clips are left out: see bad_files.jsonl beside the report"] = None
+            reasons[f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report"] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
         same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))

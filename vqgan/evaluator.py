@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import find_device
+from vqgan.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
 from vqgan.errors import CheckpointError, check
 from vqgan.feature_networks import FeatureNetworks, WeightFiles, load_networks
 from vqgan.frames import to_clips, to_frames
@@ -42,7 +41,8 @@ class Evaluator:
         clips: at most so many, evenly spread over the data; null for all.
         batch_frames: frames that go through the networks at once.
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
-        precision: of the tokenizer, `fp32` or `bf16` (autocast); all that measures is float32.
+        precision: of the tokenizer, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits);
+            all that measures is float32.
         replicates: of the bootstrap over videos; 0 for no intervals.
         confidence: of the intervals, in (0, 1).
         seed: of the bootstrap.
@@ -53,7 +53,7 @@ class Evaluator:
     clips: int | None
     batch_frames: int
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     replicates: int
     confidence: float
     seed: int
@@ -78,14 +78,19 @@ class Evaluator:
 
         Raises:
             CheckpointError: what it gives is not finite.
+            StorageError: memory ran out.
         """
-        tokenizer.to(self.hardware).eval()
-        codes = tokenizer.quantizer.codebook_size
-        sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
+        with memory_to_begin(ANOTHER_DEVICE):
+            tokenizer.to(self.hardware).eval()
+            codes = tokenizer.quantizer.codebook_size
+            sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
         for group in _groups(clips, self.batch_frames):
-            originals = torch.stack([clip for _, clip in group]).to(self.hardware)
-            reconstructions, indices = self._reconstruct(tokenizer, originals)
-            sums.add([path for path, _ in group], originals, reconstructions, indices)
+            stacked = torch.stack([clip for _, clip in group])
+            with memory_at_work(self.hardware, stacked.shape):
+                originals = stacked.to(self.hardware)
+                reconstructions, indices = self._reconstruct(tokenizer, originals)
+                with running_in("fp32", self.hardware):
+                    sums.add([path for path, _ in group], originals, reconstructions, indices)
         return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
 
     @cached_property
@@ -97,7 +102,7 @@ class Evaluator:
         """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""
         parts = []
         for frames in to_frames(originals).split(self.batch_frames):
-            with torch.autocast(self.hardware.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with running_in(self.precision, self.hardware):
                 parts.append(tokenizer(frames))
         frames = torch.cat([part.reconstruction for part in parts])
         if not bool(frames.isfinite().all()):

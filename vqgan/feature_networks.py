@@ -128,20 +128,22 @@ def find_weights(published: WeightFile, file: str | None, download: bool) -> Pat
     cached = Path(torch.hub.get_dir()) / "checkpoints" / published.name
     path = cached if file is None else Path(file).expanduser()
     advice = f"give a file with weights.{published.key}=FILE"
+    # Reasons stand in reports, which may be shared: they do not say where files lie.
+    called = f"{path.name} in torch's cache" if file is None else f"weights.{published.key}=…/{path.name}"
     if file is not None and not path.is_file():
-        raise NotAvailableError(f"weights.{published.key}={file} is not there")
+        raise NotAvailableError(f"{called} is not there")
     if not path.is_file():
         if not download:
-            raise NotAvailableError(f"no {published.name} in {cached.parent}, and download=false: {advice}")
+            raise NotAvailableError(f"no {called}, and download=false: {advice}")
         _download(published, path, advice)
     try:
         with path.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise NotAvailableError(f"{path} cannot be read: {error.strerror}") from None
+        raise NotAvailableError(f"{called} cannot be read: {error.strerror}") from None
     if found != published.sha256:
         raise NotAvailableError(
-            f"{path} is not {published.name}: its SHA-256 is {found[:12]}…, not {published.sha256[:12]}…"
+            f"{called} is not {published.name}: its SHA-256 is {found[:12]}…, not {published.sha256[:12]}…"
         )
     return path
 
@@ -153,7 +155,8 @@ def _download(published: WeightFile, path: Path, advice: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.sha256)
     except (OSError, RuntimeError, ValueError) as error:  # a RuntimeError is a checksum that differs
-        reason = " ".join(str(getattr(error, "reason", error)).split())
+        said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = " ".join(str(said).split())
         raise NotAvailableError(f"weights could not be downloaded ({reason}); {advice}") from None
     finally:
         socket.setdefaulttimeout(before)
@@ -213,7 +216,7 @@ class I3D(nn.Module):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as such
                 self.network: Any = torch.jit.load(str(file), map_location="cpu").eval()
         except (RuntimeError, AttributeError) as error:
-            raise NotAvailableError(f"{file} cannot be loaded: {str(error).partition(chr(10))[0]}") from None
+            raise NotAvailableError(f"{file.name} cannot be loaded: {str(error).partition(chr(10))[0]}") from None
 
     def forward(self, clips: UInt8[Tensor, "batch time height width rgb"]) -> Float[Tensor, "batch 400"]:
         """The features of clips of at least ten frames of any size; it scales them to 224×224 itself."""

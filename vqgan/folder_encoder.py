@@ -183,7 +183,7 @@ class FolderEncoder:
             "precision": self.encoding.precision,
             "videos": str(self.base.resolve()),
             "description": self.tokenizer.description,
-            "environment": environment(self.tokenizer.last_layer.device),
+            "environment": environment(self.tokenizer.last_layer.device, self.encoding.precision),
         }
         if not (self.out / MANIFEST).exists():
             replace_text(self.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")

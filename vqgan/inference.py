@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.device import find_device, is_out_of_memory, on_device, out_of_memory_at_work, prepare
+from vqgan.device import (
+    ANOTHER_DEVICE,
+    Precision,
+    find_device,
+    memory_at_work,
+    memory_to_begin,
+    on_device,
+    prepare,
+    running_in,
+)
 from vqgan.frames import to_clips, to_frames
 
 
@@ -21,14 +27,15 @@ class Work:
     """What results depend on beside the weights, in their last bits."""
 
     batch_frames: int  # that the network takes at once
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
 
 
 def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
     """The tokenizer on its device, in evaluation mode."""
     found = find_device(device, "device")
     torch.backends.cudnn.deterministic = True  # the same codes each time
-    prepare(tokenizer, found, channels_last=True)
+    with memory_to_begin(ANOTHER_DEVICE):
+        prepare(tokenizer, found, channels_last=True)
     return tokenizer.eval()
 
 
@@ -42,7 +49,7 @@ def codes_of(
         StorageError: memory ran out.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, frames.shape), _autocast(device, work):
+    with memory_at_work(device, frames.shape), running_in(work.precision, device):
         # Not `encode`, which would wait for the device to look at values that cannot be out of range.
         return tokenizer.quantize(to_frames(on_device(frames[None], device))).indices
 
@@ -58,19 +65,5 @@ def frames_of(
         ValueError: a code is not in the codebook.
     """
     device = tokenizer.last_layer.device
-    with _memory(device, codes.shape), _autocast(device, work):
+    with memory_at_work(device, codes.shape), running_in(work.precision, device):
         return to_clips(tokenizer.decode(codes.to(device)), len(codes))[0].cpu()
-
-
-def _autocast(device: torch.device, work: Work) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16")
-
-
-@contextmanager
-def _memory(device: torch.device, shape: torch.Size) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory_at_work(device, shape) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ from torch import Tensor
 from vqgan.collectives import gather
 from vqgan.data import Loader
 from vqgan.data.loader import REMEMBERED
-from vqgan.errors import DivergedError, storing
+from vqgan.errors import DivergedError
+from vqgan.loggers import Rows
+from vqgan.run_folder import has_checkpoints
 from vqgan.skipping import SkippedSteps, nonfinite
 
 SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
@@ -44,6 +45,7 @@ class Outcomes:
         self.writes = writes
         self.pending: list[Outcome] = []  # steps that were not looked at yet
         self.latest: dict[str, Any] = {}  # of each metric, whichever step it is from
+        self.rows = Rows(folder / SKIPPED)
 
     def add(self, step: int, finite: Tensor, metrics: dict[str, Tensor]) -> None:
         """One more step is computed."""
@@ -93,12 +95,23 @@ class Outcomes:
 
     def state_dict(self) -> dict[str, Any]:
         """The numbers, so that a resumed run's first row has all of them, and what was skipped."""
-        return {"latest": self.numbers(), "skipped": self.skipped.state_dict()}
+        written = self.rows.state_dict() if self.writes else {}
+        return {"latest": self.numbers(), "skipped": self.skipped.state_dict(), "written": written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back, and drop clips of steps that come again; version 0.1 did not know how many there were."""
         self.latest = dict(state["latest"])
         self.skipped.load_state_dict(state["skipped"])
+        if "written" in state:
+            self._drop_rows(state["written"])
+
+    def begin(self) -> None:
+        """Of a run without a checkpoint: all of its steps come again."""
+        self._drop_rows({})
+
+    def _drop_rows(self, state: dict[str, Any]) -> None:
+        if self.writes:
+            self.rows.load_state_dict(state)
 
     def _device(self) -> torch.device:
         devices = [value.device for value in self.latest.values() if isinstance(value, Tensor)]
@@ -106,8 +119,11 @@ class Outcomes:
 
     def _diverged(self, what: str) -> DivergedError:
         checkpoints = self.folder / "checkpoints"
-        is_saved = any(checkpoints.glob("step-*"))
-        saved = f"The newest checkpoint in {checkpoints} is from before" if is_saved else "No checkpoint was saved"
+        saved = (
+            f"The newest checkpoint in {checkpoints} is from before"
+            if has_checkpoints(self.folder)
+            else "No checkpoint was saved"
+        )
         return DivergedError(
             f"Training diverged: {what}. {saved}; the clips of the last batch are in {self.folder / SKIPPED}. Try a "
             "lower optimizer.lr, trainer.clip_gradients=1, or trainer.precision=fp32."
@@ -118,8 +134,5 @@ class Outcomes:
         first = step * self.accumulate
         own = [source for n in range(self.accumulate) for source in self.loader.drawn.get(first + n, [])]
         clips = [source for part in gather(own) for source in part]
-        if not self.writes:
-            return
-        file = self.folder / SKIPPED
-        with storing(file), file.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-            lines.write(json.dumps({"step": step, "clips": clips}, ensure_ascii=False) + "\n")
+        if self.writes:
+            self.rows.append({"step": step, "clips": clips})

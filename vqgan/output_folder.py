@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -25,3 +28,23 @@ def hold(out: Path, rank: int) -> AcquireReturnProxy[FileLock]:
             raise RunFolderInUseError(
                 f"Another process writes to {out}. Wait for it, or choose another --out."
             ) from None
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A folder whose files take their places in `folder` when all of them are whole.
+
+    Until then, and if anything goes wrong, what was there before stays as it was.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    aside = folder / ".unfinished"
+    shutil.rmtree(aside, ignore_errors=True)  # what a kill has left
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for file in sorted(aside.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

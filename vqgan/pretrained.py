@@ -14,6 +14,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
 from vqgan.config import check_values
 from vqgan.decoding import decode_video, decoding_with
+from vqgan.device import memory_to_begin
 from vqgan.encoding import encode_video, encoding_with
 from vqgan.errors import CheckpointError, missing_extra
 from vqgan.quantizers import Quantizer
@@ -111,8 +112,9 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         write(save_directory, self.description, self.state_dict(), None, card)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **_: object) -> Tokenizer:
-        return load(model_id)
+    def _from_pretrained(cls, *, model_id: str, **values: Any) -> Tokenizer:
+        """As the caller says (`revision`, `token`, `cache_dir` …); what the mixin itself read of the sizes is left."""
+        return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
 
 
 def load(source: str | Path) -> Tokenizer:
@@ -125,7 +127,11 @@ def load(source: str | Path) -> Tokenizer:
         CheckpointError: it is damaged, does not fit together, or would need to run code.
         ConfigError: there is no such thing.
     """
-    description, state = read(source)
+    return _load(source)
+
+
+def _load(source: str | Path, **download: Any) -> Tokenizer:
+    description, state = read(source, **download)
     network = rebuild(description, state)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
@@ -136,6 +142,7 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
 
     Raises:
         CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
+        StorageError: memory ran out.
     """
     try:
         if description["format"] != FORMAT:
@@ -148,7 +155,8 @@ def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
         with torch.device("meta"):
             expected = Autoencoder(backbone, quantizer(**values)).state_dict()
         compare(expected, state)
-        return Tokenizer(backbone, quantizer(**values), description)
     except Exception as error:  # a hostile description can make the constructors fail in any way
         text = " ".join(str(error).split())[:LONGEST_REASON]
         raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
+    with memory_to_begin("Choose a machine that has it."):
+        return Tokenizer(backbone, quantizer(**values), description)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import vqgan
+from vqgan.device import Precision
 from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
 from vqgan.run_folder import replace_text
@@ -89,14 +90,16 @@ class Provenance:
             )
 
 
-def environment(device: torch.device) -> dict[str, str]:
-    """What the last digits of a run depend on."""
+def environment(device: torch.device, precision: Precision) -> dict[str, str]:
+    """What the last digits of a run depend on, whose networks run in a precision."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "vqgan": vqgan.__version__,
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
         "device": f"{device.type}, {name}, {torch.backends.cpu.get_cpu_capability()}",
+        # Version 0.1 did not choose: there `fp32` was TF32 on every GPU that has it.
+        **({"float32 convolutions": "TF32" if precision == "tf32" else "IEEE"} if device.type == "cuda" else {}),
         "threads (OMP_NUM_THREADS)": str(torch.get_num_threads()),
         PROCESSES: str(this_process().count),
     }
@@ -128,7 +131,7 @@ def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
 def make_provenance(config: Mapping[str, Any], device: torch.device, data: str) -> Provenance:
     """The record of this process, with what the config allows to differ."""
     return Provenance(
-        environment=environment(device),
+        environment=environment(device, config["trainer"]["precision"]),
         data=data,
         config=dict(by_full_key(config)),
         allow_other_data=config["allow_other_data"],
@@ -137,4 +140,6 @@ def make_provenance(config: Mapping[str, Any], device: torch.device, data: str) 
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return [f"{key} was {old.get(key)} and is {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    none = "not recorded"
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key, none)} and is {new.get(key, none)}" for key in keys]

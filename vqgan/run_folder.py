@@ -149,7 +149,7 @@ class RunFolder:
 
     def _refuse_another_model(self) -> None:
         before = load_config(self.path)
-        if before is None:
+        if before is None or not has_checkpoints(self.path):  # nothing is lost where nothing was saved
             return
         for key in (*FIXED, *(EXPECTED if self.config.resume is None else ())):
             old, new = (_comparable(config, key) for config in (before, self.config))
@@ -159,6 +159,11 @@ class RunFolder:
                     f"The run in {self.path} has another {key} ({difference}), and a run keeps its own. "
                     f"Continue it as it is with resume={self.path}, or choose another run_dir."
                 )
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether there are any in a run folder, intact or not."""
+    return any((folder / "checkpoints").glob("step-*"))
 
 
 def record_end(folder: Path, error: BaseException | None) -> None:

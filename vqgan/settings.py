@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from vqgan.device import find_device
+from vqgan.device import Precision, find_device
 from vqgan.errors import check
 
 
@@ -19,8 +18,9 @@ class Settings:
         accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
             norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
-        precision: of the networks, the perceptual one too, `fp32` or `bf16` (autocast); the quantizer, what the losses
-            add up and all that validation measures are always float32.
+        precision: of the networks, the perceptual one too: `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA
+            GPUs round to 10 bits); the quantizer, what the losses add up and all that validation measures are always
+            float32.
         channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
         activation_checkpointing: compute the activations of each residual block a second time in the backward pass
             instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.
@@ -40,7 +40,7 @@ class Settings:
     discriminator_every: int
     accumulate: int
     clip_gradients: float | None
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     channels_last: bool
     activation_checkpointing: bool
     compile: bool

@@ -28,6 +28,7 @@ import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
+from vqgan.output_folder import filling
 from vqgan.quantizers import Quantizer
 from vqgan.run_folder import load_config
 
@@ -39,13 +40,11 @@ LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fi
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
 
-def read(source: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the autoencoder's tensors of what `load` takes."""
-    folder = Path(source)
+def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the autoencoder's tensors of what `load` takes; `download` is as for `snapshot_download`."""
+    folder = _folder_of(source, download)
     if (folder / "checkpoints").is_dir():
         return describe(folder), _tensors_of(folder, "autoencoder")
-    if not folder.is_dir():
-        folder = _downloaded(str(source))
     return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
 
 
@@ -56,9 +55,10 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
         ConfigError: they are of other networks than the configuration's.
         CheckpointError: see `load`.
     """
-    _, state = read(source)
+    folder = _folder_of(source, {})
+    _, state = read(folder)
     networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, state)]
-    critic = _discriminator_of(Path(source))
+    critic = _discriminator_of(folder)
     if discriminator is not None and critic:
         networks.append(("discriminator", discriminator, critic))
     for name, network, tensors in networks:
@@ -140,14 +140,16 @@ def write(
         StorageError: it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
-        if discriminator is not None:
-            save_file({k: v.contiguous() for k, v in discriminator.items()}, folder / DISCRIMINATOR)
-        for file in folder.glob("*.safetensors"):
-            file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-        (folder / "README.md").write_text(card)
+        with filling(folder) as aside:
+            save_file({k: v.contiguous() for k, v in state.items()}, aside / WEIGHTS)
+            if discriminator is not None:
+                save_file({k: v.contiguous() for k, v in discriminator.items()}, aside / DISCRIMINATOR)
+            for file in aside.glob("*.safetensors"):
+                file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
+            (aside / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            if discriminator is None:
+                (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of another tokenizer, which was here before
     except (OSError, SafetensorError) as error:
         raise StorageError(f"The tokenizer cannot be written to {folder}: {error}.") from None
 
@@ -216,13 +218,19 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None
         raise ValueError("; ".join(problems))
 
 
-def _downloaded(name: str) -> Path:
+def _folder_of(source: str | Path, download: Mapping[str, Any]) -> Path:
+    """The folder of that name here, or what is downloaded of a model of the hub."""
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else _downloaded(str(source), download)
+
+
+def _downloaded(name: str, values: Mapping[str, Any]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise missing_extra(f"{name} is no folder here; a model of the Hugging Face hub", "hub") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION], **values))
     except Exception as error:  # whatever it is, it is the network's or the hub's
         raise ConfigError(
             f"{name} is no folder here, and no Hugging Face model could be loaded by it ({error})."

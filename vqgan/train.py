@@ -17,13 +17,20 @@ import vqgan
 from vqgan.advice import Advisor
 from vqgan.autoencoder import Autoencoder
 from vqgan.blocks import Backbone
-from vqgan.checkpoint import has_checkpoints
-from vqgan.collectives import Agreement, first_alone, from_first, gather, joined, noticing_loss
+from vqgan.collectives import (
+    Agreement,
+    first_alone,
+    from_first,
+    gather,
+    joined,
+    noticing_loss,
+    refuse_shared_gpu,
+)
 from vqgan.config import build, check_top_level, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.data.own_folders import refuse_data_in
-from vqgan.device import find_device
+from vqgan.device import SMALLER_RUN, find_device, memory_to_begin
 from vqgan.distributed import ALONE, Process
 from vqgan.errors import ConfigError, DataError, VQGANError, check, counted
 from vqgan.history import Setup
@@ -31,7 +38,7 @@ from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import VQGANLoss
 from vqgan.provenance import make_provenance
 from vqgan.report import LiveReport, speed, write_report
-from vqgan.run_folder import RunFolder
+from vqgan.run_folder import RunFolder, has_checkpoints
 from vqgan.schedules import Schedule
 from vqgan.settings import Settings
 from vqgan.signals import StopSignals
@@ -65,7 +72,8 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(RunFolder(path, config, overrides)) if process.is_first else None
             stack.enter_context(noticing_loss())
-            trainer = make_trainer(config, path, process, loggers)
+            with memory_to_begin(SMALLER_RUN):
+                trainer = make_trainer(config, path, process, loggers)
             if process.is_first:
                 print(f"Training {config.name}\n{table(_summary(trainer))}", flush=True)
             # Until the very end: one more signal must not disturb the few seconds in which a stopped run ends.
@@ -104,8 +112,10 @@ def make_trainer(
 ) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
+    refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
-    loss = make_loss(config)
+    with first_alone():
+        loss = make_loss(config)  # the first one downloads the perceptual network for all on its machine
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")

@@ -21,6 +21,7 @@ from vqgan.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.collectives import from_first, gather, mean_over_processes
 from vqgan.data import Loader
 from vqgan.device import (
+    SMALLER_RUN,
     compile_networks,
     find_device,
     is_busy,
@@ -28,6 +29,7 @@ from vqgan.device import (
     is_out_of_memory,
     keep_layout,
     keep_values,
+    memory_to_begin,
     on_device,
     out_of_memory,
     prepare,
@@ -105,7 +107,7 @@ class Trainer:
         self.outcomes = Outcomes(skipped, self.loader, self.settings.accumulate, self.folder, self.process.is_first)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
         self.hardware = find_device(self.settings.device)
-        tune(self.hardware)
+        tune(self.hardware, self.settings.precision)
         for network in (self.autoencoder, self.discriminator, self.loss):
             if network is not None:
                 prepare(network, self.hardware, self.settings.channels_last)
@@ -282,7 +284,8 @@ class Trainer:
         with warnings.catch_warnings():
             if not self.process.is_first:
                 warnings.simplefilter("ignore")  # the first one says it
-            self.done = self.checkpoints.load_latest(**self.state())
+            with memory_to_begin(SMALLER_RUN):
+                self.done = self.checkpoints.load_latest(**self.state())
         if len(set(gather(self.done))) > 1:
             raise StorageError(
                 f"The processes see different checkpoints in {self.checkpoints.folder}: share that folder."
@@ -290,6 +293,7 @@ class Trainer:
         if self.shown < 0:
             self.loggers.load_state_dict({})  # no checkpoint: whatever rows there are will come again
             self.validation.load_state_dict({})
+            self.outcomes.begin()
         else:
             self.saved = self.done
         if not self.process.is_first:

@@ -133,6 +133,30 @@ def same_tensors(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(same(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("saved", [2, 9], ids=["with a checkpoint", "without one"])
+def test_steps_that_come_again_after_a_kill_are_written_down_once(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int
+) -> None:
+    class KilledError(Exception): ...
+
+    def killed(self: Trainer, step: int, *arguments: Any) -> Any:
+        if step == 3:
+            raise KilledError
+        return original(self, step, *arguments)
+
+    WAYS["loss of the autoencoder"](monkeypatch, {1, 2}, float("nan"))
+    every = (f"trainer.checkpoint_every={saved}", "trainer.evaluate_every=9", "trainer.log_every=1")
+    values = (*ADVERSARIAL, "trainer.steps=5", *every)
+    original = Trainer.autoencoder_gradients
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "autoencoder_gradients", killed)
+        with pytest.raises(KilledError):
+            run(composed(*values))
+    run(composed(*values))
+    lines = (tmp_path / "run" / "skipped_batches.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
 @pytest.mark.parametrize("way", ["loss of the autoencoder", "gradient of the discriminator"])
 def test_more_than_three_in_a_row_end_the_run(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

@@ -22,6 +22,7 @@ from vqgan.checkpoint import Checkpoints, read
 from vqgan.data import Loader
 from vqgan.data.loader import Sample, Sequence
 from vqgan.errors import ConfigError, DataError
+from vqgan.report.files import read_rows
 from vqgan.run_folder import load_config, status_of
 from vqgan.train import run
 from vqgan.trainer import Trainer
@@ -336,6 +337,34 @@ def test_rows_from_after_the_checkpoint_are_written_once(composed: Compose, tmp_
     run(composed("trainer.steps=2", *values))
     assert [row["step"] for row in rows(tmp_path / "run")] == [0, 1, 2]
     assert [json.loads(row)["step"] for row in code_use(tmp_path / "run").splitlines()] == [0, 1, 2]
+
+
+def test_rows_that_a_power_cut_has_taken_are_missed_and_glued_to_nothing(composed: Compose, tmp_path: Path) -> None:
+    values = ["trainer.log_every=1", "trainer.evaluate_every=1"]
+    run(composed("trainer.steps=3", *values))
+    for name in ("metrics.jsonl", "codebook.jsonl"):
+        file = tmp_path / "run" / name
+        os.truncate(file, file.stat().st_size - 5)
+    with pytest.warns(
+        UserWarning, match=r"(metrics|codebook)\.jsonl has \d+ bytes, and had \d+ when the checkpoint was saved"
+    ):
+        run(composed("trainer.steps=5", *values))
+    for name in ("metrics.jsonl", "codebook.jsonl"):
+        found = [row["step"] for row in read_rows(tmp_path / "run", name)]
+        assert found == [0, 1, 2, 4, 5], "step 3 was torn, and tears no other"
+
+
+def test_rows_are_on_the_disk_before_a_checkpoint_counts_them(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def synced(handle: int, original: Any = os.fsync) -> None:
+        happened.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        original(handle)
+
+    happened: list[str] = []
+    monkeypatch.setattr(os, "fsync", synced)
+    run(composed("trainer.steps=1"))
+    assert {"metrics.jsonl", "codebook.jsonl"} <= set(happened[: happened.index("state.pt")])
 
 
 def test_a_run_without_its_checkpoints_says_that_it_begins_again(

@@ -8,17 +8,24 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.conftest import Compose
 from tests.faults.runs import ROOT, SMALL, finish, rows, saved_steps, start, train, unfinished
+from tests.unit.tokenizers import random_tokenizer
 from vqgan.checkpoint import Checkpoints, read
 from vqgan.device import out_of_memory
 from vqgan.errors import StorageError
+from vqgan.evaluator import Evaluator
+from vqgan.feature_networks import WeightFiles
+from vqgan.inference import placed
+from vqgan.pretrained import Tokenizer, rebuild
 from vqgan.train import run
 from vqgan.trainer import Trainer
 
@@ -131,8 +138,13 @@ def test_what_is_removed_while_a_run_writes_to_it_ends_it_clearly(
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
         MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "MPS backend out of memory (MPS allocated: 17.50 GB, other allocations: 1.10 GB, max allowed: 18.13)"
+        ),
+        dist.DistBackendError("NCCL error: unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"),
     ],
-    ids=["device", "process", "Python"],
+    ids=["device", "process", "Python", "cuBLAS", "Apple", "NCCL"],
 )
 def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
@@ -153,6 +165,81 @@ def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
     for word in ("16×16", "data.batch_size", "trainer.accumulate", "data.resolution", "trainer.precision=bf16"):
         assert word in str(error.value)
     assert read(tmp_path / "run" / "checkpoints" / "latest")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(10**14, r": one tensor alone needs [\d,.]+ GiB more\. Try"), (5 * 10**18, r"\. Try")]
+)
+@pytest.mark.parametrize("model", ["vqmodel", "emavq"])
+def test_networks_that_no_memory_holds_are_a_paragraph(composed: Compose, model: str, size: int, said: str) -> None:
+    config = composed(f"model={model}", f"model.quantizer.codebook_size={size}")
+    with pytest.raises(StorageError, match=f"^Out of memory before the work begins{said}") as error:
+        run(config)
+    assert error.value.exit_code == 5
+    assert "model.quantizer.codebook_size" in str(error.value)
+
+
+GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of …")
+
+
+@pytest.mark.parametrize("where", ["vqgan.trainer.prepare", "torch.optim.Optimizer.load_state_dict"])
+def test_a_device_that_does_not_hold_the_networks_is_a_paragraph(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise GPU_IS_FULL
+
+    run(composed("trainer.steps=2"))
+    monkeypatch.setattr(where, explode)
+    with pytest.raises(StorageError, match=r"before the work begins: one tensor alone needs 20.00 MiB more") as error:
+        run(composed("trainer.steps=4"))
+    assert "backbone.channels" in str(error.value)
+    assert read(tmp_path / "run" / "checkpoints" / "latest")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("torch.nn.Module.to", "before the work begins: one tensor alone needs 20.00 MiB more. Choose a device"),
+        (
+            "vqgan.evaluator.to_frames",
+            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames",
+        ),
+        ("vqgan.metrics.measure", r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames"),
+    ],
+)
+def test_an_evaluation_without_memory_is_a_paragraph(monkeypatch: pytest.MonkeyPatch, where: str, said: str) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise GPU_IS_FULL
+
+    tokenizer, clips = random_tokenizer(), [(Path("a.mp4"), torch.zeros(2, 16, 16, 3, dtype=torch.uint8))]
+    files = WeightFiles(vgg16=None, inception=None, i3d=None)
+    evaluator = Evaluator(clips=None, batch_frames=2, device="cpu", precision="fp32", replicates=0, confidence=0.95,
+                          seed=0, download=False, weights=files)  # fmt: skip
+    monkeypatch.setattr(where, explode)
+    with pytest.raises(StorageError, match=said):
+        evaluator.measure(tokenizer, clips)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda tokenizer: placed(tokenizer, "cpu"), "Choose a device that has it"),
+        (lambda tokenizer: rebuild(tokenizer.description, tokenizer.state_dict()), "Choose a machine that has it"),
+    ],
+    ids=["placing", "loading"],
+)
+def test_a_tokenizer_that_does_not_fit_is_a_paragraph(
+    monkeypatch: pytest.MonkeyPatch, call: Callable[[Tokenizer], Tokenizer], said: str
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise GPU_IS_FULL
+
+    tokenizer = random_tokenizer()
+    monkeypatch.setattr("torch.nn.Module.to", explode)
+    monkeypatch.setattr("vqgan.pretrained.Tokenizer.__init__", explode)
+    with pytest.raises(StorageError, match=f"before the work begins: .* {said}"):
+        call(tokenizer)
 
 
 @pytest.mark.slow

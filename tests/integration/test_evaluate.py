@@ -7,29 +7,35 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import vqgan
 from tests.integration.test_command_line import SMALL, VQGAN, Ended, command
 from tests.unit.shard_folders import write_shards
+from vqgan import evaluation_report
 from vqgan.commands import evaluate
 from vqgan.commands.export import export
 from vqgan.config import conf_dir
 from vqgan.data.synthetic import draw_video
 from vqgan.data.video_writer import write_video
-from vqgan.errors import VQGANError
+from vqgan.errors import RunFolderInUseError, VQGANError
 from vqgan.evaluate import evaluate as evaluate_runs
-from vqgan.metrics import UNITS
+from vqgan.evaluation_report import Report
+from vqgan.metrics import UNITS, Metric
 from vqgan.train import run
 
 QUICK = ("download=false", "device=cpu", "replicates=20")
+VIDEO_KEYS = ("videos", "video_frames", "clip_frames", "stride", "fps")  # of a config's section `data`
 MEASURED = set(UNITS) - {"lpips", "rfid", "rfvd", "flicker"}
 
 
@@ -38,6 +44,12 @@ def make_videos(folder: Path, count: int = 3, frames: int = 12) -> Path:
     for number in range(count):
         write_video(folder / f"{number}.mp4", draw_video(number, frames, 32), 24)
     return folder
+
+
+def write_pictures(folder: Path, count: int, suffix: str = "png") -> None:
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(folder / f"{number}.{suffix}")
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +178,28 @@ def test_a_run_and_its_export_are_the_same_tokenizer(
     assert "do not compare" not in ended.output
 
 
+def test_evaluations_that_end_at_once_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the table and writes it anew, with time to get between the two."""
+
+    def slowly(file: Path, original: Any = evaluation_report.rows_before) -> str:
+        before: str = original(file)
+        time.sleep(0.05)
+        return before
+
+    monkeypatch.setattr(evaluation_report, "rows_before", slowly)
+    metrics = {name: Metric(1.0, None, None, unit, None) for name, unit in UNITS.items()}
+    reports = [Report(metrics, {"tokenizer": {"name": str(n)}, "data": {}}) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda report: evaluation_report.add_row(report, tmp_path / "all.csv"), reports))
+    assert sorted(row["tokenizer_name"] for row in rows(tmp_path / "all.csv")) == [str(n) for n in range(8)]
+
+
+def test_a_table_that_is_not_let_go_of_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_report, "TURN", 0.1)
+    with FileLock(tmp_path / ".lock-all.csv"), pytest.raises(RunFolderInUseError, match="Another process has held"):
+        evaluation_report.add_row(Report({}, {"tokenizer": {}, "data": {}}), tmp_path / "all.csv")
+
+
 def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typed: Callable[..., Ended]) -> None:
     shutil.copytree(finished, finished.with_name("other"), symlinks=True)
     (finished / "config.yaml").write_text((finished / "config.yaml").read_text().replace("stride: 1", "stride: 2"))
@@ -176,12 +210,33 @@ def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typ
 
 def test_an_exported_tokenizer_on_pictures(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
     export(finished, tmp_path / "shared", "safetensors")
-    (tmp_path / "pictures").mkdir()
-    for number in range(3):
-        Image.fromarray(np.full((40, 50, 3), 60 * number, np.uint8)).save(tmp_path / "pictures" / f"{number}.png")
+    write_pictures(tmp_path / "pictures", 3)
     assert typed("shared", "--data", "pictures", "data.workers=0").code == 0
     data = read(tmp_path / "shared" / "evaluation.json")["protocol"]["data"]
     assert (data["videos"], data["clips"], data["frames"], data["clip_frames"], data["resolution"]) == (3, 3, 3, 1, 16)
+
+
+def test_a_gif_among_pictures_makes_no_videos_of_them(typed: Callable[..., Ended], finished: Path) -> None:
+    """Of a run on videos, too: the folder decides what is read."""
+    write_pictures(finished.with_name("mine"), 3)
+    write_pictures(finished.with_name("mine"), 1, "gif")
+    ended = typed("run", "--data", "mine", "--out", "figures.json", "data.workers=0", "data.batch_size=3")
+    assert ended.code == 0, ended.error
+    data = read(finished.with_name("figures.json"))["protocol"]["data"]
+    assert (data["clips"], data["frames"], data["stride"], data["resolution"]) == (4, 4, None, 16)
+
+
+def test_a_run_on_pictures_is_measured_on_videos(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    config = (finished / "config.yaml").read_text().replace("vqgan.data.SyntheticVideos", "vqgan.data.Images")
+    lines = [line for line in config.splitlines() if line.strip().partition(":")[0] not in VIDEO_KEYS]
+    (finished / "config.yaml").write_text("\n".join(lines))
+    make_videos(tmp_path / "mine")
+    write_pictures(tmp_path / "mine", 1)
+    with pytest.warns(UserWarning, match="holds 3 videos and 1 images. The videos are measured, the images are left"):
+        ended = typed("run", "--data", "mine", "--out", "figures.json", "data.clip_frames=3", "data.workers=0")
+    assert ended.code == 0, ended.error
+    data = read(tmp_path / "figures.json")["protocol"]["data"]
+    assert (data["videos"], data["clips"], data["frames"], data["resolution"]) == (3, 12, 36, 16)
 
 
 def test_shards_are_evaluated_on_and_their_clips_counted_by_video(
@@ -208,12 +263,58 @@ def test_what_cannot_be_read_is_written_down_and_counted(
     ended = typed("run", "--data", "mine", "--out", "figures.json", "data.clip_frames=2")
     assert ended.code == 0, ended.error
     data = read(tmp_path / "figures.json")["protocol"]["data"]
-    ledger = [json.loads(line) for line in (tmp_path / "bad_files.jsonl").read_text().splitlines()]
-    assert {Path(entry["path"]).name for entry in ledger} >= {"empty.mp4"}
+    ledger = [json.loads(line) for line in (tmp_path / "evaluation_bad_files.jsonl").read_text().splitlines()]
+    assert {entry["path"] for entry in ledger} == {"mine/2.mp4", "mine/empty.mp4"}
     assert data["bad_files"] == len(ledger) == 2
     assert data["clips"] + data["unreadable_clips"] == 18
     assert data["unreadable_clips"] > 0
-    assert f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see bad_files" in ended.output
+    assert (
+        f"2 files in mine have faults, {data['unreadable_clips']} clips are left out: see evaluation_bad_files"
+        in ended.output
+    )
+
+
+def test_other_data_take_nothing_from_the_run(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:
+    own = '{"path": "own.mp4", "reason": "empty file"}\n'
+    (finished / "bad_files.jsonl").write_text(own)
+    for folder in ("mine", "yours"):
+        make_videos(tmp_path / folder, 2)
+        (tmp_path / folder / f"{folder}.mp4").touch()
+    assert typed("run").code == 0
+    validated = (finished / "evaluation.json").read_text()
+    assert typed("run").code == 0
+    assert len(list(finished.glob("evaluation*.json"))) == 1, "the same again takes the place of the one before"
+
+    ended = typed("run", "--data", "mine")
+    assert "run/evaluation.json was measured on other data; it is now evaluation-validation.json." in ended.output
+    assert read(finished / "evaluation-validation.json")["metrics"] == json.loads(validated)["metrics"]
+    assert read(finished / "evaluation.json")["protocol"]["data"]["root"] == "mine"
+    assert typed("run", "--data", str(tmp_path / "yours")).code == 0
+    assert read(finished / "evaluation-mine.json")["protocol"]["data"]["root"] == "mine"
+    assert read(finished / "evaluation.json")["protocol"]["data"]["root"] == "yours"
+    assert "yours/yours.mp4" in (finished / "evaluation_bad_files.jsonl").read_text()
+    assert "mine" not in (finished / "evaluation_bad_files.jsonl").read_text()
+    assert (finished / "bad_files.jsonl").read_text() == own
+    assert len(rows(finished / "evaluation.csv")) == 4
+
+
+def test_an_evaluation_does_not_say_where_things_lie(
+    typed: Callable[..., Ended], finished: Path, tmp_path: Path
+) -> None:
+    """An exported folder is there to be shared."""
+    export(finished, tmp_path / "shared", "safetensors")
+    make_videos(tmp_path / "mine")
+    (tmp_path / "mine" / "empty.mp4").touch()
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    weights = (f"weights.vgg16={tmp_path}/other.pth", f"weights.i3d={tmp_path}/gone.pt")
+    ended = typed("shared", "--data", str(tmp_path / "mine"), *weights)
+    assert ended.code == 0, ended.error
+    reasons = {name: metric["reason"] for name, metric in read(tmp_path / "shared/evaluation.json")["metrics"].items()}
+    assert reasons["lpips"].startswith("weights.vgg16=…/other.pth is not vgg16-397923af.pth: its SHA-256 is ")
+    assert reasons["rfvd"] == "weights.i3d=…/gone.pt is not there"
+    assert "mine/empty.mp4" in (tmp_path / "shared" / "evaluation_bad_files.jsonl").read_text()
+    for file in (tmp_path / "shared").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
 
 
 @pytest.mark.parametrize(

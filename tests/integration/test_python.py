@@ -104,6 +104,35 @@ def test_a_tokenizer_goes_to_the_hub_and_comes_back(tmp_path: Path, monkeypatch:
         assert not again.training
 
 
+def test_the_hub_is_asked_for_the_revision_that_the_user_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    tokenizer = random_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    asked: list[dict[str, Any]] = []
+
+    def snapshot_download(name: str, *, allow_patterns: list[str], revision: str | None, cache_dir: Path | None,
+                          force_download: bool, local_files_only: bool, token: str | None) -> str:  # fmt: skip
+        asked.append({"name": name, "revision": revision, "cache_dir": cache_dir, "token": token,
+                      "local_files_only": local_files_only, "force_download": force_download})  # fmt: skip
+        return str(tmp_path / "model")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    # As after a real download of the sizes, which the mixin reads by itself.
+    monkeypatch.setattr(hub.hub_mixin, "hf_hub_download", lambda **_: str(tmp_path / "model" / "config.json"))
+    values = {
+        "revision": "v1",
+        "cache_dir": tmp_path,
+        "token": "hf_x",
+        "local_files_only": True,
+        "force_download": True,
+    }
+    again = vqgan.Tokenizer.from_pretrained("someone/tokenizer", **values)
+    assert asked == [{"name": "someone/tokenizer", **values}]
+    assert again.sha256() == tokenizer.sha256()
+    with pytest.raises(ConfigError, match="revisoin"):
+        vqgan.Tokenizer.from_pretrained("someone/tokenizer", revisoin="v1")
+
+
 def test_without_the_extra_the_hub_says_what_is_missing(tmp_path: Path) -> None:
     script = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+import vqgan.train
 from tests.conftest import Compose
 from vqgan.errors import ConfigError, DivergedError, StoppedError
 from vqgan.frames import to_frames
@@ -241,6 +244,24 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
             run(interrupted)
     assert error.value.exit_code == 143
     assert fingerprint(run(interrupted)) == fingerprint(whole)
+
+
+def test_the_first_process_downloads_the_perceptual_network_for_the_others(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def first_alone() -> Iterator[None]:
+        happened.append("alone")
+        yield
+        happened.append("all")
+
+    happened: list[str] = []
+    original = vqgan.train.make_loss
+    monkeypatch.setattr(vqgan.train, "first_alone", first_alone)
+    monkeypatch.setattr(vqgan.train, "make_loss", lambda config: happened.append("loss") or original(config))
+    (tmp_path / "run").mkdir()
+    vqgan.train.make_trainer(composed(), tmp_path / "run")
+    assert happened[:3] == ["alone", "loss", "all"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -76,6 +76,11 @@ def test_equal_images_have_distance_zero_and_a_finite_gradient(lpips: LPIPS) -> 
         assert torch.isfinite(gradient).all()
 
 
+def test_weights_may_lie_in_the_home_folder(trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(trunk.parent))
+    assert LPIPS(f"~/{trunk.name}").features[0].weight.isfinite().all()
+
+
 def test_it_is_frozen_and_always_in_evaluation_mode(lpips: LPIPS) -> None:
     assert not any(p.requires_grad for p in lpips.parameters())
     assert not any(module.training for module in lpips.train().modules())

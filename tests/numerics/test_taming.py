@@ -17,11 +17,12 @@ from torch import Tensor
 import vqgan
 from tests.conftest import Compose
 from tests.numerics.reference import FOLDER, filled
+from vqgan.checkpoint import Checkpoints
 from vqgan.commands import export, import_taming
 from vqgan.errors import CheckpointError, ConfigError
 from vqgan.taming import to_taming, translate
 from vqgan.tokenizer import write
-from vqgan.train import run
+from vqgan.train import make_trainer, run
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 
@@ -135,6 +136,10 @@ def test_the_command_and_further_training(
     config.write_text(json.dumps({"model": {"target": target, "params": params}}))
     call(import_taming, monkeypatch, checkpoint, "--config", config, "--out", out)
     assert torch.equal(vqgan.load(out).encode(reference.frames), reference.indices)
+    card = (out / "README.md").read_text()
+    assert 'vqgan.load("tokenizer")' in card
+    assert "init_from=tokenizer " in card
+    assert str(tmp_path) not in card, "the folder is there to be shared"
     imported = translate(reference.state, reference.params)
     overrides = import_taming.overrides_for(imported.description, imported.loss)
     small = [
@@ -185,6 +190,59 @@ def test_an_export_reconstructs_bit_for_bit(trained: Path, tmp_path: Path) -> No
     assert "vqgan.load" in card
     assert str(tmp_path) not in card, "where it was trained is nobody's business"
     assert "codebook_size: 16" in card
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing handles it."""
+
+
+@pytest.mark.parametrize(
+    ("layout", "writer"), [("safetensors", "vqgan.tokenizer.save_file"), ("taming", "vqgan.commands.export.torch.save")]
+)
+def test_an_export_that_is_cut_leaves_the_one_before_as_it_was(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, writer: str
+) -> None:
+    def cut(_: Any, file: Path) -> None:
+        file.write_bytes(b"trunc")
+        raise Killed
+
+    run(composed("backbone.channels=32", "backbone.norm_groups=32", "loss.discriminator_start=1"))
+    export.export(tmp_path / "run", tmp_path / "out", layout)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, cut)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        with pytest.raises(Killed):
+            export.export(tmp_path / "run", tmp_path / "out", layout)
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
+    export.export(tmp_path / "run", tmp_path / "out", layout)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == before.keys()
+
+
+def test_no_discriminator_stays_of_a_tokenizer_that_was_there_before(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export.export(trained, out, "safetensors")
+    assert (out / "discriminator.safetensors").exists()
+    tokenizer = vqgan.load(trained)
+    write(out, tokenizer.description, tokenizer.state_dict(), None, "")
+    assert {file.name for file in out.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+
+
+def test_a_model_card_has_its_figures_though_a_row_is_torn(trained: Path, tmp_path: Path) -> None:
+    file = trained / "metrics.jsonl"
+    file.write_text('{"step": 1, "time": 17' + "\n" + file.read_text() + '{"st')
+    export.export(trained, tmp_path / "out", "safetensors")
+    assert "| psnr | " in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_model_card_does_not_say_where_weights_lie(trained: Path, tmp_path: Path) -> None:
+    config = (trained / "config.yaml").read_text()
+    assert config.count("    weights: null") == 1
+    private = f"    weights: {tmp_path}/vgg16.pth\n    weighty: kept"
+    (trained / "config.yaml").write_text(config.replace("    weights: null", private))
+    recipe = export.recipe_in(trained)
+    assert str(tmp_path) not in recipe
+    assert "weighty: kept" in recipe
 
 
 def test_reconstruction_is_decode_of_encode_bit_for_bit(trained: Path) -> None:
@@ -257,6 +315,21 @@ def test_a_hub_id_is_downloaded_by_huggingface_hub(
     frames = torch.rand(1, 3, 16, 16) * 2 - 1
     assert torch.equal(vqgan.load("someone/tokenizer").encode(frames), vqgan.load(out).encode(frames))
     assert asked == [("someone/tokenizer", ["model.safetensors", "discriminator.safetensors", "config.json"])]
+
+
+def test_a_hub_id_brings_its_discriminator_to_further_training(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, composed: Compose
+) -> None:
+    export.export(trained, tmp_path / "out", "safetensors")
+    hub = types.SimpleNamespace(snapshot_download=lambda *_, **__: str(tmp_path / "out"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    (tmp_path / "next").mkdir()
+    values = ("model=vqmodel", "init_from=someone/tokenizer", f"run_dir={tmp_path / 'next'}")
+    further = make_trainer(composed(*values), tmp_path / "next")
+    _, state = Checkpoints(trained / "checkpoints", keep=1).read_best()
+    assert further.discriminator is not None
+    for name, value in further.discriminator.state_dict().items():
+        assert torch.equal(value, state["discriminator"][name]), name
 
 
 def test_without_the_hub_package_or_without_a_network_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

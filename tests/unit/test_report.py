@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import socket
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.written_run import (
     write_run,
 )
 from vqgan.errors import StorageError
+from vqgan.loggers.best import Best
 from vqgan.report import LiveReport, page, speed, write_report, writing
 from vqgan.report.curves import read_metrics, thinned
 from vqgan.report.run import Run, collect, is_at_work
@@ -120,9 +122,40 @@ def test_state_and_figures_are_those_of_the_newest_row(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_a_distance_is_best_where_it_is_lowest(tmp_path: Path) -> None:
-    rows = [{"step": n, "validation/lpips": value, "validation/psnr": value} for n, value in enumerate([0.5, 0.2, 0.3])]
+    rows = [
+        {"step": n, "validation/lpips": value, "validation/psnr": value} for n, value in enumerate([0.5, 0.2, 0.3], 1)
+    ]
     figures = {figure["name"]: figure["best"] for figure in shown(write_run(tmp_path / "run", rows))["figures"]}
     assert figures == {"validation/lpips": 0.2, "validation/psnr": 0.5}
+
+
+def test_what_was_measured_before_the_first_step_is_no_best(tmp_path: Path) -> None:
+    """Of a run that starts from a tokenizer it may well be the highest, and no checkpoint has it."""
+    rows = [{"step": n, "validation/psnr": value} for n, value in ((0, 30.0), (5, 20.0), (9, 25.0))]
+    (figure,) = shown(write_run(tmp_path / "run", rows))["figures"]
+    assert (figure["best"], figure["best_step"]) == (25.0, 9)
+    (figure,) = shown(write_run(tmp_path / "begun", rows[:1]))["figures"]
+    assert (figure["best"], figure["best_step"]) == (30.0, 0), "it is all there is"
+
+    best = Best()
+    assert best.look(0, {"validation/psnr": 30.0, "validation/lpips": 0.1}) == {
+        "validation/psnr": 30.0, "validation/lpips": 0.1, "best/step": 0,
+    }  # fmt: skip
+    best.look(5, {"validation/psnr": 20.0, "validation/lpips": 0.3})
+    assert best.look(7, {"train/total": 1.0}) == {}
+    found = best.look(9, {"validation/psnr": 25.0, "validation/lpips": 0.4})
+    assert found == {"validation/psnr": 25.0, "validation/lpips": 0.3, "best/step": 9}
+
+
+def test_no_process_is_signalled_to_find_out_where_that_would_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signalled: list[int] = []
+    (tmp_path / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    monkeypatch.setattr(os, "kill", lambda process, _: signalled.append(process))
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert is_at_work(tmp_path)
+    assert signalled == []
 
 
 def test_whether_a_run_is_at_work_is_read_from_its_note(tmp_path: Path) -> None:

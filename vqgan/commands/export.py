@@ -14,7 +14,9 @@ from torch import Tensor
 
 from vqgan.checkpoint import Checkpoints
 from vqgan.errors import ConfigError, StorageError
+from vqgan.output_folder import filling
 from vqgan.pretrained import rebuild
+from vqgan.report.files import number, read_rows
 from vqgan.run_folder import read_yaml
 from vqgan.taming import to_taming
 from vqgan.tokenizer import describe, tensors_in, write
@@ -22,8 +24,8 @@ from vqgan.tokenizer import describe, tensors_in, write
 # Keys that say nothing of the tokenizer, and may say something of who trained it.
 PRIVATE = (
     "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
+    "data.cache", "loss.perceptual.weights",
 )  # fmt: skip
-LARGEST_METRICS = 2**30  # bytes
 
 CARD = """---
 library_name: vqgan
@@ -94,7 +96,7 @@ def export(run: Path, out: Path, layout: str) -> None:
     if layout == "taming":
         write_taming(out, to_taming(network, discriminator or None), description)
     else:
-        write(out, description, network, discriminator or None, model_card(run, out.name, step, description))
+        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, description))
 
 
 def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -109,32 +111,29 @@ def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping
     if b["norm_groups"] != 32:
         raise ConfigError(f"The reference's networks have 32 groups a normalisation; this one has {b['norm_groups']}.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": dict(state)}, folder / "model.ckpt")
-        params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
-        (folder / "model.json").write_text(json.dumps(params, indent=1) + "\n")
+        with filling(folder) as aside:
+            torch.save({"state_dict": dict(state)}, aside / "model.ckpt")
+            params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
+            (aside / "model.json").write_text(json.dumps(params, indent=1) + "\n", encoding="utf-8")
     except (OSError, RuntimeError) as error:
         raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
 
 
-def validation_at(step: int, metrics: Path) -> dict[str, float]:
-    """What was measured at a step; nothing if the file does not say."""
-    try:
-        if not metrics.is_file() or metrics.stat().st_size > LARGEST_METRICS:
-            return {}
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-        found = next(row for row in rows if row["step"] == step and "validation/psnr" in row)
-        return {k: float(v) for k, v in found.items() if k.startswith("validation/")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, StopIteration):
-        return {}
+def validation_at(step: int, run: Path) -> dict[str, float]:
+    """What was measured at a step; nothing if no row of the run's metrics that can be read says it."""
+    of_step = (row for row in read_rows(run, "metrics.jsonl") if row.get("step") == step and "validation/psnr" in row)
+    values = {name: number(value) for name, value in next(of_step, {}).items() if name.startswith("validation/")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def recipe_in(run: Path) -> str:
     """A run's config without what is of its machine: names, places and who is told. Nothing in it is resolved."""
     recipe: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"), resolve=False)  # `describe` has read it
     for key in PRIVATE:
-        section, _, name = key.rpartition(".")
-        values = recipe.get(section) if section else recipe
+        *sections, name = key.split(".")
+        values = recipe
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
         if isinstance(values, dict):
             values.pop(name, None)
     return OmegaConf.to_yaml(recipe, resolve=False)
@@ -142,7 +141,7 @@ def recipe_in(run: Path) -> str:
 
 def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
     """What the tokenizer is, how good, and from which recipe."""
-    measured = validation_at(step, run / "metrics.jsonl")
+    measured = validation_at(step, run)
     figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
     side = description["backbone"]["resolution"]
     levels = len(description["backbone"]["channel_multipliers"])

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vqgan.errors import ConfigError, InvalidValueError, StorageError
+from vqgan.run_folder import replace_text
 from vqgan.taming import backbone_of, quantizer_of
 
 MODEL_TYPES = ("TamingVQGAN", "taming_vqgan", "VQGAN", "vqgan", "EMAVQ", "emavq")
@@ -61,9 +62,9 @@ def main() -> None:
     text, dropped = recipe(read_json(arguments.file), arguments.out.stem, arguments.file.name)
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text)
     except OSError as error:
         raise StorageError(f"The recipe cannot be written to {arguments.out}: {error.strerror}.") from None
+    replace_text(arguments.out, text)
     command = f"python train.py experiment={arguments.out.stem} data=videos data.root=DIR"
     print(f"{arguments.out} is written. Train it with:\n  {command}")
     if dropped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,18 @@ def main() -> None:
         raise ConfigError(
             f"{arguments.config} does not describe this checkpoint's networks: {type(error).__name__}: {error}."
         ) from None
-    typed = shlex.join(["python", "train.py", f"init_from={arguments.out}", *overrides, "data=videos", "data.root=DIR"])
-    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=arguments.out, typed=typed)
+    name = arguments.out.resolve().name  # where the folder lies is of no use to those whom it is shared with
+    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=name, typed=training_command(name, overrides))
     state = imported.autoencoder.state_dict()
     write(arguments.out, imported.description, state, imported.discriminator or None, card)
     also = " and its discriminator" if imported.discriminator else ""
+    typed = training_command(arguments.out, overrides)
     print(f"{arguments.out} holds the tokenizer{also}. Train it further with:\n  {typed}")
+
+
+def training_command(folder: str | Path, overrides: Sequence[str]) -> str:
+    """What to type to train the tokenizer in a folder further."""
+    return shlex.join(["python", "train.py", f"init_from={folder}", *overrides, "data=videos", "data.root=DIR"])
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from vqgan.report.curves import Curve, Metrics, read_metrics
 from vqgan.report.differences import Values, config_values, overrides
 from vqgan.report.files import is_inside
-from vqgan.report.run import HIGHER_IS_BETTER, Figure, is_at_work, steps_of, training_state
+from vqgan.report.run import HIGHER_IS_BETTER, Figure, figure, is_at_work, steps_of, training_state
 from vqgan.run_folder import STATUS, Status, status_of
 
 # What can have become of a run, the best first; `damaged`: its folder does not tell.
@@ -114,14 +114,10 @@ def quoted(text: str) -> str:
 
 
 def _figures(metrics: Metrics, values: Values) -> Iterator[Figure]:
-    """Of all metrics; what was measured before the first step is no run's best, unless it is all there is."""
+    """Of all metrics."""
     for name, column in metrics.columns.items():
-        known = column.numbers()
-        trained = [(row, value) for row, value in known if metrics.steps[row] > 0] or known
-        if known:
-            choose = max if is_higher_better(name, values) else min
-            row, best = choose(trained, key=lambda pair: pair[1])
-            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
+        if known := column.numbers():
+            yield figure(name, metrics, known, is_higher_better(name, values))
 
 
 def _status(folder: Path, metrics: Metrics, values: Values) -> Status:

@@ -20,6 +20,8 @@ class Best:
     def look(self, step: int, scalars: Mapping[str, float]) -> dict[str, float]:
         """Take a row; returns the best values, by the scalars' own names, after an evaluation, else nothing."""
         measured = {name: scalars[name] for name in self.NAMES if name in scalars}
+        if measured and step > 0 and self.values.get(BEST_STEP) == 0:
+            self.values.clear()  # before the first step: no run's best, and no checkpoint, unless it is all there is
         for name, value in measured.items():
             sign = 1 if name.removeprefix("validation/") in HIGHER else -1
             if name not in self.values or sign * value > sign * self.values[name]:

@@ -106,7 +106,7 @@ def vgg16_features() -> nn.Sequential:
 
 def _local_weights(file: str) -> dict[str, Tensor]:
     try:
-        state: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")
+        state: dict[str, Tensor] = torch.load(Path(file).expanduser(), weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
     except Exception:  # torch's own words would advise to read it without protection

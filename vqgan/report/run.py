@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -114,7 +115,8 @@ def is_at_work(folder: Path) -> bool:
     if owner is None or owner[2] != socket.gethostname():
         return False
     try:
-        os.kill(int(owner[1]), 0)
+        if sys.platform != "win32":  # where signal 0 is Ctrl-C
+            os.kill(int(owner[1]), 0)
     except ProcessLookupError:
         return False
     except OSError:  # it is there, and someone else's
@@ -144,9 +146,18 @@ def _figures(metrics: Metrics) -> Iterator[Figure]:
     for name, column in metrics.columns.items():
         known = column.numbers() if name.startswith("validation/") else []
         if known:
-            choose = max if HIGHER_IS_BETTER.search(name) else min
-            row, best = choose(known, key=lambda pair: pair[1])
-            yield {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
+            yield figure(name, metrics, known, HIGHER_IS_BETTER.search(name) is not None)
+
+
+def figure(name: str, metrics: Metrics, known: Sequence[tuple[int, float]], higher_is_better: bool) -> Figure:
+    """A metric of which some values are known, each with its row.
+
+    What was measured before the first step is no run's best, unless it is all there is.
+    """
+    trained = [(row, value) for row, value in known if metrics.steps[row] > 0] or known
+    choose = max if higher_is_better else min
+    row, best = choose(trained, key=lambda pair: pair[1])
+    return {"name": name, "last": known[-1][1], "best": best, "best_step": metrics.steps[row]}
 
 
 def _code_use(folder: Path) -> list[dict[str, Any]]:
