@@ -28,12 +28,12 @@ from vqgan.distributed import Process, this_process
 from vqgan.encoding import Encoding, Reading, read_batch, reading_for
 from vqgan.errors import ConfigError, DataError, counted
 from vqgan.inference import codes_of, placed
-from vqgan.output_folder import hold
+from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.pretrained import Tokenizer
 from vqgan.provenance import environment
 from vqgan.run_folder import replace_text
 from vqgan.token_records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
-from vqgan.token_shards import ShardWriter
+from vqgan.token_shards import ShardWriter, repair
 from vqgan.tokens import Tokens
 
 
@@ -64,6 +64,7 @@ class FolderEncoder:
     def __post_init__(self) -> None:
         self.process: Process = this_process()
         self.reading = reading_for(self.encoding, self.tokenizer)
+        self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
 
     @cached_property
     def base(self) -> Path:
@@ -84,8 +85,10 @@ class FolderEncoder:
         placed(self.tokenizer, self.encoding.device)
         with hold(self.out, self.process.rank):
             self._describe()
-            suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
-            bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
+            for rank in looked_after(self.out, self.process):
+                for listed in sorted(self.out.glob(f"shard-{rank:03}-*.jsonl")):
+                    repair(listed.with_suffix(".bin"), self.dtype.itemsize)
+            bad_files = ledger(self.out, self.process)
             done = set(Tokens(self.out).paths)
             left = [file for file in mine if self._name(file) not in done]
             found = look_into(
@@ -164,8 +167,7 @@ class FolderEncoder:
 
     def _writer(self, stream: int) -> ShardWriter:
         name = f"shard-{self.process.rank:03}-{stream:02}"
-        dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
-        return ShardWriter(self.out, name, dtype, self.encoding.shard_megabytes * 2**20)
+        return ShardWriter(self.out, name, self.dtype, self.encoding.shard_megabytes * 2**20)
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
@@ -177,7 +179,7 @@ class FolderEncoder:
             "format": FORMAT,
             "tokenizer": self.tokenizer.sha256(),
             "codebook_size": quantizer.codebook_size,
-            "dtype": smallest_type(quantizer.codebook_size).str,
+            "dtype": self.dtype.str,
             "reading": asdict(self.reading),
             "batch_frames": self.encoding.batch_frames,
             "precision": self.encoding.precision,

@@ -219,6 +219,25 @@ def test_several_processes_share_the_work(made: Path, tmp_path: Path) -> None:
     assert out.startswith("0 videos encoded, 5 already there."), err
 
 
+@pytest.mark.filterwarnings("always:.* is cut off")
+def test_a_shard_that_is_cut_off_is_told_and_mended_by_the_same_command(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    """Version 0.1 left such ones where it was stopped in a bad moment, of whatever process."""
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    for file in (tmp_path / "tokens").glob("shard-000-*"):
+        file.rename(file.with_name(file.name.replace("shard-000-00", "shard-003-01")))
+    (shard,) = (tmp_path / "tokens").glob("*.bin")
+    os.truncate(shard, shard.stat().st_size - 1)
+    arguments = ("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0]) == (0, "1 video encoded, 4 already there"), err
+    assert "Warning: tokens/shard-003-01-00000.bin is cut off: it lacks 1 video of its list (the first: " in err
+    assert content(tmp_path / "tokens") == content(made / "tokens")
+    vqgan.tokens.open(tmp_path / "tokens").verify()
+    assert typed(*arguments)[1].startswith("0 videos encoded, 5 already there. ")
+
+
 def test_bad_videos_are_reported_and_the_others_encoded(made: Path, tmp_path: Path, typed: Typed) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(made / "videos", videos)

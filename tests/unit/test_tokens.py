@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
+import os
 import pickle
 import shutil
+import sys
+from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,9 +21,9 @@ import torch
 from torch.utils.data import DataLoader
 
 import vqgan.tokens
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import ConfigError, DataError, StorageError
 from vqgan.token_records import pack_times, smallest_type, unpack_times
-from vqgan.token_shards import ShardWriter
+from vqgan.token_shards import ShardWriter, repair
 from vqgan.tokens import Tokens
 
 SIZE = 300  # of the codebook
@@ -96,6 +103,85 @@ def test_a_kill_at_any_byte_loses_only_what_was_not_finished(tmp_path: Path) -> 
             writer.close()
             assert (folder / shard.name).read_bytes() == content
             assert (folder / listed.name).read_bytes() == lines
+
+
+class Ended(Exception):
+    """What ends a command: a signal, or a disk that is full."""
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(tmp_path: Path) -> None:
+    """Python calls a signal's handler between any two lines: here each line of the writer is the last one once."""
+    for line in range(1000):
+        folder, left = tmp_path / str(line), [line]
+        make(folder, 2, 10**6)
+
+        def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
+            if frame.f_globals["__name__"] != "vqgan.token_shards":
+                return None
+            if event == "line":
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Ended
+            return traced
+
+        before = sys.gettrace()
+        with (
+            contextlib.suppress(Ended),
+            closing(ShardWriter(folder, "shard-000-00", DTYPE, codes_of(0).nbytes)) as writer,
+        ):
+            sys.settrace(traced)
+            try:
+                for number in (2, 3):
+                    add(writer, number)
+                writer.close()
+            finally:
+                sys.settrace(before)
+        tokens = vqgan.tokens.open(folder)
+        assert tokens.paths[:2] == ["videos/0.mp4", "videos/1.mp4"]
+        tokens.verify()
+        if left[0] > 0:
+            break
+    assert 50 < line < 999
+    assert len(tokens) == 4
+
+
+def test_a_disk_that_fails_cuts_off_nothing_that_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tokens"
+    make(folder, 2, 10**6)
+    calls = itertools.count(1)
+
+    def failing(file: int, sync: Any = os.fsync) -> None:
+        if next(calls) == 4:  # the list of the second video
+            raise OSError(errno.EIO, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    writer = ShardWriter(folder, "shard-000-00", DTYPE, 10**6)
+    add(writer, 2)
+    with pytest.raises(StorageError, match="Input/output error"), closing(writer):
+        add(writer, 3)
+    tokens = vqgan.tokens.open(folder)
+    assert len(tokens) == 4
+    tokens.verify()
+
+
+def test_what_a_shard_lacks_of_its_list_is_told_and_written_again(tmp_path: Path) -> None:
+    """Version 0.1 could be stopped between a video's line and the end of its bytes, and cut them off."""
+    make(tmp_path, 3, 10**6)
+    shard, listed = (tmp_path / f"shard-000-00-00000.{suffix}" for suffix in ("bin", "jsonl"))
+    content, lines = shard.read_bytes(), listed.read_bytes()
+    os.truncate(shard, len(content) - 1)
+    with pytest.warns(UserWarning, match=r"shard-000-00-00000.bin is cut off: it lacks 1 video .*videos/2.mp4"):
+        writer = ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
+    assert vqgan.tokens.open(tmp_path).paths == ["videos/0.mp4", "videos/1.mp4"]
+    add(writer, 2)
+    writer.close()
+    assert (shard.read_bytes(), listed.read_bytes()) == (content, lines)
+    shard.unlink()
+    with pytest.warns(UserWarning, match="it lacks 3 videos"):
+        assert repair(shard, DTYPE.itemsize) == 0
+    assert len(vqgan.tokens.open(tmp_path)) == 0
 
 
 def test_a_video_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
@@ -181,8 +267,6 @@ def test_codes_that_changed_are_noticed(tmp_path: Path) -> None:
     shard.write_bytes(content[:-1])
     with pytest.raises(DataError, match="cut off"):
         vqgan.tokens.open(tmp_path)[-1]
-    with pytest.raises(DataError, match="cut off"):
-        ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
     shard.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         vqgan.tokens.open(tmp_path)[0]
