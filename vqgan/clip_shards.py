@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from vqgan.data.folder import name_hash
 from vqgan.data.shard_index import MANIFEST, ROW
 from vqgan.data.video_file import VideoFile
 from vqgan.errors import storing
+from vqgan.file_state import FileState
 from vqgan.run_folder import replace_text
 
 END = bytes(2 * tarfile.BLOCKSIZE)  # of a tar
@@ -43,8 +44,8 @@ class TarWriter:
         self.lines: list[str] = []  # one for each clip
         self.complete = (0, 0)  # bytes and clips of the videos that are
 
-    def add(self, clip: VideoFile, suffix: str, video: str, first_frame: int) -> None:
-        """Add a clip of the video that is being written.
+    def add(self, clip: VideoFile, suffix: str, video: str, first_frame: int, state: FileState | None) -> None:
+        """Add a clip of the video that is being written; `state` is of that video's file.
 
         Raises:
             StorageError: it cannot be written.
@@ -59,6 +60,7 @@ class TarWriter:
         line = {
             "key": key, "offset": offset, "bytes": len(piece), "crc32": zlib.crc32(piece), "frames": len(clip.pts),
             "seconds": float(clip.seconds[-1]), "video": video, "first_frame": first_frame,
+            "file_bytes": state and state[0], "file_changed": state and state[1],
         }  # fmt: skip
         self.lines.append(json.dumps(line) + "\n")
 
@@ -114,6 +116,15 @@ def listed(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     for file in sorted(folder.glob("shard-*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             yield file.with_suffix(".tar"), [json.loads(line) for line in lines]
+
+
+def made_of(lines: Iterable[dict[str, Any]]) -> dict[str, FileState | None]:
+    """The videos that clips are of, each with the state that its file had; version 0.1 did not write that down."""
+    states: dict[str, FileState | None] = {}
+    for line in lines:
+        size, changed = line.get("file_bytes"), line.get("file_changed")
+        states[line["video"]] = None if size is None or changed is None else (size, changed)
+    return states
 
 
 def write_index(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
 from vqgan.encoding import Encoding, Reading, read_batch, reading_for
 from vqgan.errors import ConfigError, DataError, counted
+from vqgan.file_state import FileState, refuse_others, state_of
 from vqgan.inference import codes_of, placed
 from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.pretrained import Tokenizer
@@ -65,6 +66,7 @@ class FolderEncoder:
         self.process: Process = this_process()
         self.reading = reading_for(self.encoding, self.tokenizer)
         self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
+        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
 
     @cached_property
     def base(self) -> Path:
@@ -76,7 +78,7 @@ class FolderEncoder:
 
         Raises:
             DataError: there is nothing that can be used.
-            ConfigError: the token folder was made by another tokenizer, or in another way.
+            ConfigError: the token folder was made by another tokenizer, in another way, or of other videos.
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
@@ -89,7 +91,9 @@ class FolderEncoder:
                 for listed in sorted(self.out.glob(f"shard-{rank:03}-*.jsonl")):
                     repair(listed.with_suffix(".bin"), self.dtype.itemsize)
             bad_files = ledger(self.out, self.process)
-            done = set(Tokens(self.out).paths)
+            done = {record.path: record.state for record, _ in Tokens(self.out).records}
+            self.states = {self._name(file): state_of(file) for file in mine}
+            refuse_others(self.out, done, self.states)
             left = [file for file in mine if self._name(file) not in done]
             found = look_into(
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
@@ -162,7 +166,8 @@ class FolderEncoder:
             return 0
         time_base, times = self.reading.times(batch.video)
         times = times[: batch.first + len(batch.frames)]
-        writer.finish(self._name(batch.video.path), time_base, times, *self.reading.size(batch.video))
+        name = self._name(batch.video.path)
+        writer.finish(name, time_base, times, *self.reading.size(batch.video), self.states[name])
         return 1
 
     def _writer(self, stream: int) -> ShardWriter:
@@ -196,6 +201,8 @@ class FolderEncoder:
                     f"{self.out} holds tokens of another kind: {key} was {before.get(key)} and is {manifest[key]}. "
                     "Choose another --out."
                 )
+        if before["format"] != FORMAT:  # lines of the new one are added from here on
+            replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
 
 
 class Frames(Dataset[Any]):

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from vqgan.clip_shards import TarWriter, listed, write_index
+from vqgan.clip_shards import TarWriter, listed, made_of, write_index
 from vqgan.data import BadFiles
 from vqgan.data.folder import name_hash
 from vqgan.data.search import find_files, look_into
@@ -24,8 +24,9 @@ from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
 from vqgan.errors import ConfigError, DataError, counted
+from vqgan.file_state import FileState, refuse_others, state_of
 from vqgan.folder_encoder import in_turn
-from vqgan.output_folder import hold
+from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.run_folder import replace_text
 from vqgan.sharding import Clips, Sharding
 
@@ -46,6 +47,7 @@ class FolderSharder:
 
     def __post_init__(self) -> None:
         self.process: Process = this_process()
+        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
 
     @cached_property
     def base(self) -> Path:
@@ -57,7 +59,7 @@ class FolderSharder:
 
         Raises:
             DataError: there is nothing that can be used.
-            ConfigError: the folder holds shards that were written in another way.
+            ConfigError: the folder holds shards that were written in another way, or of other videos.
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
@@ -66,12 +68,14 @@ class FolderSharder:
         files.sort(key=lambda file: name_hash(f"order of {self._name(file)}"))
         mine = files[self.process.rank :: self.process.count]
         with hold(self.out, self.process.rank):
-            for unfinished in self.out.glob(f".shard-{self.process.rank:03}-*.unfinished"):
-                unfinished.unlink()  # of a process that was killed
+            for rank in looked_after(self.out, self.process):
+                for unfinished in self.out.glob(f".shard-{rank:03}-*.unfinished"):
+                    unfinished.unlink()  # of a process that was killed
             self._describe()
-            suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
-            bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
-            done = {line["video"] for _, lines in listed(self.out) for line in lines}
+            bad_files = ledger(self.out, self.process)
+            done = made_of(line for _, lines in listed(self.out) for line in lines)
+            self.states = {self._name(file): state_of(file) for file in mine}
+            refuse_others(self.out, done, self.states)
             left = [file for file in mine if self._name(file) not in done]
             sharding = self.sharding
             found = look_into(left, VIDEO_FILES, sharding.workers, sharding.limits, sharding.index, bad_files)
@@ -117,7 +121,8 @@ class FolderSharder:
                     bad_files.add(path, result)
                 else:
                     suffix = ".mp4" if self.sharding.reencode else path.suffix.lower()
-                    writer.add(result, suffix, self._name(path), int(parts[video][part]))
+                    name = self._name(path)
+                    writer.add(result, suffix, name, int(parts[video][part]), self.states[name])
                     given[video] += 1
                 if part == counts[video] - 1:
                     writer.finish()

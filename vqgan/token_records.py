@@ -14,8 +14,10 @@ from jaxtyping import Int
 
 from vqgan.config import check_values
 from vqgan.errors import ConfigError, DataError
+from vqgan.file_state import FileState
 
-FORMAT = 1  # of the folder
+FORMAT = 2  # of the folder; in 1, lines did not say which file a video was
+READ = (1, FORMAT)
 MANIFEST = "manifest.json"
 # What all videos of a token folder have in common.
 COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
@@ -40,6 +42,14 @@ class Record:
     height: int
     fps: float  # average, for people
     crc32: int  # of the bytes
+    # By which the video is told from another one of its name; version 0.1 did not write them.
+    file_bytes: int | None = None
+    file_changed: int | None = None  # nanoseconds since 1970
+
+    @property
+    def state(self) -> FileState | None:
+        """Of the video's file when it was encoded; None if that was not written down."""
+        return None if self.file_bytes is None or self.file_changed is None else (self.file_bytes, self.file_changed)
 
     def line(self) -> str:
         """As it is written."""
@@ -103,7 +113,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in READ:
             raise ValueError(f"format {manifest['format']} instead of {FORMAT}")
         if not 0 < int(manifest["codebook_size"]) <= LARGEST_CODEBOOK:
             raise ValueError(f"a codebook of {manifest['codebook_size']}")

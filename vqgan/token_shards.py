@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt
 
 from vqgan.errors import counted, storing
+from vqgan.file_state import FileState
 from vqgan.run_folder import replace_text
 from vqgan.token_records import Record, average_rate, pack_times, read_records
 
@@ -53,7 +54,15 @@ class ShardWriter:
         self.crc32 = zlib.crc32(content, self.crc32)
         self.shape = (self.shape[0] + len(codes), *codes.shape[1:])
 
-    def finish(self, path: str, time_base: float, times: Int[np.ndarray, "frames"], width: int, height: int) -> None:
+    def finish(
+        self,
+        path: str,
+        time_base: float,
+        times: Int[np.ndarray, "frames"],
+        width: int,
+        height: int,
+        state: FileState | None = None,
+    ) -> None:
         """The video is complete: make it last.
 
         Raises:
@@ -61,7 +70,8 @@ class ShardWriter:
         """
         assert self.shard is not None
         fps = average_rate(time_base, times)
-        record = Record(path, self.end, self.shape, time_base, pack_times(times), width, height, fps, self.crc32)
+        packed, of_file = pack_times(times), state or (None, None)
+        record = Record(path, self.end, self.shape, time_base, packed, width, height, fps, self.crc32, *of_file)
         with storing(self._file):
             os.fsync(self.shard.fileno())
             # Before the line: a signal or a full disk may end this anywhere, and what is listed must not be cut off.

@@ -164,8 +164,8 @@ class Tokens(Sequence[TokenVideo]):
         content = self._maps[shard][record.offset : record.offset + size]
         if len(content) < size:
             raise DataError(
-                f"{shard} is cut off: it does not hold all codes of {record.path}. Copy it there again, or type the same "
-                "vqgan encode, which encodes anew what is missing."
+                f"{shard} is cut off: it does not hold all codes of {record.path}. Copy it there again, or type the "
+                "same vqgan encode, which encodes anew what is missing."
             )
         return np.asarray(content).view(self.dtype).reshape(record.shape)
 

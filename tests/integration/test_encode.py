@@ -401,6 +401,67 @@ def test_another_tokenizer_or_another_way_is_refused(made: Path, tmp_path: Path,
     assert "other weights" in err
 
 
+def test_other_videos_of_the_same_names_are_not_taken_for_those_that_were_encoded(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    for command, arguments in [
+        ("encode", ("encode", made / "tokenizer", "videos", "--out", "out-encode", *QUICK)),
+        ("shard", ("shard", "videos", "--out", "out-shard", *QUICK[1:])),
+    ]:
+        videos, out_folder = tmp_path / "videos", tmp_path / f"out-{command}"
+        shutil.copytree(made / "videos", videos)
+        assert typed(*arguments)[0] == 0
+        for name in ("a.mp4", "more/c.avi"):
+            with (videos / name).open("ab") as file:
+                file.write(bytes(8))
+        code, _, err = typed(*arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        size = (videos / "a.mp4").stat().st_size
+        assert f"a.mp4 had {size - 8:,} bytes then and has {size:,} now, and so it is with 1 more. Choose" in err
+        for listed in out_folder.glob("shard-*.jsonl"):  # what the message says
+            lines = listed.read_text().splitlines(keepends=True)
+            listed.write_text("".join(line for line in lines if '"a.mp4"' not in line and "c.avi" not in line))
+        code, out, err = typed(*arguments)
+        assert code == 0, err
+        assert "3 already there" in out or "those of 3 were there already" in out
+        assert typed(*arguments)[0] == 0
+        shutil.rmtree(videos)
+    vqgan.tokens.open(tmp_path / "out-encode").verify()
+    assert content(tmp_path / "out-encode") == content(made / "tokens")
+
+
+@pytest.mark.filterwarnings("always:.* changed at another time")
+def test_a_copied_folder_of_videos_goes_on_with_a_word(made: Path, tmp_path: Path, typed: Typed) -> None:
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    shutil.copytree(made / "videos", tmp_path / "videos")  # with the times of change
+    arguments = ("encode", made / "tokenizer", "videos", "--out", "tokens", *QUICK)
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0], "Warning" in err) == (0, "0 videos encoded, 5 already there", False)
+    for name in ("b.mkv", "more/c.avi"):
+        os.utime(tmp_path / "videos" / name, (0, 0))
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0]) == (0, "0 videos encoded, 5 already there")
+    assert "Warning: b.mkv and 1 more changed at another time than what tokens was made of, but the size is" in err
+
+
+def test_a_folder_of_version_0_1_goes_on(made: Path, tmp_path: Path, typed: Typed) -> None:
+    """Its lines do not say which file a video was, and its manifest says format 1."""
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    (listed,) = (tmp_path / "tokens").glob("shard-*.jsonl")
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    old = [{key: value for key, value in line.items() if not key.startswith("file_")} for line in lines]
+    assert old != lines
+    listed.write_text("".join(json.dumps(line) + "\n" for line in old[:3]))
+    manifest = tmp_path / "tokens" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
+    assert len(vqgan.tokens.open(tmp_path / "tokens")) == 3
+    code, out, err = typed("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
+    assert (code, out.partition(".")[0]) == (0, "2 videos encoded, 3 already there"), err
+    assert content(tmp_path / "tokens") == content(made / "tokens")
+    assert [json.loads(line) for line in listed.read_text().splitlines()] == [*old[:3], *lines[3:]]
+    assert json.loads(manifest.read_text())["format"] == 2
+
+
 def test_two_at_once_are_refused(made: Path, tmp_path: Path, typed: Typed) -> None:
     (tmp_path / "tokens").mkdir()
     with FileLock(tmp_path / "tokens" / ".lock-000"):

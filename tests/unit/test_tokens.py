@@ -317,7 +317,7 @@ def test_an_offset_beyond_the_file_is_refused(tmp_path: Path) -> None:
             vqgan.tokens.open(tmp_path)[0]
 
 
-@pytest.mark.parametrize("values", [{"format": 2}, *({"codebook_size": size} for size in (0, "x", None, 2**40))])
+@pytest.mark.parametrize("values", [{"format": 3}, *({"codebook_size": size} for size in (0, "x", None, 2**40))])
 def test_a_manifest_of_another_kind_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
     write_manifest(tmp_path, **values)
     with pytest.raises(ConfigError, match="no folder of tokens"):
