@@ -29,6 +29,7 @@ from vqgan.folder_encoder import in_turn
 from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.run_folder import replace_text
 from vqgan.sharding import Clips, Sharding
+from vqgan.signals import undisturbed
 
 
 @dataclass
@@ -82,7 +83,7 @@ class FolderSharder:
             try:
                 written, clips = self._write(list(found.values()), bad_files) if found else (0, 0)
             finally:  # of what is complete, also when it was stopped
-                with FileLock(self.out / ".lock-index"):
+                with undisturbed(), FileLock(self.out / ".lock-index"):
                     write_index(self.out, self._manifest())
         if left and not written and not done:
             raise DataError(

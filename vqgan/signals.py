@@ -85,3 +85,15 @@ class StopSignals:
         if self._interruptible:
             self._interruptible = False  # a second signal must not disturb the way out
             raise StopRequested(self.name)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A part that no signal may cut in two, since it is short and half of it is worth nothing: one that comes waits."""
+    stop = StopSignals()
+    try:
+        with stop:
+            yield
+    finally:
+        if stop.requested:
+            signal.raise_signal(signal.Signals[stop.name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -85,19 +86,26 @@ def read_records(listed: Path) -> list[Record]:
     Raises:
         DataError: one cannot be read.
     """
-    lines = listed.read_text(encoding="utf-8").split("\n")[:-1]  # what stands after the last end of line is no line
     try:
+        lines = listed.read_text(encoding="utf-8").split("\n")[:-1]  # what stands after the last end of line is no line
         return [_record(json.loads(line)) for line in lines]
-    except (ConfigError, ValueError, TypeError, LookupError, zlib.error, RecursionError) as error:
-        raise DataError(f"{listed} is damaged: {error}.") from None
+    except (ConfigError, ValueError, TypeError, LookupError, OverflowError, zlib.error, RecursionError) as error:
+        raise DataError(
+            f"{listed} is damaged ({str(error).rstrip('.')}). Copy it there again; or remove it and its .bin, and let "
+            "vqgan encode write them anew."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{listed} cannot be read: {error.strerror or error}.") from None
 
 
 def _record(values: dict[str, Any]) -> Record:
     """A line as a record, if it can be one: a folder of tokens may be a stranger's."""
+    if not isinstance(values, dict):
+        raise TypeError("a line is no object")
     check_values(Record, values, "")
     record = Record(**{**values, "shape": tuple(values["shape"])})
     path = PurePosixPath(record.path)
-    if min(*record.shape, record.offset + 1, record.width, record.height) < 1 or not record.time_base > 0:
+    if min(*record.shape, record.offset + 1, record.width, record.height) < 1 or not 0 < record.time_base < math.inf:
         raise ValueError(f"the entry of {record.path!r} makes no sense")
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{record.path!r} is no path below a folder")
@@ -118,5 +126,5 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not 0 < int(manifest["codebook_size"]) <= LARGEST_CODEBOOK:
             raise ValueError(f"a codebook of {manifest['codebook_size']}")
         return dict(manifest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{folder} is no folder of tokens written by vqgan encode ({error}).") from None

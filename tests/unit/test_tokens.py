@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 import vqgan.tokens
 from vqgan.errors import ConfigError, DataError, StorageError
+from vqgan.run_folder import replace_text
 from vqgan.token_records import pack_times, smallest_type, unpack_times
 from vqgan.token_shards import ShardWriter, repair
 from vqgan.tokens import Tokens
@@ -110,14 +111,17 @@ class Ended(Exception):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(tmp_path: Path) -> None:
+def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Python calls a signal's handler between any two lines: here each line of the writer is the last one once."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     for line in range(1000):
         folder, left = tmp_path / str(line), [line]
         make(folder, 2, 10**6)
 
         def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
-            if frame.f_globals["__name__"] != "vqgan.token_shards":
+            if not frame.f_code.co_filename.endswith("token_shards.py"):
                 return None
             if event == "line":
                 left[0] -= 1
@@ -291,6 +295,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "times that are none": {"times": "zz"},
     "a time base of zero": {"time_base": 0.0},
     "no time base": {"time_base": float("nan")},
+    "an endless time base": {"time_base": float("inf")},
+    "more frames than there are numbers": {"shape": [2**62, 2, 3]},
+    "a size that is text": {"file_bytes": "1"},
     "an unknown key": {"more": 1},
     "no width": {"width": 0},
 }
@@ -306,6 +313,16 @@ def test_a_line_that_makes_no_sense_is_refused(values: dict[str, Any], tmp_path:
     listed.write_text(json.dumps({**LINE, **values}) + "\n")
     with pytest.raises(DataError, match="damaged"):
         vqgan.tokens.open(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", b"[]\n", b'""\n', b"null\n", b"7\n", b"\n", b"[" * 10**5 + b"\n"])
+def test_a_list_that_is_damaged_is_named(content: bytes, tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    (tmp_path / "shard-000-00-00000.bin").touch()
+    (tmp_path / "shard-000-00-00000.jsonl").write_bytes(content)
+    for look in (vqgan.tokens.open, lambda folder: ShardWriter(folder, "shard-000-00", DTYPE, 10**6)):
+        with pytest.raises(DataError, match=r"shard-000-00-00000.jsonl is damaged .*remove it and its .bin"):
+            look(tmp_path)
 
 
 def test_an_offset_beyond_the_file_is_refused(tmp_path: Path) -> None:
@@ -330,3 +347,19 @@ def test_what_is_no_token_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ConfigError, match="no folder of tokens"):
         vqgan.tokens.open(tmp_path)
+
+
+def test_two_that_write_a_file_at_the_same_time_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of one start all find that there is no manifest."""
+    file, writers = tmp_path / "manifest.json", iter(["second", "third"])
+
+    def meanwhile(_: int) -> None:
+        text = next(writers, None)
+        if text is not None:
+            replace_text(file, text)
+            assert file.read_text() == text
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    replace_text(file, "first")
+    assert file.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [file]
