@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.unit.tokenizers import random_tokenizer, write_tokenizer, write_video
 from vqgan import commands
 from vqgan.data.video_file import scan_video
 from vqgan.data.video_reader import read_frames
+from vqgan.data.video_writer import VideoWriter
 from vqgan.frames import to_clips, to_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,6 +308,32 @@ def test_uneven_times_come_back(tmp_path: Path) -> None:
     tokenizer.decode_video(tokens, tmp_path / "again.mp4")
     again, _ = scan_video(tmp_path / "again.mp4")
     np.testing.assert_allclose(again.seconds * 1000, UNEVEN, atol=1)
+
+
+@pytest.mark.parametrize("scale", [1_200_000, 10_000_000, 90_000])
+def test_videos_of_a_fine_time_scale_keep_their_speed(scale: int, tmp_path: Path, typed: Typed) -> None:
+    """Smooth Streaming and Media Foundation write ten million units of a second."""
+    (tmp_path / "videos").mkdir()
+    recording = Recording(times=UNEVEN, container_options={"video_track_timescale": str(scale)})
+    path = recording.write_numbers(tmp_path, len(UNEVEN)).rename(tmp_path / "videos" / "fine.mp4")
+    original, _ = scan_video(path)
+    assert original.time_base == pytest.approx(1 / scale)
+    tokenizer = random_tokenizer()
+    tokenizer.decode_video(tokenizer.encode_video(path), tmp_path / "again.mp4")
+    again, _ = scan_video(tmp_path / "again.mp4")
+    np.testing.assert_allclose(again.seconds, original.seconds, atol=1e-6)
+    assert typed("shard", "videos", "--out", "shards", *QUICK[1:], "clip_frames=50")[0] == 0
+    (listed,) = (tmp_path / "shards").glob("shard-*.jsonl")
+    assert json.loads(listed.read_text())["seconds"] == pytest.approx(original.seconds[-1], abs=1e-6)
+
+
+def test_two_frames_within_a_microsecond_stay_two(tmp_path: Path) -> None:
+    times = [0, 400, 401, 10**9]  # nanoseconds
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, Fraction(24), Fraction(1e-9), {}) as video:
+        for time in times:
+            video.add(np.full((48, 64, 3), 99, np.uint8), time)
+    found, _ = scan_video(tmp_path / "a.mp4")
+    np.testing.assert_allclose(found.seconds, [0, 1e-6, 2e-6, 1], atol=1e-7)
 
 
 def test_decoded_frames_are_the_networks(tmp_path: Path) -> None:
