@@ -116,6 +116,11 @@ class Reading:
         return augment(frames, self.resolution, None, random_crop=False, flip=False) if self.square else frames
 
 
+def is_cut_off(complaint: str | None) -> bool:
+    """Whether that is what `scan_video` says of a file whose end is missing."""
+    return complaint is not None and complaint.startswith(CUT_OFF)
+
+
 def read_batch(stream: FrameStream, reading: Reading, first: int, count: int, cut_off: bool) -> Frames:
     """Frames `first` to `first + count`, fewer at the end; of a file that is cut off those before the first lost one.
 
@@ -165,7 +170,7 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
     reading = reading_for(encoding, tokenizer)
     try:
         video, complaint = scan_video(path)
-        cut_off = complaint is not None and complaint.startswith(CUT_OFF)
+        cut_off = is_cut_off(complaint)
         parts = []
         with closing(reading.open(video)) as stream:
             for first in range(0, len(stream.positions), encoding.batch_frames):

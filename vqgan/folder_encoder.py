@@ -20,12 +20,12 @@ from tqdm import tqdm
 from vqgan.data import BadFiles
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.search import find_files, look_into
-from vqgan.data.video_file import CUT_OFF, VideoFile
+from vqgan.data.video_file import VideoFile
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
-from vqgan.encoding import Encoding, Reading, read_batch, reading_for
+from vqgan.encoding import Encoding, Reading, is_cut_off, read_batch, reading_for
 from vqgan.errors import ConfigError, DataError, counted
 from vqgan.file_state import FileState, refuse_others, state_of
 from vqgan.inference import codes_of, placed
@@ -99,7 +99,8 @@ class FolderEncoder:
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
             )
             encoded = self._encode(list(found.values()), bad_files) if found else 0
-            if left and not encoded and not done:
+            # One of several processes may have had bad luck with its few files, and must not end the others.
+            if left and not encoded and not done and self.process.count == 1:
                 raise DataError(
                     f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
                     f"listed in {bad_files.file}."
@@ -133,7 +134,7 @@ class FolderEncoder:
     ) -> Iterator[_Batch | None]:
         """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
         watch = Watch(self.encoding.workers, self.encoding.limits)
-        cut_off = {n for n, v in enumerate(videos) if bad_files.reasons.get(str(v.path), "").startswith(CUT_OFF)}
+        cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
         source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:

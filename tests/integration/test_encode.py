@@ -405,6 +405,84 @@ def test_a_video_that_is_cut_off_is_encoded_as_far_as_it_goes(made: Path, tmp_pa
         assert bad["reason"].startswith("truncated: ")
 
 
+@pytest.mark.filterwarnings("always:.* changed at another time")
+def test_originals_that_cannot_be_shown_are_named_and_the_others_shown(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    """One that is cut off is shown as far as it was encoded."""
+    shutil.copytree(made / "videos", tmp_path / "videos")
+    recording = Recording(gop=1000, container_options={"movflags": "faststart"})
+    whole = recording.write_numbers(tmp_path, 40).read_bytes()
+    (tmp_path / "videos" / "a cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
+    assert typed("encode", made / "tokenizer", "videos", "--out", "tokens", *QUICK)[0] == 0
+    (tmp_path / "videos" / "b.mkv").unlink()
+    (tmp_path / "videos" / "a.mp4").write_bytes(whole)
+    arguments = ("decode", made / "tokenizer", "tokens", "--out", "both", "--side-by-side", "device=cpu")
+    code, out, err = typed(*arguments)
+    assert code == 0, err
+    assert out.startswith(
+        "4 videos decoded, 2 cannot be shown beside the original (1 another video, 1 unreadable), PSNR "
+    )
+    bad = [json.loads(line) for line in (tmp_path / "both" / "bad_files.jsonl").read_text().splitlines()]
+    assert {row["path"] for row in bad} == {str(tmp_path / "videos" / name) for name in ("a.mp4", "b.mkv")}
+    decoded = {path.name: path for path in (tmp_path / "both").rglob("*.mp4")}
+    assert decoded.keys() == {"a cut.mp4", "a.mp4", "c.avi.mp4", "d.ts.mp4"}
+    assert decoded["a.mp4"].parent.name == "more"
+    (cut,) = (video for video in vqgan.tokens.open(tmp_path / "tokens") if video.path == "a cut.mp4")
+    assert len(scan_video(decoded["a cut.mp4"])[0].pts) == len(cut.codes) < 40
+    shutil.copyfile(made / "videos" / "b.mkv", tmp_path / "videos" / "b.mkv")  # now with another time of change
+    code, out, err = typed(*arguments)
+    assert "Warning: b.mkv changed at another time than what tokens was made of" in err
+    assert out.startswith("1 video decoded, 4 already there, 1 cannot be shown beside the original (1 another video),")
+
+
+def test_the_originals_are_not_decoded_to(made: Path, tmp_path: Path, typed: Typed) -> None:
+    videos = Path(shutil.copytree(made / "videos", tmp_path / "videos"))
+    before = {path: path.read_bytes() for path in videos.rglob("*.*")}
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    manifest = tmp_path / "tokens" / "manifest.json"
+    for origin in (made / "videos", videos):  # the videos are where they were encoded, or have been moved
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "videos": str(origin)}))
+        code, _, err = typed("decode", made / "tokenizer", "tokens", "--out", "videos", "device=cpu")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "perhaps the originals. Choose another --out." in err
+    assert {path: path.read_bytes() for path in videos.rglob("*.*") if path.name != ".lock-000"} == before
+
+
+def test_two_that_decode_at_once_are_refused(made: Path, tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock-000"):
+        code, _, err = typed("decode", made / "tokenizer", made / "tokens", "--out", "out", "device=cpu")
+    assert (code, "Another process writes" in err) == (6, True)
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "reading", "videos"])
+def test_a_manifest_that_lacks_something_is_named(key: str, made: Path, tmp_path: Path, typed: Typed) -> None:
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
+    del manifest[key]
+    (tmp_path / "tokens" / "manifest.json").write_text(json.dumps(manifest))
+    code, _, err = typed("decode", made / "tokenizer", "tokens", "--out", "out", "--side-by-side", "device=cpu")
+    assert (code, f"manifest.json is damaged: it does not say {key}." in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["encode", "shard"])
+def test_one_of_several_processes_with_bad_videos_alone_does_not_end_the_others(
+    command: str, made: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / name).write_text("no video")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    start_of = {"encode": ("encode", made / "tokenizer"), "shard": ("shard",)}
+    values = {"encode": QUICK, "shard": QUICK[1:]}
+    code, out, err = typed(*start_of[command], "videos", "--out", "out", *values[command])
+    assert code == 0, err
+    assert out.startswith("process 1: ")
+    assert "1 unreadable" in out
+
+
 def test_videos_of_another_kind_are_not_taken_for_these(made: Path, tmp_path: Path, typed: Typed) -> None:
     arguments = ("decode", made / "tokenizer", made / "tokens", "--out", "videos", "device=cpu")
     assert typed(*arguments)[0] == 0
