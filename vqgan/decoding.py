@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -18,7 +19,7 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data.video_writer import Preset, VideoWriter
-from vqgan.errors import CheckpointError, check, storing
+from vqgan.errors import CheckpointError, DataError, check, storing
 from vqgan.inference import Work, frames_of
 from vqgan.tokens import TokenVideo
 
@@ -61,6 +62,7 @@ def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: 
 
     Raises:
         StorageError: it cannot be written.
+        DataError: x264 takes no frames of that size.
         CheckpointError: the tokens are not of this tokenizer.
     """
     rows, columns = (side * tokenizer.downsampling for side in video.codes.shape[1:])
@@ -94,6 +96,7 @@ def write_frames(
 
     Raises:
         StorageError: the file cannot be written.
+        DataError: x264 takes no frames of that size.
     """
     width, height = (max(2, side // 2 * 2) for side in size)
     rate, time_base = Fraction(video.fps), Fraction(video.time_base)
@@ -106,6 +109,11 @@ def write_frames(
                 for frame, time in zip(frames, video.times.tolist()):
                     target.add(frame, time)
             aside.replace(path)
+    except av.FFmpegError as error:  # x264's, of sides that it does not take; those of the disk are OSErrors too
+        raise DataError(
+            f"{path} cannot be written: {width}×{height} pixels cannot be encoded ({error.strerror or error}). "
+            "size=model writes videos as small as the network gives them."
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()

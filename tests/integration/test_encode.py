@@ -28,7 +28,9 @@ from vqgan import commands
 from vqgan.data.video_file import scan_video
 from vqgan.data.video_reader import read_frames
 from vqgan.data.video_writer import VideoWriter
+from vqgan.errors import DataError
 from vqgan.frames import to_clips, to_frames
+from vqgan.tokens import TokenVideo
 
 ROOT = Path(__file__).resolve().parents[2]
 VQGAN = "from vqgan.commands import main; main()"
@@ -334,6 +336,14 @@ def test_two_frames_within_a_microsecond_stay_two(tmp_path: Path) -> None:
             video.add(np.full((48, 64, 3), 99, np.uint8), time)
     found, _ = scan_video(tmp_path / "a.mp4")
     np.testing.assert_allclose(found.seconds, [0, 1e-6, 2e-6, 1], atol=1e-7)
+
+
+def test_a_size_that_x264_does_not_take_is_said(tmp_path: Path) -> None:
+    video = TokenVideo("a.mp4", np.zeros((1, 8, 8), np.uint16), 0.04, np.arange(1), 17000, 1200)
+    with pytest.raises(DataError, match=r"a.mp4 cannot be written: 17000×1200 pixels cannot be encoded .* size=model"):
+        random_tokenizer().decode_video(video, tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
+    random_tokenizer().decode_video(video, tmp_path / "a.mp4", size="model")
 
 
 def test_decoded_frames_are_the_networks(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import av
 import fsspec
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from vqgan.data.shard_order import WindowedOrder
 from vqgan.data.shards import ShardedClips
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.video_reader import read_frames
+from vqgan.data.video_writer import VideoWriter
 from vqgan.errors import DataError, InvalidValueError, StorageError
 from vqgan.output_folder import hold
 from vqgan.signals import StopRequested, StopSignals
@@ -528,6 +530,23 @@ def test_a_disk_that_fails_while_a_shard_is_published_is_said(
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(StorageError, match="Input/output error"), closing(writer):
         writer.finish()
+
+
+def test_a_clip_that_x264_refuses_is_reported_and_the_others_written(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is wider than 16,384 pixels."""
+    add, calls = VideoWriter.add, itertools.count()
+
+    def refusing(writer: VideoWriter, *arguments: Any) -> None:
+        if next(calls) == 0:
+            raise av.error.ExternalError(542398533, "Generic error in an external library")
+        add(writer, *arguments)
+
+    monkeypatch.setattr(VideoWriter, "add", refusing)
+    assert ", 1 bad file (1 cannot be encoded)" in write_shards(tmp_path, videos)
+    assert list(entries(tmp_path).values()) == ["cannot be encoded: Generic error in an external library"]
+    assert len(lists(tmp_path)) == 11
 
 
 @pytest.mark.parametrize("content", ["", "\xff", "[]\n", "{}\n", "{\n", '{"offset": 1', "null\n", "7\n"])
