@@ -20,7 +20,7 @@ from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data.video_writer import Preset, VideoWriter
 from vqgan.errors import CheckpointError, DataError, check, storing
-from vqgan.inference import Work, frames_of
+from vqgan.inference import Work, evaluating, frames_of, refuse_meaningless
 from vqgan.tokens import TokenVideo
 
 Frames = UInt8[np.ndarray, "time height width rgb"]
@@ -48,17 +48,20 @@ class Decoding:
 
 
 def decoding_with(values: Mapping[str, Any]) -> Decoding:
-    """The values of `conf/decode.yaml`, with these in place of their own.
+    """The values of `conf/decode.yaml`, with these in place of their own, for a video that is decoded in this process.
 
     Raises:
-        ConfigError: there is no such value, or it cannot be that.
+        ConfigError: there is no such value, or it cannot be that, or it means nothing here.
     """
+    refuse_meaningless(values, ("device",))
     decoding: Decoding = build(command_config("decode", [], values), "")
     return decoding
 
 
 def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: TokenVideo, path: Path) -> None:
-    """Write the video that tokens stand for, frame by frame at its times; the file appears when it is complete.
+    """Write the video that tokens stand for, frame by frame at its times, computed where the tokenizer is.
+
+    The file appears when it is complete.
 
     Raises:
         StorageError: it cannot be written.
@@ -68,7 +71,8 @@ def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: 
     rows, columns = (side * tokenizer.downsampling for side in video.codes.shape[1:])
     size = (video.width, video.height) if decoding.size == "source" else (columns, rows)
     batches = reconstructions(tokenizer, work, video)
-    write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
+    with evaluating(tokenizer):
+        write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
 
 
 def reconstructions(tokenizer: Autoencoder, work: Work, video: TokenVideo) -> Iterator[Frames]:

@@ -22,7 +22,7 @@ from vqgan.data.video_file import CUT_OFF, VideoFile, scan_video
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import TIME_ROUNDING
 from vqgan.errors import DataError, check
-from vqgan.inference import Work, codes_of
+from vqgan.inference import Work, codes_of, evaluating, refuse_meaningless
 from vqgan.token_records import smallest_type
 from vqgan.tokens import TokenVideo
 
@@ -152,17 +152,18 @@ def reading_for(encoding: Encoding, tokenizer: Autoencoder) -> Reading:
 
 
 def encoding_with(values: Mapping[str, Any]) -> Encoding:
-    """The values of `conf/encode.yaml`, with these in place of their own.
+    """The values of `conf/encode.yaml`, with these in place of their own, for a video that is encoded in this process.
 
     Raises:
-        ConfigError: there is no such value, or it cannot be that.
+        ConfigError: there is no such value, or it cannot be that, or it means nothing here.
     """
+    refuse_meaningless(values, ("device", "workers", "shard_megabytes", "index", "limits"))
     encoding: Encoding = build(command_config("encode", [], values), "")
     return encoding
 
 
 def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> TokenVideo:
-    """The tokens of one video, in memory; of one that is cut off as far as it goes.
+    """The tokens of one video, in memory, computed where the tokenizer is; of one that is cut off as far as it goes.
 
     Raises:
         DataError: it cannot be used.
@@ -172,7 +173,7 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
         video, complaint = scan_video(path)
         cut_off = is_cut_off(complaint)
         parts = []
-        with closing(reading.open(video)) as stream:
+        with closing(reading.open(video)) as stream, evaluating(tokenizer):
             for first in range(0, len(stream.positions), encoding.batch_frames):
                 frames = read_batch(stream, reading, first, encoding.batch_frames, cut_off)
                 if len(frames):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int, UInt8
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.device import find_device, is_out_of_memory, out_of_memory_at_work, prepare
+from vqgan.errors import ConfigError
 from vqgan.frames import to_clips, to_frames
 
 
@@ -30,6 +31,28 @@ def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
     torch.backends.cudnn.deterministic = True  # the same codes each time
     prepare(tokenizer, found, channels_last=True)
     return tokenizer.eval()
+
+
+@contextmanager
+def evaluating(tokenizer: Autoencoder) -> Iterator[None]:
+    """A tokenizer in evaluation mode; in training mode its quantizer would count codes. Afterwards it is as it was."""
+    training = [module for module in tokenizer.modules() if module.training]
+    tokenizer.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise `ConfigError` for values that mean something to a command alone, not to a tokenizer that works in Python."""
+    for key in keys:
+        if key in values:
+            what = (
+                "it works where it is: move it by tokenizer.to(...)" if key == "device" else "that is for the command"
+            )
+            raise ConfigError(f"{key}={values[key]!r} means nothing to a tokenizer in Python; {what}.")
 
 
 @torch.no_grad()
