@@ -46,7 +46,7 @@ def evaluating(tokenizer: Autoencoder) -> Iterator[None]:
 
 
 def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Raise `ConfigError` for values that mean something to a command alone, not to a tokenizer that works in Python."""
+    """Raise `ConfigError` for values that mean something to a command alone, not to a tokenizer in Python."""
     for key in keys:
         if key in values:
             what = (
