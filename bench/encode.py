@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +49,9 @@ def main() -> None:
     values = OmegaConf.load(conf_dir() / "backbone" / f"{args.backbone}.yaml")
     backbone: Backbone = build(values, "backbone")
     tokenizer = Tokenizer(backbone, VectorQuantizer(1024, backbone.latent_dim, 0.25, 1.0), {})
-    encoding = encoding_with({"resolution": args.resolution, "workers": args.workers, "precision": args.precision})
+    encoding = replace(
+        encoding_with({"resolution": args.resolution, "precision": args.precision}), workers=args.workers
+    )
     placed(tokenizer, encoding.device)
     with tempfile.TemporaryDirectory() as folder:
         encoder = FolderEncoder(tokenizer, encoding, args.videos, Path(folder) / "tokens")

@@ -7,19 +7,22 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from vqgan.data.clip_file import pack_clip
 from vqgan.data.folder import name_hash
 from vqgan.data.shard_index import MANIFEST, ROW
 from vqgan.data.video_file import VideoFile
-from vqgan.errors import storing
+from vqgan.errors import DataError, storing
+from vqgan.file_state import FileState
 from vqgan.run_folder import replace_text
+from vqgan.signals import undisturbed
 
 END = bytes(2 * tarfile.BLOCKSIZE)  # of a tar
 
@@ -43,8 +46,8 @@ class TarWriter:
         self.lines: list[str] = []  # one for each clip
         self.complete = (0, 0)  # bytes and clips of the videos that are
 
-    def add(self, clip: VideoFile, suffix: str, video: str, first_frame: int) -> None:
-        """Add a clip of the video that is being written.
+    def add(self, clip: VideoFile, suffix: str, video: str, first_frame: int, state: FileState | None) -> None:
+        """Add a clip of the video that is being written; `state` is of that video's file.
 
         Raises:
             StorageError: it cannot be written.
@@ -59,6 +62,7 @@ class TarWriter:
         line = {
             "key": key, "offset": offset, "bytes": len(piece), "crc32": zlib.crc32(piece), "frames": len(clip.pts),
             "seconds": float(clip.seconds[-1]), "video": video, "first_frame": first_frame,
+            "file_bytes": state and state[0], "file_changed": state and state[1],
         }  # fmt: skip
         self.lines.append(json.dumps(line) + "\n")
 
@@ -70,28 +74,28 @@ class TarWriter:
                 self.close()
 
     def close(self) -> None:
-        """Publish the shard with the videos that are complete.
+        """Publish the shard with the videos that are complete; a signal waits until that is done.
 
         Raises:
             StorageError: that is not possible.
         """
         if self.tar is None:
             return
-        size, clips = self.complete
-        with storing(self._unfinished):
-            self.tar.truncate(size)
-            self.tar.seek(size)
-            _write(self.tar, END)
-            os.fsync(self.tar.fileno())
-            self.tar.close()
+        with undisturbed(), storing(self._unfinished):
+            (size, clips), lines = self.complete, self.lines
+            file, self.tar, self.lines, self.complete = self.tar, None, [], (0, 0)  # first: it is not done twice
+            with file:
+                file.truncate(size)
+                file.seek(size)
+                _write(file, END)
+                os.fsync(file.fileno())
             if clips:
                 tar = self.folder / f"{self.name}-{self.number:05}.tar"
                 self._unfinished.replace(tar)
-                replace_text(tar.with_suffix(".jsonl"), "".join(self.lines[:clips]))
+                replace_text(tar.with_suffix(".jsonl"), "".join(lines[:clips]))
                 self.number += 1
             else:
                 self._unfinished.unlink()
-        self.tar, self.lines, self.complete = None, [], (0, 0)
 
     @property
     def _unfinished(self) -> Path:
@@ -110,10 +114,37 @@ def _write(file: FileIO, content: bytes) -> None:
 
 
 def listed(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
-    """The complete shards of a folder, each with what its list says of its clips."""
+    """The complete shards of a folder, each with what its list says of its clips.
+
+    Raises:
+        DataError: a list is damaged, or its shard is gone.
+    """
     for file in sorted(folder.glob("shard-*.jsonl")):
-        with file.open(encoding="utf-8") as lines:
-            yield file.with_suffix(".tar"), [json.loads(line) for line in lines]
+        tar = file.with_suffix(".tar")
+        try:
+            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            if not _rows(lines).size:
+                raise ValueError("it names no clip")
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            raise DataError(
+                f"{file} is damaged ({error}). Remove it and {tar.name}, and type the same command, which writes those "
+                "clips anew."
+            ) from None
+        if not tar.is_file():
+            raise DataError(
+                f"{tar} is gone, but its list {file.name} is there. Put it back; or remove the list, and type the same "
+                "command, which writes those clips anew."
+            )
+        yield tar, lines
+
+
+def made_of(lines: Iterable[dict[str, Any]]) -> dict[str, FileState | None]:
+    """The videos that clips are of, each with the state that its file had; version 0.1 did not write that down."""
+    states: dict[str, FileState | None] = {}
+    for line in lines:
+        size, changed = line.get("file_bytes"), line.get("file_changed")
+        states[line["video"]] = None if size is None or changed is None else (size, changed)
+    return states
 
 
 def write_index(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +162,7 @@ def write_index(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     clips = frames = 0
     with storing(aside), aside.open("wb") as target:
         for tar, lines in listed(folder):
-            rows = np.array([_row(line) for line in lines], ROW)
+            rows = _rows(lines)
             target.write(rows.tobytes())
             digest.update(rows.tobytes())
             shards.append([tar.name, tar.stat().st_size, len(rows)])
@@ -149,5 +180,6 @@ def write_index(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _row(line: dict[str, Any]) -> tuple[Any, ...]:
-    return (*(line[key] for key in ("offset", "bytes", "crc32", "frames", "seconds")), name_hash(line["video"]))
+def _rows(lines: Iterable[dict[str, Any]]) -> Shaped[np.ndarray, "clips"]:
+    keys = ("offset", "bytes", "crc32", "frames", "seconds")
+    return np.array([(*(line[key] for key in keys), name_hash(line["video"])) for line in lines], ROW)

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -18,8 +19,8 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.command_config import command_config
 from vqgan.config import build
 from vqgan.data.video_writer import Preset, VideoWriter
-from vqgan.errors import CheckpointError, check, storing
-from vqgan.inference import Work, frames_of
+from vqgan.errors import CheckpointError, DataError, check, storing
+from vqgan.inference import Work, evaluating, frames_of, refuse_meaningless
 from vqgan.tokens import TokenVideo
 
 Frames = UInt8[np.ndarray, "time height width rgb"]
@@ -47,26 +48,31 @@ class Decoding:
 
 
 def decoding_with(values: Mapping[str, Any]) -> Decoding:
-    """The values of `conf/decode.yaml`, with these in place of their own.
+    """The values of `conf/decode.yaml`, with these in place of their own, for a video that is decoded in this process.
 
     Raises:
-        ConfigError: there is no such value, or it cannot be that.
+        ConfigError: there is no such value, or it cannot be that, or it means nothing here.
     """
+    refuse_meaningless(values, ("device",))
     decoding: Decoding = build(command_config("decode", [], values), "")
     return decoding
 
 
 def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: TokenVideo, path: Path) -> None:
-    """Write the video that tokens stand for, frame by frame at its times; the file appears when it is complete.
+    """Write the video that tokens stand for, frame by frame at its times, computed where the tokenizer is.
+
+    The file appears when it is complete.
 
     Raises:
         StorageError: it cannot be written.
+        DataError: x264 takes no frames of that size.
         CheckpointError: the tokens are not of this tokenizer.
     """
     rows, columns = (side * tokenizer.downsampling for side in video.codes.shape[1:])
     size = (video.width, video.height) if decoding.size == "source" else (columns, rows)
     batches = reconstructions(tokenizer, work, video)
-    write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
+    with evaluating(tokenizer):
+        write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
 
 
 def reconstructions(tokenizer: Autoencoder, work: Work, video: TokenVideo) -> Iterator[Frames]:
@@ -94,6 +100,7 @@ def write_frames(
 
     Raises:
         StorageError: the file cannot be written.
+        DataError: x264 takes no frames of that size.
     """
     width, height = (max(2, side // 2 * 2) for side in size)
     rate, time_base = Fraction(video.fps), Fraction(video.time_base)
@@ -106,6 +113,11 @@ def write_frames(
                 for frame, time in zip(frames, video.times.tolist()):
                     target.add(frame, time)
             aside.replace(path)
+    except av.FFmpegError as error:  # x264's, of sides that it does not take; those of the disk are OSErrors too
+        raise DataError(
+            f"{path} cannot be written: {width}×{height} pixels cannot be encoded ({error.strerror or error}). "
+            "size=model writes videos as small as the network gives them."
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()

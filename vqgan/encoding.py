@@ -23,7 +23,7 @@ from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import TIME_ROUNDING
 from vqgan.device import Precision
 from vqgan.errors import DataError, check
-from vqgan.inference import Work, codes_of
+from vqgan.inference import Work, codes_of, evaluating, refuse_meaningless
 from vqgan.token_records import smallest_type
 from vqgan.tokens import TokenVideo
 
@@ -117,6 +117,11 @@ class Reading:
         return augment(frames, self.resolution, None, random_crop=False, flip=False) if self.square else frames
 
 
+def is_cut_off(complaint: str | None) -> bool:
+    """Whether that is what `scan_video` says of a file whose end is missing."""
+    return complaint is not None and complaint.startswith(CUT_OFF)
+
+
 def read_batch(stream: FrameStream, reading: Reading, first: int, count: int, cut_off: bool) -> Frames:
     """Frames `first` to `first + count`, fewer at the end; of a file that is cut off those before the first lost one.
 
@@ -148,17 +153,18 @@ def reading_for(encoding: Encoding, tokenizer: Autoencoder) -> Reading:
 
 
 def encoding_with(values: Mapping[str, Any]) -> Encoding:
-    """The values of `conf/encode.yaml`, with these in place of their own.
+    """The values of `conf/encode.yaml`, with these in place of their own, for a video that is encoded in this process.
 
     Raises:
-        ConfigError: there is no such value, or it cannot be that.
+        ConfigError: there is no such value, or it cannot be that, or it means nothing here.
     """
+    refuse_meaningless(values, ("device", "workers", "shard_megabytes", "index", "limits"))
     encoding: Encoding = build(command_config("encode", [], values), "")
     return encoding
 
 
 def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> TokenVideo:
-    """The tokens of one video, in memory; of one that is cut off as far as it goes.
+    """The tokens of one video, in memory, computed where the tokenizer is; of one that is cut off as far as it goes.
 
     Raises:
         DataError: it cannot be used.
@@ -166,9 +172,9 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
     reading = reading_for(encoding, tokenizer)
     try:
         video, complaint = scan_video(path)
-        cut_off = complaint is not None and complaint.startswith(CUT_OFF)
+        cut_off = is_cut_off(complaint)
         parts = []
-        with closing(reading.open(video)) as stream:
+        with closing(reading.open(video)) as stream, evaluating(tokenizer):
             for first in range(0, len(stream.positions), encoding.batch_frames):
                 frames = read_batch(stream, reading, first, encoding.batch_frames, cut_off)
                 if len(frames):

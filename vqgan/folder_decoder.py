@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,18 @@ from tqdm import tqdm
 from vqgan.config import check_values
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.video_file import scan_video
-from vqgan.decoding import Decoding, Frames, decode_video, reconstructions, write_frames
+from vqgan.decoding import Decoding, decode_video, reconstructions, write_frames
 from vqgan.distributed import this_process
-from vqgan.encoding import Reading
-from vqgan.errors import ConfigError, DataError, counted, storing
+from vqgan.encoding import Reading, is_cut_off
+from vqgan.errors import ConfigError, DataError, check, counted
 from vqgan.evaluation import psnr
+from vqgan.file_state import differing, state_of, warn_of_touched
 from vqgan.frames import to_frames
 from vqgan.inference import Work, placed
+from vqgan.output_folder import hold, ledger
 from vqgan.pretrained import Tokenizer
 from vqgan.run_folder import replace_text
-from vqgan.token_records import COMMON
+from vqgan.token_records import COMMON, MANIFEST
 from vqgan.tokens import Tokens, TokenVideo
 
 DESCRIPTION = "decoding.json"  # in the folder of the videos
@@ -54,48 +56,87 @@ class FolderDecoder:
 
     def __post_init__(self) -> None:
         manifest = self.tokens.manifest
+        missing = [key for key in (*COMMON, "videos") if key not in manifest]
+        if missing:
+            raise ConfigError(f"{self.tokens.folder / MANIFEST} is damaged: it does not say {', '.join(missing)}.")
         if manifest["tokenizer"] != self.tokenizer.sha256():
             raise ConfigError(f"{self.tokens.folder} was encoded by a tokenizer with other weights than this one's.")
         work = {"batch_frames": manifest["batch_frames"], "precision": manifest["precision"]}
         check_values(Work, work, "manifest")
         check_values(Reading, manifest["reading"], "manifest.reading")
         self.work, self.reading = Work(**work), Reading(**manifest["reading"])
+        check(self.work.batch_frames > 0, "manifest.batch_frames", self.work.batch_frames, "positive")
         self.measured: list[float] = []  # PSNR of each frame that was shown beside its original, in dB
 
     def run(self) -> str:
         """Write what is not there yet; returns what was done, in a sentence.
 
         Raises:
+            ConfigError: the folder holds videos of another kind, or that are not from here.
+            RunFolderInUseError: another process writes there.
             StorageError: a video cannot be written.
-            DataError: the tokens are damaged, or an original is not what it was.
+            DataError: the tokens are damaged, or no original can be shown.
         """
         process = this_process()
-        self._describe()
         placed(self.tokenizer, self.decoding.device)
-        mine = range(process.rank, len(self.tokens), process.count)
-        left = [index for index in mine if not self._target(self.tokens.paths[index]).exists()]
-        for index in tqdm(left, unit="video", disable=None if process.rank == 0 else True):
-            video: TokenVideo = self.tokens[index]
-            target = self._target(video.path)
-            if self.originals is None:
-                decode_video(self.tokenizer, self.decoding, self.work, video, target)
-            else:
-                self._show(video, self.originals / video.path, target)
-        already = len(mine) - len(left)
+        with hold(self.out, process.rank):
+            self._describe()
+            bad_files = ledger(self.out, process)
+            mine = range(process.rank, len(self.tokens), process.count)
+            left = [index for index in mine if not self._target(self.tokens.paths[index]).exists()]
+            others = self._others(left)
+            for index in tqdm(left, unit="video", disable=None if process.rank == 0 else True):
+                video: TokenVideo = self.tokens[index]
+                target = self._target(video.path)
+                if self.originals is None:
+                    decode_video(self.tokenizer, self.decoding, self.work, video, target)
+                    continue
+                original = self.originals / video.path
+                try:
+                    if video.path in others:
+                        raise UnusableError("another video: it has not the size of the file that was encoded")
+                    self._show(video, original, target)
+                except UnusableError as error:
+                    bad_files.add(original, str(error))
+        already, bad = len(mine) - len(left), len(bad_files.reasons)
+        if bad and bad == len(mine) and process.count == 1:
+            raise DataError(
+                f"The {counted(bad, 'video')} of {self.originals} cannot be shown beside what was decoded "
+                f"({bad_files.summary()}). They are listed in {bad_files.file}. If the originals are elsewhere, name "
+                "their folder: --videos DIR."
+            )
         mean = f", PSNR {np.mean(self.measured):.2f} dB on average over all frames" if self.measured else ""
-        return f"{counted(len(left), 'video')} decoded{f', {already} already there' if already else ''}{mean}"
+        there = f", {already} already there" if already else ""
+        lost = f", {bad} cannot be shown beside the original ({bad_files.summary()})" if bad else ""
+        return f"{counted(len(left) - bad, 'video')} decoded{there}{lost}{mean}"
+
+    def _others(self, left: Sequence[int]) -> set[str]:
+        """Of the originals that will be shown those that are other files than were encoded; what may be one is told."""
+        if self.originals is None:
+            return set()
+        records = [self.tokens.records[index][0] for index in left]
+        states = {record.path: state_of(self.originals / record.path) for record in records}
+        others, touched = differing({record.path: record.state for record in records}, states)
+        warn_of_touched(self.tokens.folder, touched, "name the folder of the originals, --videos DIR")
+        return set(others)
 
     def _describe(self) -> None:
         """Write down what the videos are of, or find that those that are there are of the same."""
         file = self.out / DESCRIPTION
+        originals = self.originals or Path(self.tokens.manifest["videos"])
+        begun = file.exists() or not any(self._target(path).exists() for path in self.tokens.paths)
+        # Of several processes another one may have begun while this one looked.
+        if self.out.resolve() == originals.resolve() or not (begun or file.exists()):
+            raise ConfigError(
+                f"{self.out} holds videos of these names that vqgan decode has not written, perhaps the originals. "
+                "Choose another --out."
+            )
         kind = {
             **{key: self.tokens.manifest[key] for key in COMMON},
             **{key: getattr(self.decoding, key) for key in ("size", "crf", "preset")},
             "side_by_side": self.originals is not None,
         }
         if not file.exists():
-            with storing(self.out):
-                self.out.mkdir(parents=True, exist_ok=True)
             replace_text(file, json.dumps(kind, indent=1) + "\n")
         try:
             before = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -113,30 +154,37 @@ class FolderDecoder:
         return file if file.suffix == ".mp4" else file.with_name(f"{file.name}.mp4")
 
     def _show(self, video: TokenVideo, original: Path, target: Path) -> None:
-        pairs = self._pairs(video, original)
-        first = next(pairs)  # its size is the video's
-        height, width = first.shape[:2]
-        write_frames(target, itertools.chain([first], pairs), (width, height), video, self.decoding)
+        """Write both, side by side.
 
-    def _pairs(self, video: TokenVideo, original: Path) -> Iterator[UInt8[np.ndarray, "height width rgb"]]:
+        Raises:
+            UnusableError: the original cannot be read, or is not what was encoded.
+        """
+        measured: list[float] = []
+        with closing(self._pairs(video, original, measured)) as pairs:
+            first = next(pairs)  # its size is the video's
+            height, width = first.shape[:2]
+            write_frames(target, itertools.chain([first], pairs), (width, height), video, self.decoding)
+        self.measured += measured
+
+    def _pairs(
+        self, video: TokenVideo, original: Path, measured: list[float]
+    ) -> Generator[UInt8[np.ndarray, "height width rgb"], None, None]:
         try:
-            source, _ = scan_video(original)
-            if len(self.reading.positions(source)) != len(video.codes):
-                raise UnusableError(f"{len(self.reading.positions(source))} frames instead of {len(video.codes)}")
+            source, complaint = scan_video(original)
+            count, encoded = len(self.reading.positions(source)), len(video.codes)
+            if encoded > count or (encoded < count and not is_cut_off(complaint)):  # encoded as far as it goes
+                raise UnusableError(f"another video: {count} frames instead of {encoded}")
             with closing(self.reading.open(source)) as stream:
                 position = 0
                 for reconstruction in reconstructions(self.tokenizer, self.work, video):
                     frames = self.reading.crop(stream.read(position, len(reconstruction)))
                     position += len(reconstruction)
-                    yield from self._beside(frames, reconstruction)
-        except (UnusableError, OSError) as error:
-            raise DataError(f"{original} cannot be shown beside its reconstruction: {error}.") from None
-
-    def _beside(self, originals: Frames, reconstructed: Frames) -> Iterator[UInt8[np.ndarray, "height2 width2 rgb"]]:
-        left, right = (to_frames(torch.from_numpy(frames)[None]) for frames in (originals, reconstructed))
-        for original, reconstruction, value in zip(originals, reconstructed, psnr(left, right).tolist()):
-            self.measured.append(value)
-            yield side_by_side(original, reconstruction, value)
+                    left, right = (to_frames(torch.from_numpy(part)[None]) for part in (frames, reconstruction))
+                    for pair in zip(frames, reconstruction, psnr(left, right).tolist()):
+                        measured.append(pair[-1])
+                        yield side_by_side(*pair)
+        except OSError as error:
+            raise UnusableError(f"unreadable: {error.strerror or error}") from None
 
 
 def side_by_side(

@@ -20,20 +20,21 @@ from tqdm import tqdm
 from vqgan.data import BadFiles
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.search import find_files, look_into
-from vqgan.data.video_file import CUT_OFF, VideoFile
+from vqgan.data.video_file import VideoFile
 from vqgan.data.video_reader import FrameStream
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
-from vqgan.encoding import Encoding, Reading, read_batch, reading_for
+from vqgan.encoding import Encoding, Reading, is_cut_off, read_batch, reading_for
 from vqgan.errors import ConfigError, DataError, counted
+from vqgan.file_state import FileState, refuse_others, state_of
 from vqgan.inference import codes_of, placed
-from vqgan.output_folder import hold
+from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.pretrained import Tokenizer
 from vqgan.provenance import environment
 from vqgan.run_folder import replace_text
 from vqgan.token_records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
-from vqgan.token_shards import ShardWriter
+from vqgan.token_shards import ShardWriter, repair
 from vqgan.tokens import Tokens
 
 
@@ -64,6 +65,8 @@ class FolderEncoder:
     def __post_init__(self) -> None:
         self.process: Process = this_process()
         self.reading = reading_for(self.encoding, self.tokenizer)
+        self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
+        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
 
     @cached_property
     def base(self) -> Path:
@@ -75,7 +78,7 @@ class FolderEncoder:
 
         Raises:
             DataError: there is nothing that can be used.
-            ConfigError: the token folder was made by another tokenizer, or in another way.
+            ConfigError: the token folder was made by another tokenizer, in another way, or of other videos.
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
@@ -84,15 +87,20 @@ class FolderEncoder:
         placed(self.tokenizer, self.encoding.device)
         with hold(self.out, self.process.rank):
             self._describe()
-            suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
-            bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
-            done = set(Tokens(self.out).paths)
+            for rank in looked_after(self.out, self.process):
+                for listed in sorted(self.out.glob(f"shard-{rank:03}-*.jsonl")):
+                    repair(listed.with_suffix(".bin"), self.dtype.itemsize)
+            bad_files = ledger(self.out, self.process)
+            done = {record.path: record.state for record, _ in Tokens(self.out).records}
+            self.states = {self._name(file): state_of(file) for file in mine}
+            refuse_others(self.out, done, self.states)
             left = [file for file in mine if self._name(file) not in done]
             found = look_into(
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
             )
             encoded = self._encode(list(found.values()), bad_files) if found else 0
-            if left and not encoded and not done:
+            # One of several processes may have had bad luck with its few files, and must not end the others.
+            if left and not encoded and not done and self.process.count == 1:
                 raise DataError(
                     f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
                     f"listed in {bad_files.file}."
@@ -126,7 +134,7 @@ class FolderEncoder:
     ) -> Iterator[_Batch | None]:
         """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
         watch = Watch(self.encoding.workers, self.encoding.limits)
-        cut_off = {n for n, v in enumerate(videos) if bad_files.reasons.get(str(v.path), "").startswith(CUT_OFF)}
+        cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
         source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
@@ -159,13 +167,13 @@ class FolderEncoder:
             return 0
         time_base, times = self.reading.times(batch.video)
         times = times[: batch.first + len(batch.frames)]
-        writer.finish(self._name(batch.video.path), time_base, times, *self.reading.size(batch.video))
+        name = self._name(batch.video.path)
+        writer.finish(name, time_base, times, *self.reading.size(batch.video), self.states[name])
         return 1
 
     def _writer(self, stream: int) -> ShardWriter:
         name = f"shard-{self.process.rank:03}-{stream:02}"
-        dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
-        return ShardWriter(self.out, name, dtype, self.encoding.shard_megabytes * 2**20)
+        return ShardWriter(self.out, name, self.dtype, self.encoding.shard_megabytes * 2**20)
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.base).as_posix()
@@ -177,7 +185,7 @@ class FolderEncoder:
             "format": FORMAT,
             "tokenizer": self.tokenizer.sha256(),
             "codebook_size": quantizer.codebook_size,
-            "dtype": smallest_type(quantizer.codebook_size).str,
+            "dtype": self.dtype.str,
             "reading": asdict(self.reading),
             "batch_frames": self.encoding.batch_frames,
             "precision": self.encoding.precision,
@@ -194,6 +202,8 @@ class FolderEncoder:
                     f"{self.out} holds tokens of another kind: {key} was {before.get(key)} and is {manifest[key]}. "
                     "Choose another --out."
                 )
+        if before["format"] != FORMAT:  # lines of the new one are added from here on
+            replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
 
 
 class Frames(Dataset[Any]):

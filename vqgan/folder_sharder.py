@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from vqgan.clip_shards import TarWriter, listed, write_index
+from vqgan.clip_shards import TarWriter, listed, made_of, write_index
 from vqgan.data import BadFiles
 from vqgan.data.folder import name_hash
 from vqgan.data.search import find_files, look_into
@@ -24,10 +24,12 @@ from vqgan.data.videos import VIDEO_FILES
 from vqgan.data.workers import Watch, supervised
 from vqgan.distributed import Process, this_process
 from vqgan.errors import ConfigError, DataError, counted
+from vqgan.file_state import FileState, refuse_others, state_of
 from vqgan.folder_encoder import in_turn
-from vqgan.output_folder import hold
+from vqgan.output_folder import hold, ledger, looked_after
 from vqgan.run_folder import replace_text
 from vqgan.sharding import Clips, Sharding
+from vqgan.signals import undisturbed
 
 
 @dataclass
@@ -46,6 +48,7 @@ class FolderSharder:
 
     def __post_init__(self) -> None:
         self.process: Process = this_process()
+        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
 
     @cached_property
     def base(self) -> Path:
@@ -57,7 +60,7 @@ class FolderSharder:
 
         Raises:
             DataError: there is nothing that can be used.
-            ConfigError: the folder holds shards that were written in another way.
+            ConfigError: the folder holds shards that were written in another way, or of other videos.
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
@@ -66,21 +69,24 @@ class FolderSharder:
         files.sort(key=lambda file: name_hash(f"order of {self._name(file)}"))
         mine = files[self.process.rank :: self.process.count]
         with hold(self.out, self.process.rank):
-            for unfinished in self.out.glob(f".shard-{self.process.rank:03}-*.unfinished"):
-                unfinished.unlink()  # of a process that was killed
+            for rank in looked_after(self.out, self.process):
+                for unfinished in self.out.glob(f".shard-{rank:03}-*.unfinished"):
+                    unfinished.unlink()  # of a process that was killed
             self._describe()
-            suffix = f"-{self.process.rank:03}" if self.process.count > 1 else ""
-            bad_files = BadFiles(self.out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)
-            done = {line["video"] for _, lines in listed(self.out) for line in lines}
+            bad_files = ledger(self.out, self.process)
+            done = made_of(line for _, lines in listed(self.out) for line in lines)
+            self.states = {self._name(file): state_of(file) for file in mine}
+            refuse_others(self.out, done, self.states)
             left = [file for file in mine if self._name(file) not in done]
             sharding = self.sharding
             found = look_into(left, VIDEO_FILES, sharding.workers, sharding.limits, sharding.index, bad_files)
             try:
                 written, clips = self._write(list(found.values()), bad_files) if found else (0, 0)
             finally:  # of what is complete, also when it was stopped
-                with FileLock(self.out / ".lock-index"):
+                with undisturbed(), FileLock(self.out / ".lock-index"):
                     write_index(self.out, self._manifest())
-        if left and not written and not done:
+        # One of several processes may have had bad luck with its few files, and must not end the others.
+        if left and not written and not done and self.process.count == 1:
             raise DataError(
                 f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
                 f"listed in {bad_files.file}."
@@ -117,7 +123,8 @@ class FolderSharder:
                     bad_files.add(path, result)
                 else:
                     suffix = ".mp4" if self.sharding.reencode else path.suffix.lower()
-                    writer.add(result, suffix, self._name(path), int(parts[video][part]))
+                    name = self._name(path)
+                    writer.add(result, suffix, name, int(parts[video][part]), self.states[name])
                     given[video] += 1
                 if part == counts[video] - 1:
                     writer.finish()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
@@ -19,6 +22,7 @@ from vqgan.device import (
     prepare,
     running_in,
 )
+from vqgan.errors import ConfigError
 from vqgan.frames import to_clips, to_frames
 
 
@@ -37,6 +41,28 @@ def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
     with memory_to_begin(ANOTHER_DEVICE):
         prepare(tokenizer, found, channels_last=True)
     return tokenizer.eval()
+
+
+@contextmanager
+def evaluating(tokenizer: Autoencoder) -> Iterator[None]:
+    """A tokenizer in evaluation mode; in training mode its quantizer would count codes. Afterwards it is as it was."""
+    training = [module for module in tokenizer.modules() if module.training]
+    tokenizer.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise `ConfigError` for values that mean something to a command alone, not to a tokenizer in Python."""
+    for key in keys:
+        if key in values:
+            what = (
+                "it works where it is: move it by tokenizer.to(...)" if key == "device" else "that is for the command"
+            )
+            raise ConfigError(f"{key}={values[key]!r} means nothing to a tokenizer in Python; {what}.")
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
+from vqgan.data import BadFiles
+from vqgan.distributed import Process
 from vqgan.errors import RunFolderInUseError, storing
 
 
@@ -48,3 +52,22 @@ def filling(folder: Path) -> Iterator[Path]:
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def looked_after(out: Path, process: Process) -> Iterator[int]:
+    """The ranks whose shards this process puts in order: its own, and those that only an earlier start had.
+
+    Each of the latter is held meanwhile; one that a process still holds is left out.
+    """
+    yield process.rank
+    named = (re.match(r"\.?shard-(\d+)-", file.name) for file in out.iterdir())
+    for rank in sorted({int(match[1]) for match in named if match}):
+        if rank >= process.count and rank % process.count == process.rank:
+            with contextlib.suppress(RunFolderInUseError), hold(out, rank):
+                yield rank
+
+
+def ledger(out: Path, process: Process) -> BadFiles:
+    """What this process finds that cannot be used, of which any number is allowed."""
+    suffix = f"-{process.rank:03}" if process.count > 1 else ""
+    return BadFiles(out / f"bad_files{suffix}.jsonl", max_fraction=1.0, max_files=0)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -267,19 +268,21 @@ def typed_for(folder: Path) -> list[str]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file so that it is never there in part.
+    """Write a file so that it is never there in part, whoever else writes it at the same time.
 
     Raises:
         StorageError: it cannot be written.
     """
-    aside = file.with_name(f".{file.name}")
+    # A name that nobody else has: not another process, nor, in a folder from elsewhere, a link to another file.
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:16]}")
     try:
         with storing(file):
-            aside.unlink(missing_ok=True)  # a link there, in a folder from elsewhere, would lead to another file
             with aside.open("x", encoding="utf-8") as new:
                 new.write(text)
+                new.flush()
+                os.fsync(new.fileno())  # or the name could outlive a loss of power, and the text not
             aside.replace(file)
-    except StorageError:
+    except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise

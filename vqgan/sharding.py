@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Dataset
@@ -116,6 +117,8 @@ class Clips(Dataset[Any]):
             return str(error)
         except OSError as error:
             return f"unreadable: {error.strerror or error}"
+        except av.FFmpegError as error:  # x264's, of sides that it does not take: reading has errors of its own
+            return f"cannot be encoded: {error.strerror or error}"
 
     def _encoded(self, number: int, part: int) -> VideoFile:
         video, sharding = self.videos[number], self.sharding

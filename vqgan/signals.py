@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 # SIGUSR1 and SIGUSR2 are what schedulers of clusters send before they kill. Windows lacks them.
 STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+MOMENT = 0.001  # seconds
 came: set[str] = set()  # names of those that came to this process and were noted
 
 
@@ -79,9 +82,31 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         came.add(self.name)
-        if self._interruptible:
+        # To name a line in a traceback, as PyAV does at the end of each file, Cython runs a frame that is of no module,
+        # and what is raised there is lost. So the signal comes again, a moment later: from another thread, as here it
+        # would come at once, and not by `threading`, whose locks may be taken just now.
+        if self._interruptible and frame is not None and "__name__" not in frame.f_globals:
+            _thread.start_new_thread(_again, (signal.Signals(number),))
+        elif self._interruptible:
             self._interruptible = False  # a second signal must not disturb the way out
             raise StopRequested(self.name)
+
+
+def _again(number: signal.Signals) -> None:
+    time.sleep(MOMENT)
+    _thread.interrupt_main(number)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """A part that no signal may cut in two, since it is short and half of it is worth nothing: one that comes waits."""
+    stop = StopSignals()
+    try:
+        with stop:
+            yield
+    finally:
+        if stop.requested:
+            signal.raise_signal(signal.Signals[stop.name])

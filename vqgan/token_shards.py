@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 import zlib
 from io import FileIO
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt
 
-from vqgan.errors import DataError, storing
+from vqgan.errors import counted, storing
+from vqgan.file_state import FileState
+from vqgan.run_folder import replace_text
 from vqgan.token_records import Record, average_rate, pack_times, read_records
 
 
@@ -51,7 +54,15 @@ class ShardWriter:
         self.crc32 = zlib.crc32(content, self.crc32)
         self.shape = (self.shape[0] + len(codes), *codes.shape[1:])
 
-    def finish(self, path: str, time_base: float, times: Int[np.ndarray, "frames"], width: int, height: int) -> None:
+    def finish(
+        self,
+        path: str,
+        time_base: float,
+        times: Int[np.ndarray, "frames"],
+        width: int,
+        height: int,
+        state: FileState | None = None,
+    ) -> None:
         """The video is complete: make it last.
 
         Raises:
@@ -59,13 +70,15 @@ class ShardWriter:
         """
         assert self.shard is not None
         fps = average_rate(time_base, times)
-        record = Record(path, self.end, self.shape, time_base, pack_times(times), width, height, fps, self.crc32)
+        packed, of_file = pack_times(times), state or (None, None)
+        record = Record(path, self.end, self.shape, time_base, packed, width, height, fps, self.crc32, *of_file)
         with storing(self._file):
             os.fsync(self.shard.fileno())
+            # Before the line: a signal or a full disk may end this anywhere, and what is listed must not be cut off.
+            self.end = self.shard.tell()
             with FileIO(self._file.with_suffix(".jsonl"), "a") as listed:
                 _write(listed, record.line().encode())
                 os.fsync(listed.fileno())
-            self.end = self.shard.tell()
             self._begin()
             if self.end >= self.largest:
                 self.close()
@@ -81,8 +94,8 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close the shard, with what is complete."""
-        self.give_up()
-        if self.shard is not None:
+        if self.shard is not None and not self.shard.closed:  # it is, where a signal came just before the last line
+            self.give_up()
             self.shard.close()
         self.shard = None
 
@@ -91,8 +104,9 @@ class ShardWriter:
         return self.folder / f"{self.name}-{self.number:05}.bin"
 
     def _open(self) -> FileIO:
+        # The end first, or a signal could have the shard cut back to the end of another one.
+        self.end = self._file.stat().st_size if self._file.exists() else 0
         self.shard = FileIO(self._file, "a")
-        self.end = self.shard.seek(0, os.SEEK_END)
         return self.shard
 
     def _begin(self) -> None:
@@ -100,21 +114,32 @@ class ShardWriter:
 
 
 def repair(shard: Path, bytes_per_code: int) -> int:
-    """Cut a shard back to its last complete video, and its list to its last complete line; returns the shard's size.
+    """Cut a shard back to its last complete video; returns its size then.
+
+    Its list loses what is no complete line, and the lines of codes that the shard does not hold: it was cut off, and
+    those videos are to be encoded again, which is told.
 
     Raises:
-        DataError: it is shorter than its list says.
+        DataError: the list is damaged.
+        StorageError: one of them cannot be written to.
     """
     listed = shard.with_suffix(".jsonl")
     with storing(shard):
+        shard.touch()
         listed.touch()
         os.truncate(listed, listed.read_bytes().rfind(b"\n") + 1)
-        ends = [record.offset + math.prod(record.shape) * bytes_per_code for record in read_records(listed)]
-        end = max(ends, default=0)
-        if shard.stat().st_size < end:
-            raise DataError(
-                f"{shard} is cut off: its list says that it has {end} bytes. Remove both, and encode again."
+        size, records = shard.stat().st_size, read_records(listed)
+        ends = [record.offset + math.prod(record.shape) * bytes_per_code for record in records]
+        lost = [record.path for record, end in zip(records, ends) if end > size]
+        if lost:
+            lines = listed.read_text(encoding="utf-8").split("\n")
+            replace_text(listed, "".join(f"{line}\n" for line, end in zip(lines, ends) if end <= size))
+            warnings.warn(
+                f"{shard} is cut off: it lacks {counted(len(lost), 'video')} of its list (the first: {lost[0]}), which "
+                "must be encoded again.",
+                stacklevel=2,
             )
+        end = max((end for end in ends if end <= size), default=0)
         os.truncate(shard, end)
     return end
 

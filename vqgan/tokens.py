@@ -163,7 +163,10 @@ class Tokens(Sequence[TokenVideo]):
         size = math.prod(record.shape) * self.dtype.itemsize
         content = self._maps[shard][record.offset : record.offset + size]
         if len(content) < size:
-            raise DataError(f"{shard} is cut off: it does not hold all codes of {record.path}.")
+            raise DataError(
+                f"{shard} is cut off: it does not hold all codes of {record.path}. Copy it there again, or type the "
+                "same vqgan encode, which encodes anew what is missing."
+            )
         return np.asarray(content).view(self.dtype).reshape(record.shape)
 
 

@@ -123,7 +123,7 @@ def test_no_job_of_a_multirun_takes_a_folder_for_synthetic_videos(typed: Callabl
     ended = typed(*SMALL, "-m", "data.root=mine", "seed=1,2")
     assert (ended.code, list((tmp_path / "mine").iterdir())) == (2, [])
     assert ended.paragraph.startswith("data.root=mine was given without data=, ")
-    assert typed(*SMALL, "data=synthetic", "data.root=mine").code == 0
+    assert typed(*SMALL, "data=synthetic", "data.root=mine", "run_dir=R").code == 0
 
 
 def test_an_experiment_that_is_not_yaml_is_named(typed: Callable[..., Ended], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from tests.unit.tokenizers import random_tokenizer, write_tokenizer, write_video
 from vqgan import commands
 from vqgan.data.video_file import scan_video
 from vqgan.data.video_reader import read_frames
+from vqgan.data.video_writer import VideoWriter
+from vqgan.errors import DataError
 from vqgan.frames import to_clips, to_frames
+from vqgan.tokens import TokenVideo
 
 ROOT = Path(__file__).resolve().parents[2]
 VQGAN = "from vqgan.commands import main; main()"
@@ -219,6 +223,25 @@ def test_several_processes_share_the_work(made: Path, tmp_path: Path) -> None:
     assert out.startswith("0 videos encoded, 5 already there."), err
 
 
+@pytest.mark.filterwarnings("always:.* is cut off")
+def test_a_shard_that_is_cut_off_is_told_and_mended_by_the_same_command(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    """Version 0.1 left such ones where it was stopped in a bad moment, of whatever process."""
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    for file in (tmp_path / "tokens").glob("shard-000-*"):
+        file.rename(file.with_name(file.name.replace("shard-000-00", "shard-003-01")))
+    (shard,) = (tmp_path / "tokens").glob("*.bin")
+    os.truncate(shard, shard.stat().st_size - 1)
+    arguments = ("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0]) == (0, "1 video encoded, 4 already there"), err
+    assert "Warning: tokens/shard-003-01-00000.bin is cut off: it lacks 1 video of its list (the first: " in err
+    assert content(tmp_path / "tokens") == content(made / "tokens")
+    vqgan.tokens.open(tmp_path / "tokens").verify()
+    assert typed(*arguments)[1].startswith("0 videos encoded, 5 already there. ")
+
+
 def test_bad_videos_are_reported_and_the_others_encoded(made: Path, tmp_path: Path, typed: Typed) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(made / "videos", videos)
@@ -287,6 +310,40 @@ def test_uneven_times_come_back(tmp_path: Path) -> None:
     tokenizer.decode_video(tokens, tmp_path / "again.mp4")
     again, _ = scan_video(tmp_path / "again.mp4")
     np.testing.assert_allclose(again.seconds * 1000, UNEVEN, atol=1)
+
+
+@pytest.mark.parametrize("scale", [1_200_000, 10_000_000, 90_000])
+def test_videos_of_a_fine_time_scale_keep_their_speed(scale: int, tmp_path: Path, typed: Typed) -> None:
+    """Smooth Streaming and Media Foundation write ten million units of a second."""
+    (tmp_path / "videos").mkdir()
+    recording = Recording(times=UNEVEN, container_options={"video_track_timescale": str(scale)})
+    path = recording.write_numbers(tmp_path, len(UNEVEN)).rename(tmp_path / "videos" / "fine.mp4")
+    original, _ = scan_video(path)
+    assert original.time_base == pytest.approx(1 / scale)
+    tokenizer = random_tokenizer()
+    tokenizer.decode_video(tokenizer.encode_video(path), tmp_path / "again.mp4")
+    again, _ = scan_video(tmp_path / "again.mp4")
+    np.testing.assert_allclose(again.seconds, original.seconds, atol=1e-6)
+    assert typed("shard", "videos", "--out", "shards", *QUICK[1:], "clip_frames=50")[0] == 0
+    (listed,) = (tmp_path / "shards").glob("shard-*.jsonl")
+    assert json.loads(listed.read_text())["seconds"] == pytest.approx(original.seconds[-1], abs=1e-6)
+
+
+def test_two_frames_within_a_microsecond_stay_two(tmp_path: Path) -> None:
+    times = [0, 400, 401, 10**9]  # nanoseconds
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, Fraction(24), Fraction(1e-9), {}) as video:
+        for time in times:
+            video.add(np.full((48, 64, 3), 99, np.uint8), time)
+    found, _ = scan_video(tmp_path / "a.mp4")
+    np.testing.assert_allclose(found.seconds, [0, 1e-6, 2e-6, 1], atol=1e-7)
+
+
+def test_a_size_that_x264_does_not_take_is_said(tmp_path: Path) -> None:
+    video = TokenVideo("a.mp4", np.zeros((1, 8, 8), np.uint16), 0.04, np.arange(1), 17000, 1200)
+    with pytest.raises(DataError, match=r"a.mp4 cannot be written: 17000×1200 pixels cannot be encoded .* size=model"):
+        random_tokenizer().decode_video(video, tmp_path / "a.mp4")
+    assert not list(tmp_path.iterdir())
+    random_tokenizer().decode_video(video, tmp_path / "a.mp4", size="model")
 
 
 def test_decoded_frames_are_the_networks(tmp_path: Path) -> None:
@@ -358,6 +415,84 @@ def test_a_video_that_is_cut_off_is_encoded_as_far_as_it_goes(made: Path, tmp_pa
         assert bad["reason"].startswith("truncated: ")
 
 
+@pytest.mark.filterwarnings("always:.* changed at another time")
+def test_originals_that_cannot_be_shown_are_named_and_the_others_shown(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    """One that is cut off is shown as far as it was encoded."""
+    shutil.copytree(made / "videos", tmp_path / "videos")
+    recording = Recording(gop=1000, container_options={"movflags": "faststart"})
+    whole = recording.write_numbers(tmp_path, 40).read_bytes()
+    (tmp_path / "videos" / "a cut.mp4").write_bytes(whole[: len(whole) * 3 // 4])
+    assert typed("encode", made / "tokenizer", "videos", "--out", "tokens", *QUICK)[0] == 0
+    (tmp_path / "videos" / "b.mkv").unlink()
+    (tmp_path / "videos" / "a.mp4").write_bytes(whole)
+    arguments = ("decode", made / "tokenizer", "tokens", "--out", "both", "--side-by-side", "device=cpu")
+    code, out, err = typed(*arguments)
+    assert code == 0, err
+    assert out.startswith(
+        "4 videos decoded, 2 cannot be shown beside the original (1 another video, 1 unreadable), PSNR "
+    )
+    bad = [json.loads(line) for line in (tmp_path / "both" / "bad_files.jsonl").read_text().splitlines()]
+    assert {row["path"] for row in bad} == {str(tmp_path / "videos" / name) for name in ("a.mp4", "b.mkv")}
+    decoded = {path.name: path for path in (tmp_path / "both").rglob("*.mp4")}
+    assert decoded.keys() == {"a cut.mp4", "a.mp4", "c.avi.mp4", "d.ts.mp4"}
+    assert decoded["a.mp4"].parent.name == "more"
+    (cut,) = (video for video in vqgan.tokens.open(tmp_path / "tokens") if video.path == "a cut.mp4")
+    assert len(scan_video(decoded["a cut.mp4"])[0].pts) == len(cut.codes) < 40
+    shutil.copyfile(made / "videos" / "b.mkv", tmp_path / "videos" / "b.mkv")  # now with another time of change
+    code, out, err = typed(*arguments)
+    assert "Warning: b.mkv changed at another time than what tokens was made of" in err
+    assert out.startswith("1 video decoded, 4 already there, 1 cannot be shown beside the original (1 another video),")
+
+
+def test_the_originals_are_not_decoded_to(made: Path, tmp_path: Path, typed: Typed) -> None:
+    videos = Path(shutil.copytree(made / "videos", tmp_path / "videos"))
+    before = {path: path.read_bytes() for path in videos.rglob("*.*")}
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    manifest = tmp_path / "tokens" / "manifest.json"
+    for origin in (made / "videos", videos):  # the videos are where they were encoded, or have been moved
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "videos": str(origin)}))
+        code, _, err = typed("decode", made / "tokenizer", "tokens", "--out", "videos", "device=cpu")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "perhaps the originals. Choose another --out." in err
+    assert {path: path.read_bytes() for path in videos.rglob("*.*") if path.name != ".lock-000"} == before
+
+
+def test_two_that_decode_at_once_are_refused(made: Path, tmp_path: Path, typed: Typed) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock-000"):
+        code, _, err = typed("decode", made / "tokenizer", made / "tokens", "--out", "out", "device=cpu")
+    assert (code, "Another process writes" in err) == (6, True)
+
+
+@pytest.mark.parametrize("key", ["tokenizer", "reading", "videos"])
+def test_a_manifest_that_lacks_something_is_named(key: str, made: Path, tmp_path: Path, typed: Typed) -> None:
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    manifest = json.loads((tmp_path / "tokens" / "manifest.json").read_text())
+    del manifest[key]
+    (tmp_path / "tokens" / "manifest.json").write_text(json.dumps(manifest))
+    code, _, err = typed("decode", made / "tokenizer", "tokens", "--out", "out", "--side-by-side", "device=cpu")
+    assert (code, f"manifest.json is damaged: it does not say {key}." in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["encode", "shard"])
+def test_one_of_several_processes_with_bad_videos_alone_does_not_end_the_others(
+    command: str, made: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / name).write_text("no video")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    start_of = {"encode": ("encode", made / "tokenizer"), "shard": ("shard",)}
+    values = {"encode": QUICK, "shard": QUICK[1:]}
+    code, out, err = typed(*start_of[command], "videos", "--out", "out", *values[command])
+    assert code == 0, err
+    assert out.startswith("process 1: ")
+    assert "1 unreadable" in out
+
+
 def test_videos_of_another_kind_are_not_taken_for_these(made: Path, tmp_path: Path, typed: Typed) -> None:
     arguments = ("decode", made / "tokenizer", made / "tokens", "--out", "videos", "device=cpu")
     assert typed(*arguments)[0] == 0
@@ -380,6 +515,67 @@ def test_another_tokenizer_or_another_way_is_refused(made: Path, tmp_path: Path,
     code, _, err = typed("decode", tmp_path / "other", "tokens", "--out", "videos")
     assert code == 2
     assert "other weights" in err
+
+
+def test_other_videos_of_the_same_names_are_not_taken_for_those_that_were_encoded(
+    made: Path, tmp_path: Path, typed: Typed
+) -> None:
+    for command, arguments in [
+        ("encode", ("encode", made / "tokenizer", "videos", "--out", "out-encode", *QUICK)),
+        ("shard", ("shard", "videos", "--out", "out-shard", *QUICK[1:])),
+    ]:
+        videos, out_folder = tmp_path / "videos", tmp_path / f"out-{command}"
+        shutil.copytree(made / "videos", videos)
+        assert typed(*arguments)[0] == 0
+        for name in ("a.mp4", "more/c.avi"):
+            with (videos / name).open("ab") as file:
+                file.write(bytes(8))
+        code, _, err = typed(*arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        size = (videos / "a.mp4").stat().st_size
+        assert f"a.mp4 had {size - 8:,} bytes then and has {size:,} now, and so it is with 1 more. Choose" in err
+        for listed in out_folder.glob("shard-*.jsonl"):  # what the message says
+            lines = listed.read_text().splitlines(keepends=True)
+            listed.write_text("".join(line for line in lines if '"a.mp4"' not in line and "c.avi" not in line))
+        code, out, err = typed(*arguments)
+        assert code == 0, err
+        assert "3 already there" in out or "those of 3 were there already" in out
+        assert typed(*arguments)[0] == 0
+        shutil.rmtree(videos)
+    vqgan.tokens.open(tmp_path / "out-encode").verify()
+    assert content(tmp_path / "out-encode") == content(made / "tokens")
+
+
+@pytest.mark.filterwarnings("always:.* changed at another time")
+def test_a_copied_folder_of_videos_goes_on_with_a_word(made: Path, tmp_path: Path, typed: Typed) -> None:
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    shutil.copytree(made / "videos", tmp_path / "videos")  # with the times of change
+    arguments = ("encode", made / "tokenizer", "videos", "--out", "tokens", *QUICK)
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0], "Warning" in err) == (0, "0 videos encoded, 5 already there", False)
+    for name in ("b.mkv", "more/c.avi"):
+        os.utime(tmp_path / "videos" / name, (0, 0))
+    code, out, err = typed(*arguments)
+    assert (code, out.partition(".")[0]) == (0, "0 videos encoded, 5 already there")
+    assert "Warning: b.mkv and 1 more changed at another time than what tokens was made of, but the size is" in err
+
+
+def test_a_folder_of_version_0_1_goes_on(made: Path, tmp_path: Path, typed: Typed) -> None:
+    """Its lines do not say which file a video was, and its manifest says format 1."""
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    (listed,) = (tmp_path / "tokens").glob("shard-*.jsonl")
+    lines = [json.loads(line) for line in listed.read_text().splitlines()]
+    old = [{key: value for key, value in line.items() if not key.startswith("file_")} for line in lines]
+    assert old != lines
+    listed.write_text("".join(json.dumps(line) + "\n" for line in old[:3]))
+    manifest = tmp_path / "tokens" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 1}))
+    assert len(vqgan.tokens.open(tmp_path / "tokens")) == 3
+    code, out, err = typed("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
+    assert (code, out.partition(".")[0]) == (0, "2 videos encoded, 3 already there"), err
+    assert content(tmp_path / "tokens") == content(made / "tokens")
+    assert [json.loads(line) for line in listed.read_text().splitlines()] == [*old[:3], *lines[3:]]
+    assert json.loads(manifest.read_text())["format"] == 2
 
 
 def test_two_at_once_are_refused(made: Path, tmp_path: Path, typed: Typed) -> None:

@@ -46,6 +46,31 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         tokenizer.encode_video(tmp_path / "text.mp4", frames=3)
 
 
+def test_values_that_only_a_command_heeds_are_refused(tmp_path: Path) -> None:
+    tokenizer = random_tokenizer()
+    write_videos(tmp_path / "videos")
+    path = tmp_path / "videos" / "a.mp4"
+    with pytest.raises(ConfigError, match=r"device='cuda' means nothing .* move it by tokenizer.to"):
+        tokenizer.encode_video(path, device="cuda")
+    for key, value in {"workers": 4, "shard_megabytes": 1, "index": None, "limits": {"seconds": 1}}.items():
+        with pytest.raises(ConfigError, match=f"^{key}=.* means nothing to a tokenizer in Python"):
+            tokenizer.encode_video(path, **{key: value})
+    with pytest.raises(ConfigError, match=r"move it by tokenizer.to"):
+        tokenizer.decode_video(tokenizer.encode_video(path), tmp_path / "again.mp4", device="cpu")
+
+
+def test_a_tokenizer_in_training_is_left_as_it_was(tmp_path: Path) -> None:
+    write_videos(tmp_path / "videos")
+    tokenizer = random_tokenizer().train()
+    tokenizer.encoder.eval()
+    before = {name: buffer.clone() for name, buffer in tokenizer.named_buffers()}
+    video = tokenizer.encode_video(tmp_path / "videos" / "a.mp4")
+    tokenizer.decode_video(video, tmp_path / "again.mp4")
+    assert (tokenizer.training, tokenizer.quantizer.training, tokenizer.encoder.training) == (True, True, False)
+    for name, buffer in tokenizer.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
 def test_what_the_network_cannot_take_is_said() -> None:
     tokenizer = random_tokenizer()
     with pytest.raises(ValueError, match=r"Frames must be in \[-1, 1\], but reach 255"):

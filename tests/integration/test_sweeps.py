@@ -71,7 +71,7 @@ def test_a_signal_as_a_job_finishes_ends_the_sweep(
     monkeypatch.setattr(Trainer, "_save", interrupted)
     ended = typed("-m", *SMALL, "run_dir=S", "seed=1,2", "trainer.steps=1", "trainer.evaluate_every=9")
     assert ended.code == 143
-    assert "Stopped by SIGTERM; job 0 is over. Go on with the same command" in ended.error
+    assert "Stopped by SIGTERM; job 0 is over. Go on with the sweep's own command" in ended.error
     assert states(tmp_path / "S") == ["finished"]
 
 

@@ -54,6 +54,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.filterwarnings("ignore:data.root=.* has a single video:UserWarning")  # it validates on what it trains on
 @pytest.mark.usefixtures("_one_thread")
 def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regenerate on purpose only, with a line in CHANGELOG.md: delete the file and run this test twice."""

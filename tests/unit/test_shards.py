@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import itertools
 import json
+import os
 import pickle
 import shutil
+import signal
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import av
 import fsspec
 import numpy as np
 import pytest
@@ -26,7 +33,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from tests.conftest import LIMITS
 from tests.unit.shard_folders import LENGTHS, served, shards, write_numbered_videos, write_shards
 from tests.unit.test_video_file import number_shown
-from vqgan.clip_shards import write_index
+from vqgan.clip_shards import TarWriter, listed, write_index
 from vqgan.data import BadFiles, ClipDataset, Loader, Videos
 from vqgan.data.bad_files import UnusableError
 from vqgan.data.clip_file import pack_clip, unpack_clip
@@ -36,7 +43,10 @@ from vqgan.data.shard_order import WindowedOrder
 from vqgan.data.shards import ShardedClips
 from vqgan.data.video_file import VideoFile, scan_video
 from vqgan.data.video_reader import read_frames
-from vqgan.errors import ConfigError, DataError, InvalidValueError
+from vqgan.data.video_writer import VideoWriter
+from vqgan.errors import ConfigError, DataError, InvalidValueError, StorageError
+from vqgan.output_folder import hold
+from vqgan.signals import StopRequested, StopSignals
 
 
 @pytest.fixture(scope="module")
@@ -459,6 +469,116 @@ def test_a_description_that_unfolds_without_end_is_refused(made: Path, tmp_path:
         tar.addfile(info, io.BytesIO(b"1\n0\n1\n".ljust(512, b"\0")))
     with pytest.raises(UnusableError):
         unpack_clip(Path("clip"), sparse.getvalue())
+
+
+# Writing
+
+
+def clip_of(made: Path) -> VideoFile:
+    """A clip to write."""
+    (tar, *_), (line, *_) = sorted(made.glob("*.tar")), lists(made)
+    return unpack_clip(tar, tar.read_bytes()[line["offset"] :][: line["bytes"]])
+
+
+def test_a_signal_at_any_line_costs_no_shard_that_is_complete(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = clip_of(made)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for line in range(1, 1000):
+        folder, left, finished = tmp_path / str(line), [line], 0
+        folder.mkdir()
+
+        def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
+            if not frame.f_code.co_filename.endswith("clip_shards.py"):
+                return None
+            if event == "line":
+                left[0] -= 1
+                if left[0] == 0:
+                    signal.raise_signal(signal.SIGTERM)
+            return traced
+
+        before = sys.gettrace()
+        with (
+            contextlib.suppress(StopRequested), StopSignals() as stop, stop.at_once(),
+            closing(TarWriter(folder, "shard-000-00", 3 * len(clip.content or b""))) as writer,
+        ):  # fmt: skip
+            sys.settrace(traced)
+            try:
+                for video in range(3):
+                    for part in range(2):
+                        writer.add(clip, ".mp4", f"{video}.mp4", part, None)
+                    writer.finish()
+                    finished += 1
+                writer.close()
+            finally:
+                sys.settrace(before)
+        tars = {file.stem for file in folder.glob("*.tar")}
+        assert tars == {file.stem for file in folder.glob("*.jsonl")}
+        assert not list(folder.glob(".*"))
+        names = [row["video"] for _, rows in listed(folder) for row in rows]
+        assert names == [f"{video}.mp4" for video in range(len(names) // 2) for _ in range(2)]
+        assert len(names) // 2 >= finished
+        if left[0] > 0:
+            break
+    assert 30 < line < 999
+    assert finished == 3
+
+
+def test_a_disk_that_fails_while_a_shard_is_published_is_said(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    writer = TarWriter(tmp_path, "a", 1)
+    writer.add(clip_of(made), ".mp4", "a.mp4", 0, None)
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(StorageError, match="Input/output error"), closing(writer):
+        writer.finish()
+
+
+def test_a_clip_that_x264_refuses_is_reported_and_the_others_written(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is wider than 16,384 pixels."""
+    add, calls = VideoWriter.add, itertools.count()
+
+    def refusing(writer: VideoWriter, *arguments: Any) -> None:
+        if next(calls) == 0:
+            raise av.error.ExternalError(542398533, "Generic error in an external library")
+        add(writer, *arguments)
+
+    monkeypatch.setattr(VideoWriter, "add", refusing)
+    assert ", 1 bad file (1 cannot be encoded)" in write_shards(tmp_path, videos)
+    assert list(entries(tmp_path).values()) == ["cannot be encoded: Generic error in an external library"]
+    assert len(lists(tmp_path)) == 11
+
+
+@pytest.mark.parametrize("content", ["", "\xff", "[]\n", "{}\n", "{\n", '{"offset": 1', "null\n", "7\n"])
+def test_a_list_that_is_damaged_is_named(content: str, folder: Path, videos: Path) -> None:
+    file = min(folder.glob("shard-*.jsonl"))
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=f"{file.name} is damaged .*Remove it and {file.stem}.tar, and type the same"):
+        write_shards(folder, videos)
+    for damaged in (file, file.with_suffix(".tar")):  # what the message says
+        damaged.unlink()
+    assert "those of 3 were there already" in write_shards(folder, videos)
+
+
+def test_a_list_without_its_shard_is_named(folder: Path, videos: Path) -> None:
+    file = min(folder.glob("shard-*.tar"))
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file.name} is gone, but its list"):
+        write_shards(folder, videos)
+
+
+def test_what_processes_left_that_the_next_start_does_not_have_is_removed(folder: Path, videos: Path) -> None:
+    (folder / ".shard-007-00.unfinished").touch()
+    (folder / ".shard-005-01.unfinished").touch()
+    with hold(folder, 5):  # by another command that still runs
+        write_shards(folder, videos)
+    assert [file.name for file in folder.glob(".shard-*")] == [".shard-005-01.unfinished"]
 
 
 # Values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from vqgan import run_folder
 from vqgan.errors import ConfigError, DataError, DivergedError, StoppedError, StorageError
 from vqgan.run_folder import RunFolder, Status, load_config, status_of, typed_for
-from vqgan.signals import StopRequested, StopSignals
+from vqgan.signals import StopRequested, StopSignals, undisturbed
 
 CONFIG = OmegaConf.create({"backbone": {}, "model": {}, "discriminator": {}, "resume": None})
 
@@ -99,3 +100,33 @@ def test_a_signal_on_the_way_out_waits_until_the_status_is_there(
 def _die_in(folder: Path) -> None:
     with RunFolder(folder, CONFIG, []):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_signal_is_not_lost_where_cython_makes_a_traceback() -> None:
+    """PyAV does so at the end of each file, in a frame without a module, and drops what is raised in it."""
+
+    def go_on() -> None:
+        try:
+            exec("send(number)", {"send": signal.raise_signal, "number": signal.SIGTERM})
+        except StopRequested:
+            pytest.fail("it was raised where it is lost")
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            pass
+
+    with pytest.raises(StopRequested, match="SIGTERM"), StopSignals() as stop, stop.at_once():
+        go_on()
+
+
+def test_a_signal_at_a_bad_moment_comes_after_it() -> None:
+    order = []
+
+    def publish() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            order.append("whole")
+        order.append("after")
+
+    with pytest.raises(StopRequested, match="SIGTERM"), StopSignals() as stop, stop.at_once():
+        publish()
+    assert order == ["whole"]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
+import os
 import pickle
 import shutil
+import sys
+from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,9 +21,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import vqgan.tokens
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import ConfigError, DataError, StorageError
+from vqgan.run_folder import replace_text
 from vqgan.token_records import pack_times, smallest_type, unpack_times
-from vqgan.token_shards import ShardWriter
+from vqgan.token_shards import ShardWriter, repair
 from vqgan.tokens import Tokens
 
 SIZE = 300  # of the codebook
@@ -96,6 +104,88 @@ def test_a_kill_at_any_byte_loses_only_what_was_not_finished(tmp_path: Path) -> 
             writer.close()
             assert (folder / shard.name).read_bytes() == content
             assert (folder / listed.name).read_bytes() == lines
+
+
+class Ended(Exception):
+    """What ends a command: a signal, or a disk that is full."""
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python calls a signal's handler between any two lines: here each line of the writer is the last one once."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for line in range(1000):
+        folder, left = tmp_path / str(line), [line]
+        make(folder, 2, 10**6)
+
+        def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
+            if not frame.f_code.co_filename.endswith("token_shards.py"):
+                return None
+            if event == "line":
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Ended
+            return traced
+
+        before = sys.gettrace()
+        with (
+            contextlib.suppress(Ended),
+            closing(ShardWriter(folder, "shard-000-00", DTYPE, codes_of(0).nbytes)) as writer,
+        ):
+            sys.settrace(traced)
+            try:
+                for number in (2, 3):
+                    add(writer, number)
+                writer.close()
+            finally:
+                sys.settrace(before)
+        tokens = vqgan.tokens.open(folder)
+        assert tokens.paths[:2] == ["videos/0.mp4", "videos/1.mp4"]
+        tokens.verify()
+        if left[0] > 0:
+            break
+    assert 50 < line < 999
+    assert len(tokens) == 4
+
+
+def test_a_disk_that_fails_cuts_off_nothing_that_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tokens"
+    make(folder, 2, 10**6)
+    calls = itertools.count(1)
+
+    def failing(file: int, sync: Any = os.fsync) -> None:
+        if next(calls) == 4:  # the list of the second video
+            raise OSError(errno.EIO, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    writer = ShardWriter(folder, "shard-000-00", DTYPE, 10**6)
+    add(writer, 2)
+    with pytest.raises(StorageError, match="Input/output error"), closing(writer):
+        add(writer, 3)
+    tokens = vqgan.tokens.open(folder)
+    assert len(tokens) == 4
+    tokens.verify()
+
+
+def test_what_a_shard_lacks_of_its_list_is_told_and_written_again(tmp_path: Path) -> None:
+    """Version 0.1 could be stopped between a video's line and the end of its bytes, and cut them off."""
+    make(tmp_path, 3, 10**6)
+    shard, listed = (tmp_path / f"shard-000-00-00000.{suffix}" for suffix in ("bin", "jsonl"))
+    content, lines = shard.read_bytes(), listed.read_bytes()
+    os.truncate(shard, len(content) - 1)
+    with pytest.warns(UserWarning, match=r"shard-000-00-00000.bin is cut off: it lacks 1 video .*videos/2.mp4"):
+        writer = ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
+    assert vqgan.tokens.open(tmp_path).paths == ["videos/0.mp4", "videos/1.mp4"]
+    add(writer, 2)
+    writer.close()
+    assert (shard.read_bytes(), listed.read_bytes()) == (content, lines)
+    shard.unlink()
+    with pytest.warns(UserWarning, match="it lacks 3 videos"):
+        assert repair(shard, DTYPE.itemsize) == 0
+    assert len(vqgan.tokens.open(tmp_path)) == 0
 
 
 def test_a_video_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
@@ -181,8 +271,6 @@ def test_codes_that_changed_are_noticed(tmp_path: Path) -> None:
     shard.write_bytes(content[:-1])
     with pytest.raises(DataError, match="cut off"):
         vqgan.tokens.open(tmp_path)[-1]
-    with pytest.raises(DataError, match="cut off"):
-        ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
     shard.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         vqgan.tokens.open(tmp_path)[0]
@@ -207,6 +295,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "times that are none": {"times": "zz"},
     "a time base of zero": {"time_base": 0.0},
     "no time base": {"time_base": float("nan")},
+    "an endless time base": {"time_base": float("inf")},
+    "more frames than there are numbers": {"shape": [2**62, 2, 3]},
+    "a size that is text": {"file_bytes": "1"},
     "an unknown key": {"more": 1},
     "no width": {"width": 0},
 }
@@ -224,6 +315,16 @@ def test_a_line_that_makes_no_sense_is_refused(values: dict[str, Any], tmp_path:
         vqgan.tokens.open(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"\xff\n", b"[]\n", b'""\n', b"null\n", b"7\n", b"\n", b"[" * 10**5 + b"\n"])
+def test_a_list_that_is_damaged_is_named(content: bytes, tmp_path: Path) -> None:
+    write_manifest(tmp_path)
+    (tmp_path / "shard-000-00-00000.bin").touch()
+    (tmp_path / "shard-000-00-00000.jsonl").write_bytes(content)
+    for look in (vqgan.tokens.open, lambda folder: ShardWriter(folder, "shard-000-00", DTYPE, 10**6)):
+        with pytest.raises(DataError, match=r"shard-000-00-00000.jsonl is damaged .*remove it and its .bin"):
+            look(tmp_path)
+
+
 def test_an_offset_beyond_the_file_is_refused(tmp_path: Path) -> None:
     write_manifest(tmp_path)
     (tmp_path / "shard-000-00-00000.bin").write_bytes(bytes(36))
@@ -233,7 +334,7 @@ def test_an_offset_beyond_the_file_is_refused(tmp_path: Path) -> None:
             vqgan.tokens.open(tmp_path)[0]
 
 
-@pytest.mark.parametrize("values", [{"format": 2}, *({"codebook_size": size} for size in (0, "x", None, 2**40))])
+@pytest.mark.parametrize("values", [{"format": 3}, *({"codebook_size": size} for size in (0, "x", None, 2**40))])
 def test_a_manifest_of_another_kind_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
     write_manifest(tmp_path, **values)
     with pytest.raises(ConfigError, match="no folder of tokens"):
@@ -246,3 +347,19 @@ def test_what_is_no_token_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ConfigError, match="no folder of tokens"):
         vqgan.tokens.open(tmp_path)
+
+
+def test_two_that_write_a_file_at_the_same_time_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of one start all find that there is no manifest."""
+    file, writers = tmp_path / "manifest.json", iter(["second", "third"])
+
+    def meanwhile(_: int) -> None:
+        text = next(writers, None)
+        if text is not None:
+            replace_text(file, text)
+            assert file.read_text() == text
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    replace_text(file, "first")
+    assert file.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [file]

@@ -51,6 +51,6 @@ def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Pat
 
     decoding = build(command_config("decode", typed), "")
     tokens = Tokens(folder)
-    shown = (originals or Path(tokens.manifest["videos"])) if side_by_side else None
+    shown = (originals or Path(str(tokens.manifest.get("videos")))) if side_by_side else None
     said = FolderDecoder(load(run), decoding, tokens, out, shown).run()
     print(f"{said}. They are in {out}.")

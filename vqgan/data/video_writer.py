@@ -17,6 +17,7 @@ Preset: TypeAlias = Literal[  # x264's speeds
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]  # fmt: skip
 LARGEST_TIME_SCALE = 10**6  # units of a second that mp4 files are written with
+EXACT = 10**-9  # a time base that is so near, of itself, is the one that was meant: a millisecond in eleven days
 
 
 class VideoWriter:
@@ -29,7 +30,7 @@ class VideoWriter:
         width: in pixels, even.
         height: in pixels, even.
         rate: frames per second, on average.
-        time_base: seconds per unit of the frames' times.
+        time_base: seconds per unit of the frames' times. One finer than a microsecond is not kept: times are rounded.
         options: of x264.
 
     Raises:
@@ -45,7 +46,11 @@ class VideoWriter:
         time_base: Fraction,
         options: Mapping[str, str],
     ) -> None:
-        self.time_base = time_base.limit_denominator(LARGEST_TIME_SCALE)
+        nearest = time_base.limit_denominator(LARGEST_TIME_SCALE)
+        is_kept = abs(nearest - time_base) <= EXACT * time_base
+        self.time_base = nearest if is_kept else Fraction(1, LARGEST_TIME_SCALE)
+        self.unit = Fraction(1) if is_kept else time_base / self.time_base  # of the times, in those of the file
+        self.last: int | None = None  # time of the frame that was added last, in units of the file
         rate = rate.limit_denominator(LARGEST_TIME_SCALE)
         self.container = av.open(f"file:{file}" if isinstance(file, Path) else file, "w", format="mp4")
         # x264's macroblock tree reads memory that nobody wrote: with it the same frames give other bytes each time.
@@ -67,6 +72,10 @@ class VideoWriter:
             dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
         )
+        time = round(time * self.unit)
+        if self.last is not None and self.unit != 1:  # two frames within a microsecond stay two
+            time = max(time, self.last + 1)
+        self.last = time
         picture.pts, picture.time_base = time, self.time_base
         self.container.mux(self.stream.encode(picture))
 
