@@ -141,7 +141,7 @@ class FolderEncoder:
             return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
 
         over: set[int] = set()  # videos of which nothing more is wanted
-        read: Any = supervised(source, order, watch, source.lose)
+        read: Any = supervised(source, order, watch, source.lose, file_of=lambda video: videos[video].path)
         with closing(read):
             for job, result in zip(order(0), read):
                 video, first = job or (-1, 0)

@@ -109,7 +109,7 @@ class FolderSharder:
             return itertools.islice(in_turn(streams, counts, 1), position, None)
 
         given = [0] * len(videos)  # clips of each video
-        read: Any = supervised(source, order, watch, source.lose)
+        read: Any = supervised(source, order, watch, source.lose, file_of=lambda video: videos[video].path)
         bar = tqdm(total=sum(counts), unit="clip", disable=None if self.process.rank == 0 else True)
         with ExitStack() as stack:
             stack.enter_context(closing(bar))

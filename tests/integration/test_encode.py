@@ -24,7 +24,7 @@ import vqgan
 import vqgan.tokens
 from tests.unit.test_video_file import UNEVEN, Recording
 from tests.unit.tokenizers import random_tokenizer, write_tokenizer, write_videos
-from vqgan import commands
+from vqgan import commands, folder_encoder, folder_sharder
 from vqgan.data.video_file import scan_video
 from vqgan.data.video_reader import read_frames
 from vqgan.data.video_writer import VideoWriter
@@ -675,3 +675,22 @@ def test_real_videos_are_encoded_killed_and_decoded(real_videos: Path, tmp_path:
         timeout=250
     )
     assert out.startswith(f"{len(tokens)} videos decoded"), err
+
+
+@pytest.mark.parametrize("command", ["encode", "shard"])
+def test_who_watches_the_reading_knows_which_file_is_read(
+    command: str, made: Path, tmp_path: Path, typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an outage of the storage would be taken for a fault of the videos that were being read."""
+    module = {"encode": folder_encoder, "shard": folder_sharder}[command]
+    original, files = module.supervised, []
+
+    def watched(*arguments: Any, file_of: Callable[[int], Path]) -> Any:
+        files.extend(file_of(number) for number in range(2))
+        return original(*arguments, file_of=file_of)
+
+    monkeypatch.setattr(module, "supervised", watched)
+    tokenizer = [made / "tokenizer"] if command == "encode" else []
+    quick = QUICK if command == "encode" else ("workers=0", "index=null", "resolution=16")
+    assert typed(command, *tokenizer, made / "videos", "--out", tmp_path / "out", *quick)[0] == 0
+    assert [file.is_file() for file in files] == [True, True]
