@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vqgan.taming import import_taming
 
 __all__ = ["Tokenizer", "import_taming", "load", "tokens"]
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOME = {"Tokenizer": "vqgan.pretrained", "import_taming": "vqgan.taming", "load": "vqgan.pretrained"}
 

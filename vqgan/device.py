@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -200,12 +200,8 @@ def memory_at_work(device: torch.device, shape: Sequence[int]) -> Iterator[None]
     Raises:
         StorageError: memory ran out.
     """
-    try:
+    with _said_of_memory(lambda _: out_of_memory_at_work(device, shape)):
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory_at_work(device, shape) from error
 
 
 @contextmanager
@@ -215,15 +211,25 @@ def memory_to_begin(advice: str) -> Iterator[None]:
     Raises:
         StorageError: memory ran out.
     """
+
+    def say(error: BaseException) -> StorageError:
+        # The allocators of CPUs, CUDA and MPS all tell how much they were asked for, in their own units.
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        needed = "" if asked is None else f": one tensor alone needs {_readable(asked[1])} more"
+        return StorageError(f"Out of memory before the work begins{needed}. {advice}")
+
+    with _said_of_memory(say):
+        yield
+
+
+@contextmanager
+def _said_of_memory(say: Callable[[BaseException], StorageError]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        # The allocators of CPUs, CUDA and MPS all tell how much they were asked for, in their own units.
-        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        needed = "" if asked is None else f": one tensor alone needs {_readable(asked[1])} more"
-        raise StorageError(f"Out of memory before the work begins{needed}. {advice}") from error
+        raise say(error) from error
 
 
 def _readable(amount: str) -> str:
