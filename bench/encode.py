@@ -22,18 +22,19 @@ import torch
 from measure import alternating, machine, ratio, table
 from omegaconf import OmegaConf
 
-from vqgan.blocks import Backbone
-from vqgan.config import build, conf_dir
-from vqgan.data.search import find_files
-from vqgan.data.video_file import scan_video
+from vqgan.backbones.backbone import Backbone
+from vqgan.config.build import build, conf_dir
+from vqgan.data.reading.files import find_files
+from vqgan.data.reading.streams import in_turn
+from vqgan.data.reading.workers import Watch, supervised
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.data.workers import Watch, supervised
-from vqgan.encoding import encoding_with
-from vqgan.folder_encoder import FolderEncoder, in_turn
-from vqgan.folder_encoder import Frames as FrameSource
-from vqgan.inference import codes_of, placed
-from vqgan.pretrained import Tokenizer
 from vqgan.quantizers import VectorQuantizer
+from vqgan.tokenizer.encode import encoding_with
+from vqgan.tokenizer.encode_folder import FolderEncoder
+from vqgan.tokenizer.encode_folder import Frames as FrameSource
+from vqgan.tokenizer.inference import codes_of, placed
+from vqgan.tokenizer.tokenizer import Tokenizer
+from vqgan.video.file import scan_video
 
 
 def main() -> None:

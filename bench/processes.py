@@ -24,7 +24,7 @@ from typing import Any
 from measure import machine, table
 from timed import SMALL, Both, average_gradients, large_message, rates, small_message, step_seconds
 
-from vqgan.collectives import joined
+from vqgan.runtime.collectives import joined
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = (

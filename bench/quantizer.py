@@ -19,7 +19,7 @@ from textbook import whole_matrix
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vqgan.quantizers.quantizer import nearest
+from vqgan.quantizers.assignment import nearest
 
 
 def main() -> None:

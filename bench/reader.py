@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from measure import alternating, machine, ratio, table
 
-from vqgan.data.video_file import VideoFile, scan_video
-from vqgan.data.video_reader import read_frames
+from vqgan.video.file import VideoFile, scan_video
+from vqgan.video.reader import read_frames
 
 TIME, SIDE = 16, 256
 Reader = Callable[[int], object]

@@ -26,12 +26,12 @@ from measure import alternating, machine, ratio, table
 from omegaconf import DictConfig, OmegaConf
 from range_server import serve
 
-from vqgan.command_config import command_config
-from vqgan.config import build, conf_dir
+from vqgan.config.build import build, conf_dir
+from vqgan.config.command import command_config
 from vqgan.data import BadFiles, Corpus, Loader
-from vqgan.data.shard_index import ShardIndex, read_index
-from vqgan.data.storage import Storage
-from vqgan.folder_sharder import FolderSharder
+from vqgan.data.sharding.folder import FolderSharder
+from vqgan.data.sharding.index import ShardIndex, read_index
+from vqgan.data.sharding.storage import Storage
 
 WORKERS, IN_FLIGHT = (0, 2, 4, 8), 16
 

@@ -30,12 +30,12 @@ from textbook import Textbook
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.frames import to_frames
 from vqgan.losses.lpips import vgg16_features
-from vqgan.memory import keep_freed_memory
-from vqgan.train import make_trainer
-from vqgan.trainer import Trainer
+from vqgan.runtime.device import keep_freed_memory
+from vqgan.training.trainer import Trainer
+from vqgan.training.wiring import make_trainer
 
 TEXTBOOK, FP32, BF16 = "textbook, fp32", "ours, fp32", "ours, bf16"
 

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vqgan.blocks import AttentionBlock, Upsample
+from vqgan.backbones.blocks import AttentionBlock, Upsample
 from vqgan.quantizers import EMAQuantizer, Quantized, VectorQuantizer
-from vqgan.quantizers.quantizer import straight_through
-from vqgan.trainer import Trainer
+from vqgan.quantizers.assignment import straight_through
+from vqgan.training.trainer import Trainer
 
 
 class Textbook:

@@ -16,9 +16,9 @@ from step import FP32, random_clips, trainer_for
 from torch import nn
 from work import Counter
 
-from vqgan.collectives import from_first, gather, sum_over_processes
-from vqgan.gradient_average import GradientAverage
-from vqgan.trainer import Trainer
+from vqgan.runtime.collectives import from_first, gather, sum_over_processes
+from vqgan.runtime.gradients import GradientAverage
+from vqgan.training.trainer import Trainer
 
 Both = tuple[float, float]  # seconds by the clock, and of the processor
 

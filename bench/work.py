@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from vqgan.checkpoint import size_of
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.frames import to_frames
-from vqgan.gradient_average import GradientAverage
-from vqgan.trainer import Trainer
+from vqgan.runs.checkpoint import size_of
+from vqgan.runtime.gradients import GradientAverage
+from vqgan.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,13 @@ import tests.typechecker  # noqa: F401  # the hook looks it up by name
 from tests import scheduling
 
 SHAPED = (  # the modules whose annotations speak of shapes
-    "autoencoder", "blocks", "bootstrap", "data", "decoder", "decoding", "discriminators", "encoder", "encoding",
-    "evaluation", "evaluator", "feature_networks", "folder_decoder", "frames", "frechet", "inference", "losses",
-    "metrics", "pictures", "pretrained", "quantizers", "token_records", "token_shards", "tokens",
+    "autoencoder", "backbones", "data", "discriminators", "evaluation", "frames", "layers", "losses", "measures",
+    "quantizers", "tokenizer", "tokens", "training.validation", "video",
 )  # fmt: skip
 with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
-    import vqgan.train  # noqa: F401
+    import vqgan.training.run  # noqa: F401
 
-from vqgan.config import conf_dir  # noqa: E402
+from vqgan.config.build import conf_dir  # noqa: E402
 from vqgan.data import Limits  # noqa: E402
 from vqgan.losses.lpips import vgg16_features  # noqa: E402
 

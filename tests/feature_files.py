@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqgan import feature_networks
-from vqgan.feature_networks import WeightFile, bare_package
+from vqgan.evaluation import networks as feature_networks
+from vqgan.evaluation.networks import WeightFile, bare_package
 
 
 class StandIn(torch.nn.Module):

@@ -48,7 +48,7 @@ def _one(
         "MASTER_PORT": str(port),
     }  # fmt: skip
     torch.set_num_threads(1)
-    from vqgan.collectives import joined
+    from vqgan.runtime.collectives import joined
 
     try:
         with joined():

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqgan import tokens
-    from vqgan.pretrained import Tokenizer, load
-    from vqgan.taming import import_taming
+    from vqgan.tokenizer.taming import import_taming
+    from vqgan.tokenizer.tokenizer import Tokenizer, load
 
 __all__ = ["Tokenizer", "import_taming", "load", "tokens"]
 __version__ = "0.1.1"
 
-_HOME = {"Tokenizer": "vqgan.pretrained", "import_taming": "vqgan.taming", "load": "vqgan.pretrained"}
+_HOME = {
+    "Tokenizer": "vqgan.tokenizer.tokenizer",
+    "import_taming": "vqgan.tokenizer.taming",
+    "load": "vqgan.tokenizer.tokenizer",
+}
 
 
 def __getattr__(name: str) -> Any:

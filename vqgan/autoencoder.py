@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from vqgan.blocks import Backbone, Level
-from vqgan.decoder import Decoder
-from vqgan.encoder import Encoder
+from vqgan.backbones.backbone import Backbone
+from vqgan.backbones.blocks import Level
+from vqgan.backbones.decoder import Decoder
+from vqgan.backbones.encoder import Encoder
 from vqgan.quantizers import Quantized, Quantizer
 
 FARTHEST = 2.0  # from 0, that frames nominally in [-1, 1] may be

@@ -5,10 +5,11 @@ Every message is one paragraph: what is wrong, where (the yaml key or the file),
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+from vqgan.text import printable
+
+
+class UnusableError(Exception):
+    """A file or clip that cannot be used; the message is the reason, a few words."""
 
 
 class VQGANError(Exception):
@@ -69,30 +70,6 @@ class StorageError(VQGANError):
     exit_code = 5
 
 
-@contextlib.contextmanager
-def storing(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into a `StorageError` that names it, and the bytes if it is known.
-
-    torch reports a full disk as a RuntimeError.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
-        if isinstance(error, FileNotFoundError) and not path.parent.exists():
-            raise StorageError(f"{path} cannot be written: there is no folder {path.parent}.") from error
-        need = "" if needed is None else f" It needs {needed:,} bytes, and"
-        raise StorageError(
-            f"{path} cannot be written: {reason}.{need} {_free(path)} Free some space, or choose another folder."
-        ) from error
-
-
-def _free(path: Path) -> str:
-    """How many bytes are free where `path` is, or would be."""
-    there = next((p for p in (path, *path.absolute().parents) if p.exists()), Path.cwd())
-    return f"{shutil.disk_usage(there).free:,} bytes are free in {there}."
-
-
 class RunFolderInUseError(VQGANError):
     """Another process trains in this run folder."""
 
@@ -121,19 +98,9 @@ class PrunedError(VQGANError):
     exit_code = 0
 
 
-def printable(text: str) -> str:
-    """Text as it can be shown in a terminal: what would control it stands as an escape sequence."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def exit_code_of(error: BaseException | None) -> int:
     """What a process ends with that this ended; 1 for our own bugs, 0 for none."""
     return 0 if error is None else error.exit_code if isinstance(error, VQGANError) else 1
-
-
-def counted(number: int, what: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def check(holds: bool, key: str, value: object, expected: str) -> None:

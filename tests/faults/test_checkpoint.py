@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from vqgan import checkpoint
-from vqgan.checkpoint import Checkpoints, _with_digest
 from vqgan.errors import CheckpointError, ConfigError, StorageError
+from vqgan.runs import checkpoint
+from vqgan.runs.checkpoint import Checkpoints, _with_digest
 
 
 def network(value: float) -> nn.Module:

@@ -25,8 +25,8 @@ from tests.faults.corpus import CLIP, ENDLESS, KINDS, flipped, good, make_corpus
 from tests.unit.test_folder import bad_files, entries, videos
 from tests.unit.test_video_file import number_shown
 from vqgan.data import Limits, Loader
-from vqgan.data.video_file import scan_video
-from vqgan.data.video_reader import read_frames
+from vqgan.video.file import scan_video
+from vqgan.video.reader import read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 4

@@ -43,13 +43,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.blocks import Backbone
-from vqgan.checkpoint import Checkpoints, _with_digest
-from vqgan.config import conf_dir
+from vqgan.backbones.backbone import Backbone
+from vqgan.config.build import conf_dir
 from vqgan.errors import VQGANError
-from vqgan.pretrained import rebuild
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
-from vqgan.taming import to_taming
+from vqgan.runs.checkpoint import Checkpoints, _with_digest
+from vqgan.tokenizer.taming import to_taming
+from vqgan.tokenizer.tokenizer import rebuild
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux' /proc")
 
@@ -1484,7 +1484,7 @@ FORBIDDEN = {
 }  # fmt: skip
 WORDS = ("weights_only=False", "pickle.load", "yaml.load(", "unsafe_load", "allow_pickle=True", "shell=True")
 # A program, of which the one whose SHA-256 is published is the only one that is run.
-CHECKED = {("vqgan/feature_networks.py", "torch.jit.load")}
+CHECKED = {("vqgan/evaluation/networks.py", "torch.jit.load")}
 LOADING = ("torch.load", "torch.hub.load_state_dict_from_url")
 
 

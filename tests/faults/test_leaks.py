@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import LIMITS, Compose
 from tests.unit.test_video_file import Recording
 from vqgan.data import BadFiles, Loader
-from vqgan.data.video_file import scan_video
 from vqgan.data.videos import VideoFolder
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
+from vqgan.video.file import scan_video
 
 KINDS = (
     Recording(), Recording(b_frames=2), Recording("libvpx", "webm"), Recording("mpeg4", "avi"),

@@ -14,12 +14,12 @@ from torch import nn
 
 from tests.conftest import Compose
 from tests.faults.runs import flat, rows
-from vqgan.checkpoint import read
 from vqgan.errors import DivergedError
 from vqgan.losses import VQGANLoss
-from vqgan.skipping import SkippedSteps
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.runs.checkpoint import read
+from vqgan.training.finite import SkippedSteps
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 ADVERSARIAL = (
     "loss.discriminator_start=0", "trainer.discriminator_every=1", "trainer.log_every=1", "trainer.checkpoint_every=1",

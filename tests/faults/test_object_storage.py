@@ -19,9 +19,9 @@ from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest, rows
 from tests.unit.shard_folders import impatient, served, shards, write_numbered_videos, write_shards
 from vqgan.data import BadFiles, Loader
-from vqgan.data.storage import Storage
+from vqgan.data.sharding.storage import Storage
 from vqgan.errors import ConfigError, DataError
-from vqgan.train import run
+from vqgan.training.run import run
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from tests.conftest import Compose
 from tests.faults.runs import digest
 from tests.unit.test_synthetic import contents
 from vqgan.data.images import IMAGE_FILES
-from vqgan.data.own_folders import DECODED, is_own
-from vqgan.data.search import find_files
+from vqgan.data.reading.files import find_files
+from vqgan.data.reading.own_folders import DECODED, is_own
 from vqgan.data.synthetic import draw_video
-from vqgan.data.video_writer import write_video
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.errors import ConfigError, DataError
-from vqgan.folder_decoder import DESCRIPTION
-from vqgan.train import run
+from vqgan.tokenizer.decode_folder import DESCRIPTION
+from vqgan.training.run import run
+from vqgan.video.writer import write_video
 
 EVERY = "trainer.evaluate_every=1"  # else a run that goes on has been evaluated more often
 LEFT_OUT = "vqgan wrote below"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
-from vqgan.checkpoint import read
-from vqgan.run_folder import status_of
+from vqgan.runs.checkpoint import read
+from vqgan.runs.status import status_of
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,7 @@ def test_another_number_of_processes_is_refused_unless_asked_for(undisturbed: Pa
 NAN_IN_ONE = """
 import os
 import torch
-from vqgan.trainer import Trainer
+from vqgan.training.trainer import Trainer
 
 original = Trainer.autoencoder_gradients
 

@@ -18,21 +18,22 @@ from torch import Tensor
 
 from tests.conftest import Compose
 from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
-from vqgan.checkpoint import Checkpoints, read
 from vqgan.data import Loader
 from vqgan.data.loader import Sample, Sequence
 from vqgan.errors import ConfigError, DataError
-from vqgan.report.files import read_rows
-from vqgan.run_folder import load_config, status_of
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.files.reading import read_rows
+from vqgan.runs.checkpoint import Checkpoints, read
+from vqgan.runs.saved import load_config
+from vqgan.runs.status import status_of
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 STEPS, EVERY = 120, 5
 LONG = (f"trainer.steps={STEPS}", f"trainer.checkpoint_every={EVERY}", "trainer.evaluate_every=40")
 # Wraps each stage of a save so that it takes long enough to be hit by a kill.
 SLOW_SAVE = """
 import sys, time
-from vqgan import checkpoint
+from vqgan.runs import checkpoint
 
 def slowed(function):
     def wrapped(*arguments, **values):
@@ -52,7 +53,7 @@ run("train")
 # Kills itself before or after the n-th call of a function that a save is made of.
 KILL_AT = """
 import os, signal, sys
-from vqgan import checkpoint
+from vqgan.runs import checkpoint
 
 owner, name, moment, count = sys.argv.pop(1).split(",")
 owner = {"checkpoint": checkpoint, "Checkpoints": checkpoint.Checkpoints, "torch": checkpoint.torch}[owner]

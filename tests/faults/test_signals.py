@@ -12,9 +12,9 @@ import pytest
 
 from tests.conftest import Compose
 from tests.faults.runs import digest, finish, rows, start, train
-from vqgan import checkpoint
 from vqgan.errors import StoppedError
-from vqgan.train import run
+from vqgan.runs import checkpoint
+from vqgan.training.run import run
 
 VALUES = ("trainer.steps=12", "trainer.checkpoint_every=1000", "trainer.evaluate_every=4", "data.workers=1")
 # Says where the run is and waits there for the signal; `place` is one of the names below.
@@ -37,8 +37,10 @@ if place == "imports":
                 wait()
     sys.meta_path.insert(0, Slow())
 else:
-    from vqgan import checkpoint, trainer, validation, train as wiring
-    from vqgan.data import loader, folder
+    from vqgan.data import loader
+    from vqgan.data import folder
+    from vqgan.runs import checkpoint
+    from vqgan.training import trainer, validation, wiring
     def before(owner, name, act, count=1):
         original, calls = getattr(owner, name), []
         def wrapped(*arguments, **values):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.runs import ROOT, SMALL, digest, finish, rows, start, train
 from tests.slurm import Cluster, cluster, missing, wait_until
-from vqgan.run_folder import status_of
+from vqgan.runs.status import status_of
 
 pytest.importorskip("submitit")
 pytestmark = [

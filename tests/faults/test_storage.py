@@ -19,15 +19,15 @@ import torch.distributed as dist
 from tests.conftest import Compose
 from tests.faults.runs import ROOT, SMALL, finish, rows, saved_steps, start, train, unfinished
 from tests.unit.tokenizers import random_tokenizer
-from vqgan.checkpoint import Checkpoints, read
-from vqgan.device import out_of_memory
 from vqgan.errors import StorageError
-from vqgan.evaluator import Evaluator
-from vqgan.feature_networks import WeightFiles
-from vqgan.inference import placed
-from vqgan.pretrained import Tokenizer, rebuild
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.evaluation.evaluator import Evaluator
+from vqgan.evaluation.networks import WeightFiles
+from vqgan.runs.checkpoint import Checkpoints, read
+from vqgan.runtime.device import out_of_memory
+from vqgan.tokenizer.inference import placed
+from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 can_mount = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
 needs_mounts = pytest.mark.skipif(not can_mount, reason="this user cannot mount")
@@ -182,7 +182,7 @@ def test_networks_that_no_memory_holds_are_a_paragraph(composed: Compose, model:
 GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of …")
 
 
-@pytest.mark.parametrize("where", ["vqgan.trainer.prepare", "torch.optim.Optimizer.load_state_dict"])
+@pytest.mark.parametrize("where", ["vqgan.training.trainer.prepare", "torch.optim.Optimizer.load_state_dict"])
 def test_a_device_that_does_not_hold_the_networks_is_a_paragraph(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -202,10 +202,13 @@ def test_a_device_that_does_not_hold_the_networks_is_a_paragraph(
     [
         ("torch.nn.Module.to", "before the work begins: one tensor alone needs 20.00 MiB more. Choose a device"),
         (
-            "vqgan.evaluator.to_frames",
+            "vqgan.evaluation.evaluator.to_frames",
             r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames",
         ),
-        ("vqgan.metrics.measure", r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames"),
+        (
+            "vqgan.evaluation.figures.measure",
+            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames",
+        ),
     ],
 )
 def test_an_evaluation_without_memory_is_a_paragraph(monkeypatch: pytest.MonkeyPatch, where: str, said: str) -> None:
@@ -237,7 +240,7 @@ def test_a_tokenizer_that_does_not_fit_is_a_paragraph(
 
     tokenizer = random_tokenizer()
     monkeypatch.setattr("torch.nn.Module.to", explode)
-    monkeypatch.setattr("vqgan.pretrained.Tokenizer.__init__", explode)
+    monkeypatch.setattr("vqgan.tokenizer.tokenizer.Tokenizer.__init__", explode)
     with pytest.raises(StorageError, match=f"before the work begins: .* {said}"):
         call(tokenizer)
 
@@ -247,7 +250,7 @@ def test_memory_that_really_runs_out_is_recognised(tmp_path: Path) -> None:
     script = tmp_path / "limited.py"
     limit = 600 * 2**20
     script.write_text(
-        "import resource, torch, vqgan.train\n"
+        "import resource, torch, vqgan.training.run\n"
         f"resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))\n"
         "from vqgan.commands import run\nrun('train')\n"
     )

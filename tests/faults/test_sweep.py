@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.runs import digest, finish, rows, start, train
-from vqgan.run_folder import Status, status_of
+from vqgan.runs.status import Status, status_of
 
 # The second of four crashes with an error that is nobody's to mend, the third diverges.
 CRASHES = """
-from vqgan import train
+from vqgan.training import run as train
 run = train.run
 def crash(config, *arguments):
     if config.seed == 1:

@@ -18,9 +18,10 @@ import pytest
 from tests.conftest import Compose
 from tests.faults.runs import digest, rows
 from tests.faults.test_storage import in_a_small_disk, needs_mounts
-from vqgan.loggers import WeightsAndBiases, wandb
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.loggers import WeightsAndBiases
+from vqgan.loggers.wandb import logger as wandb
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 VALUES = ("trainer.steps=20", "trainer.log_every=1", "trainer.checkpoint_every=5", "loss.discriminator_start=4")
 

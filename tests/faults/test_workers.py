@@ -29,13 +29,14 @@ from torch.utils.data._utils import signal_handling
 from tests.conftest import LIMITS, Compose
 from tests.faults.runs import digest
 from tests.unit.test_video_file import Recording
-from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos, workers
+from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
 from vqgan.data.loader import read_evenly
-from vqgan.data.video_file import scan_video
+from vqgan.data.reading import workers
+from vqgan.data.reading.workers import Watch, WorkerError, supervised
 from vqgan.data.videos import VideoFolder
-from vqgan.data.workers import Watch, WorkerError, supervised
 from vqgan.errors import DataError
-from vqgan.train import run
+from vqgan.training.run import run
+from vqgan.video.file import scan_video
 
 CLIPS = 24
 IMPATIENT = Limits(seconds=1, megabytes=300, stall_seconds=1.5)

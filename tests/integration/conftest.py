@@ -13,8 +13,8 @@ import pytest
 from tests.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
 from tests.conftest import small_config
 from vqgan.commands import train
-from vqgan.signals import StopSignals
-from vqgan.train import run
+from vqgan.runtime.signals import StopSignals
+from vqgan.training.run import run
 
 SMALL = (
     "trainer.device=cpu", "data.workers=0", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",

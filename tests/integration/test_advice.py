@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import Compose
 from tests.faults.test_numbers import WAYS
 from vqgan.data import Loader
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 SMALL = (
     "data.videos=8", "data.video_frames=8", "trainer.evaluate_every=1000", "trainer.checkpoint_every=1000",
@@ -143,7 +143,9 @@ def test_a_resumed_run_is_told_the_same_and_not_again(
         "trainer.usage_steps=5",
         "trainer.log_every=1", "trainer.checkpoint_every=28", "trainer.steps=38",
     )  # fmt: skip
-    monkeypatch.setattr("vqgan.advice.LOW_USAGE", 0.5)  # weights that stand still use a fifth of what could be used
+    monkeypatch.setattr(
+        "vqgan.training.advice.LOW_USAGE", 0.5
+    )  # weights that stand still use a fifth of what could be used
     WAYS["loss of the autoencoder"](monkeypatch, {30}, float("nan"))
     run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
     expected = advice(tmp_path / "whole")

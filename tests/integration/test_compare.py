@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from tests.browser import COLOURS, PHONE, Open, contrast, luminance, see_all, settled, with_browser
 from tests.written_run import ordinary_rows, write_run
 from vqgan.commands.compare import compare
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

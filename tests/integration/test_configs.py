@@ -12,11 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import Compose
 from vqgan.autoencoder import Autoencoder
-from vqgan.config import build, check_top_level, conf_dir
+from vqgan.config.build import build, check_top_level, conf_dir
 from vqgan.data import BadFiles
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
-from vqgan.train import make_trainer, run
+from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 CHOICES = sorted((f.parent.name, f.stem) for f in conf_dir().glob("*/*.yaml") if f.parent.name != "sweep")
 EXPERIMENTS = [name for group, name in CHOICES if group == "experiment"]

@@ -11,9 +11,10 @@ import torch
 
 from tests.conftest import Compose
 from tests.integration.test_training import rows
-from vqgan.checkpoint import read
-from vqgan.quantizers.quantizer import nearest
-from vqgan.train import make_trainer, run
+from vqgan.quantizers.assignment import nearest
+from vqgan.runs.checkpoint import read
+from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

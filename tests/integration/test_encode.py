@@ -24,13 +24,15 @@ import vqgan
 import vqgan.tokens
 from tests.unit.test_video_file import UNEVEN, Recording
 from tests.unit.tokenizers import random_tokenizer, write_tokenizer, write_videos
-from vqgan import commands, folder_encoder, folder_sharder
-from vqgan.data.video_file import scan_video
-from vqgan.data.video_reader import read_frames
-from vqgan.data.video_writer import VideoWriter
+from vqgan import commands
+from vqgan.data.sharding import folder as folder_sharder
 from vqgan.errors import DataError
 from vqgan.frames import to_clips, to_frames
-from vqgan.tokens import TokenVideo
+from vqgan.tokenizer import encode_folder as folder_encoder
+from vqgan.tokens.folder import TokenVideo
+from vqgan.video.file import scan_video
+from vqgan.video.reader import read_frames
+from vqgan.video.writer import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 VQGAN = "from vqgan.commands import main; main()"
@@ -625,7 +627,7 @@ def test_what_is_not_there_is_said(made: Path, tmp_path: Path, typed: Typed) -> 
 
 
 def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: Typed, monkeypatch: Any) -> None:
-    from vqgan import token_shards
+    from vqgan.tokens import writer as token_shards
 
     write = token_shards._write
     room = [1500]

@@ -22,17 +22,17 @@ from PIL import Image
 import vqgan
 from tests.integration.test_command_line import SMALL, VQGAN, Ended, command
 from tests.unit.shard_folders import write_shards
-from vqgan import evaluation_report
 from vqgan.commands import evaluate
-from vqgan.commands.export import export
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.data.synthetic import draw_video
-from vqgan.data.video_writer import write_video
 from vqgan.errors import RunFolderInUseError, VQGANError
-from vqgan.evaluate import evaluate as evaluate_runs
-from vqgan.evaluation_report import Report
-from vqgan.metrics import UNITS, Metric
-from vqgan.train import run
+from vqgan.evaluation import report as evaluation_report
+from vqgan.evaluation.evaluate import evaluate as evaluate_runs
+from vqgan.evaluation.figures import UNITS, Metric
+from vqgan.evaluation.report import Report
+from vqgan.tokenizer.export import export
+from vqgan.training.run import run
+from vqgan.video.writer import write_video
 
 QUICK = ("download=false", "device=cpu", "replicates=20")
 VIDEO_KEYS = ("videos", "video_frames", "clip_frames", "stride", "fps")  # of a config's section `data`

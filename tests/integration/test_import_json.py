@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.commands import import_json
-from vqgan.config import build, check_top_level, conf_dir
+from vqgan.config.build import build, check_top_level, conf_dir
 from vqgan.errors import ConfigError
 
 FULL: dict[str, Any] = {

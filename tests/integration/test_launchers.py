@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 
 from tests.faults.runs import digest, finish, start, train
 from tests.slurm import wait_until
-from vqgan.config import conf_dir, unknown_choice
+from vqgan.config.build import conf_dir, unknown_choice
 from vqgan.errors import CheckpointError, InvalidValueError, StoppedError
-from vqgan.run_folder import status_of
+from vqgan.runs.status import status_of
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -20,8 +20,8 @@ from tests.conftest import Compose
 from vqgan.errors import DivergedError
 from vqgan.loggers import JsonLines, Logger, Loggers, TensorBoard, WeightsAndBiases
 from vqgan.loggers.tensorboard import CHARTS
-from vqgan.loggers.wandb_process import chosen_mode
-from vqgan.train import run
+from vqgan.loggers.wandb.process import chosen_mode
+from vqgan.training.run import run
 
 PANELS = {
     "train/total", "train/pixel", "train/quantization", "train/adversarial", "train/discriminator", "validation/psnr",

@@ -17,9 +17,9 @@ import vqgan
 from tests.faults.runs import rows
 from tests.integration.conftest import Ended
 from vqgan.commands import main
-from vqgan.data import search
-from vqgan.run_folder import status_of
-from vqgan.tokens import open as open_tokens
+from vqgan.data.reading import files as search
+from vqgan.runs.status import status_of
+from vqgan.tokens.folder import open as open_tokens
 
 HERE = Path(__file__).resolve().parents[1] / "made_by_0_1"
 OTHER_PACKAGES = "ignore:This run goes on, but no longer exactly:UserWarning"

@@ -13,13 +13,14 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from tests.processes import together
-from vqgan.checkpoint import read
-from vqgan.collectives import Agreement, first_alone, from_first, gather, rows_over_processes, share_of
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.data import BadFiles
-from vqgan.distributed import this_process
 from vqgan.errors import ConfigError
-from vqgan.train import make_trainer, run
+from vqgan.runs.checkpoint import read
+from vqgan.runtime.collectives import Agreement, first_alone, from_first, gather, rows_over_processes, share_of
+from vqgan.runtime.process import this_process
+from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 SMALL = (
     "logger=none", "trainer.steps=4", "trainer.device=cpu", "data.workers=0", "data.validation_clips=5",

@@ -15,8 +15,8 @@ from tests.written_run import ordinary_rows, write_lines, write_run
 from vqgan import commands
 from vqgan.commands.report import report
 from vqgan.errors import ConfigError, StorageError
-from vqgan.report import write_report
-from vqgan.train import run
+from vqgan.reports.page import write_report
+from vqgan.training.run import run
 
 
 def lines_of(tab: Any, title: str) -> list[str]:
@@ -80,7 +80,7 @@ def test_the_report_of_a_real_run_draws_all_that_was_measured(composed: Compose,
 def test_the_report_is_there_while_the_run_goes_on(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vqgan.trainer import Trainer
+    from vqgan.training.trainer import Trainer
 
     seen = []
     original = Trainer.step

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.conftest import Compose
-from vqgan.train import run
+from vqgan.training.run import run
 
 
 def rows(folder: Path) -> list[dict[str, float]]:

@@ -21,9 +21,9 @@ from tests.conftest import Compose
 from tests.integration.test_encode import ROOT, Typed, start, typed  # noqa: F401  # a fixture
 from tests.unit.shard_folders import LENGTHS, write_numbered_videos
 from tests.unit.test_video_file import Recording
-from vqgan.clip_shards import listed
-from vqgan.data.shard_index import ROW
-from vqgan.train import run
+from vqgan.data.sharding.index import ROW
+from vqgan.data.sharding.writer import listed
+from vqgan.training.run import run
 
 QUICK = ("workers=0", "index=null", "resolution=32", "clip_frames=8", "preset=ultrafast")
 
@@ -163,7 +163,7 @@ def start_small(videos: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 SMALL_SHARDS = """
-import vqgan.folder_sharder as sharder
+import vqgan.data.sharding.folder as sharder
 original = sharder.TarWriter
 sharder.TarWriter = lambda folder, name, largest: original(folder, name, 9000)
 from vqgan.commands import main

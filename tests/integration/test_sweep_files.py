@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from vqgan.config import check_top_level, conf_dir
+from vqgan.config.build import check_top_level, conf_dir
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 HYDRA, WANDB = (sorted((SWEEPS / engine).glob("*.yaml")) for engine in ("hydra", "wandb"))

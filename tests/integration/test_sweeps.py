@@ -14,11 +14,12 @@ from filelock import FileLock
 from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import SMALL, Ended
-from vqgan import signals
-from vqgan import train as wiring
-from vqgan.run_folder import Status, status_of
+from vqgan.runs.status import Status, status_of
+from vqgan.runtime import signals
 from vqgan.sweeps import search
-from vqgan.trainer import Trainer
+from vqgan.training import run as wiring
+from vqgan.training import wiring as parts
+from vqgan.training.trainer import Trainer
 
 # Two learning rates that train, one that diverges at once, one that is refused.
 SWEPT = ("-m", *SMALL, "run_dir=S", "trainer.steps=2", "optimizer.lr=0.001,1e30,-1,0.002", "trainer.checkpoint_every=1")
@@ -143,7 +144,7 @@ def test_jobs_whose_numbers_changed_are_refused(typed: Callable[..., Ended], tmp
 def test_an_unexpected_error_is_a_traceback_and_the_sweep_goes_on(
     typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, calls = wiring.make_loss, []
+    make, calls = parts.make_loss, []
 
     def broken(*arguments: object) -> torch.nn.Module:
         calls.append(1)
@@ -151,7 +152,7 @@ def test_an_unexpected_error_is_a_traceback_and_the_sweep_goes_on(
             raise RuntimeError("a bug")
         return make(*arguments)
 
-    monkeypatch.setattr(wiring, "make_loss", broken)
+    monkeypatch.setattr(parts, "make_loss", broken)
     ended = typed("-m", *SMALL, "run_dir=S", "seed=1,2")
     assert ended.code == 1
     assert "RuntimeError: a bug" in ended.error

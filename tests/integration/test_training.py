@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import nn
 
-import vqgan.train
 from tests.conftest import Compose
 from vqgan.errors import ConfigError, DivergedError, StoppedError
 from vqgan.frames import to_frames
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
-from vqgan.train import run
-from vqgan.trainer import Trainer
+from vqgan.training import wiring
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
 
 VARIANTS = pytest.mark.parametrize("model", ["vqmodel", "emavq"])
 
@@ -256,11 +256,11 @@ def test_the_first_process_downloads_the_perceptual_network_for_the_others(
         happened.append("all")
 
     happened: list[str] = []
-    original = vqgan.train.make_loss
-    monkeypatch.setattr(vqgan.train, "first_alone", first_alone)
-    monkeypatch.setattr(vqgan.train, "make_loss", lambda config: happened.append("loss") or original(config))
+    original = wiring.make_loss
+    monkeypatch.setattr(wiring, "first_alone", first_alone)
+    monkeypatch.setattr(wiring, "make_loss", lambda config: happened.append("loss") or original(config))
     (tmp_path / "run").mkdir()
-    vqgan.train.make_trainer(composed(), tmp_path / "run")
+    wiring.make_trainer(composed(), tmp_path / "run")
     assert happened[:3] == ["alone", "loss", "all"]
 
 

@@ -22,12 +22,12 @@ from tests.faults.runs import ROOT, SMALL
 from tests.faults.test_numbers import WAYS
 from tests.wandb_file import OfflineRun, read
 from tests.wandb_server import Server
-from vqgan.data.video_writer import write_video
 from vqgan.errors import DivergedError, StoppedError, StorageError
 from vqgan.loggers import WeightsAndBiases
-from vqgan.loggers import wandb as wandb_logger
-from vqgan.run_folder import status_of
-from vqgan.train import run
+from vqgan.loggers.wandb import logger as wandb_logger
+from vqgan.runs.status import status_of
+from vqgan.training.run import run
+from vqgan.video.writer import write_video
 
 SWEEP = ROOT / "sweeps" / "wandb" / "commitment.yaml"  # varies a group, and a value below it
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.data import ClipDataset, SyntheticVideos
 from vqgan.data.synthetic import draw_video
-from vqgan.train import make_trainer
+from vqgan.training.wiring import make_trainer
 
 CURVE = Path(__file__).parent.parent / "golden" / "curve.txt"
 # Each with its relative tolerance: about twice what other instruction sets (SSE, AVX2, AVX-512) moved it by.

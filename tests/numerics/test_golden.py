@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from tests.numerics.reference import FOLDER, filled, inputs, ours
 from vqgan.autoencoder import Autoencoder
-from vqgan.blocks import Backbone
+from vqgan.backbones.backbone import Backbone
 from vqgan.discriminators import PatchGAN
 from vqgan.losses import VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
-from vqgan.schedules import Constant
-from vqgan.settings import Settings
-from vqgan.trainer import Trainer
+from vqgan.training.schedules import Constant
+from vqgan.training.settings import Settings
+from vqgan.training.trainer import Trainer
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 FLOOR = 1e-6  # gradients that are zero by construction show as noise around 1e-8
@@ -178,7 +178,9 @@ def test_evaluation(golden: Golden) -> None:
 def test_trajectory(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = golden.trainer(tmp_path, golden.loss())
     gradients = record_gradients(trainer, monkeypatch)
-    monkeypatch.setattr("vqgan.trainer.to_frames", lambda frames: frames)  # the reference's input is float already
+    monkeypatch.setattr(
+        "vqgan.training.trainer.to_frames", lambda frames: frames
+    )  # the reference's input is float already
     for step, row in enumerate(golden.trajectory):
         metrics = trainer.step(step, [golden.frames(step + 1)])
         relative = 1e-3 if step >= len(golden.trajectory) * 2 // 3 else 1e-4  # differences grow

@@ -17,12 +17,14 @@ from torch import Tensor
 import vqgan
 from tests.conftest import Compose
 from tests.numerics.reference import FOLDER, filled
-from vqgan.checkpoint import Checkpoints
-from vqgan.commands import export, import_taming
+from vqgan.commands import import_taming
 from vqgan.errors import CheckpointError, ConfigError
-from vqgan.taming import to_taming, translate
-from vqgan.tokenizer import write
-from vqgan.train import make_trainer, run
+from vqgan.runs.checkpoint import Checkpoints
+from vqgan.tokenizer import export
+from vqgan.tokenizer.folder import write
+from vqgan.tokenizer.taming import to_taming, translate
+from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 
@@ -197,7 +199,8 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("layout", "writer"), [("safetensors", "vqgan.tokenizer.save_file"), ("taming", "vqgan.commands.export.torch.save")]
+    ("layout", "writer"),
+    [("safetensors", "vqgan.tokenizer.folder.save_file"), ("taming", "vqgan.tokenizer.export.torch.save")],
 )
 def test_an_export_that_is_cut_leaves_the_one_before_as_it_was(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, writer: str

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.blocks import Backbone
+from vqgan.backbones.backbone import Backbone
 from vqgan.losses import VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 

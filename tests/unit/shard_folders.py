@@ -12,8 +12,8 @@ from bench.range_server import RangeHandler, Server
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import Recording
 from vqgan.data import Limits, Shards
-from vqgan.folder_sharder import FolderSharder
-from vqgan.sharding import Sharding
+from vqgan.data.sharding.clips import Sharding
+from vqgan.data.sharding.folder import FolderSharder
 
 LENGTHS = {"a.mp4": 30, "b.mp4": 17, "more/a.mp4": 5, "more/c.mp4": 24, "more/d.mp4": 16, "e.mp4": 8}
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from vqgan.advice import RULES, Advice, Advisor
-from vqgan.history import MOST_ROWS, History, Setup
+from vqgan.loggers.logger import Advice
+from vqgan.training.advice import RULES, Advisor
+from vqgan.training.history import MOST_ROWS, History, Setup
 
 SETUP = Setup(
     codebook_size=1024, latents_per_step=2048, usage_steps=100, adversarial="hinge", discriminator_start=400,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vqgan.bootstrap import MOST_NUMBERS, CodeUse, Interval, Mean, VideoWeights, entropy
+from vqgan.evaluation.bootstrap import MOST_NUMBERS, CodeUse, Interval, Mean, VideoWeights, entropy
 
 
 def videos(count: int, seed: int) -> list[np.ndarray]:

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from vqgan import collectives
-from vqgan.collectives import noticing_loss
 from vqgan.errors import ConfigError, LostProcessError
+from vqgan.runtime import collectives
+from vqgan.runtime.collectives import noticing_loss
 
 TOLD = "its own message says why"
 NCCL = (

@@ -19,13 +19,14 @@ from filelock import FileLock
 
 from tests.written_run import write_config, write_lines
 from vqgan.commands.compare import compare
-from vqgan.comparison import Study, is_trial, study
-from vqgan.comparison.importance import Importance, importances, ranks_of
-from vqgan.comparison.rows import as_csv
-from vqgan.comparison.text import describe
-from vqgan.comparison.varied import Key, short_names, short_value
-from vqgan.comparison.writing import page
 from vqgan.errors import ConfigError
+from vqgan.reports.comparison import page
+from vqgan.reports.importance import Importance, importances, ranks_of
+from vqgan.reports.study import Study, study
+from vqgan.reports.table import as_csv
+from vqgan.reports.text import describe
+from vqgan.reports.trial import is_trial
+from vqgan.reports.varied import Key, short_names, short_value
 
 EVIL = "</script><script>alert(1)</script>\x1b[2J\u202e"
 

@@ -10,10 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import Compose
-from vqgan.config import build, check_top_level, public_values
+from vqgan.config.build import build, check_top_level, public_values
+from vqgan.config.user_errors import in_our_words
 from vqgan.errors import ConfigError
-from vqgan.train import run
-from vqgan.user_errors import in_our_words
+from vqgan.training.run import run
 
 WRONG_TYPES = {
     "trainer.steps=abc": "a whole number",

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from tests.conftest import Compose
 from tests.unit.networks import BACKBONE, vector_quantizer
 from tests.unit.test_evaluator import Dimmed, clips, evaluator
-from vqgan import evaluation
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
-from vqgan.blocks import Backbone
-from vqgan.device import Precision, running_in, tune
+from vqgan.backbones.backbone import Backbone
+from vqgan.evaluation import figures
 from vqgan.frames import to_frames
-from vqgan.inference import Work, codes_of
-from vqgan.provenance import environment
-from vqgan.train import make_trainer
+from vqgan.measures import ssim
+from vqgan.runs.provenance import environment
+from vqgan.runtime.device import Precision, running_in, tune
+from vqgan.tokenizer.inference import Work, codes_of
+from vqgan.training.validation import evaluate
+from vqgan.training.wiring import make_trainer
 
 CPU = torch.device("cpu")
 
@@ -81,8 +83,8 @@ def test_an_evaluation_measures_in_float32(
         return original(*arguments)
 
     seen: set[tuple[str, bool]] = set()
-    original = evaluation.measure
-    monkeypatch.setattr("vqgan.metrics.measure", measure)
+    original = figures.measure
+    monkeypatch.setattr("vqgan.evaluation.figures.measure", measure)
     evaluator(precision=precision).measure(Watching(), clips(2))
     assert seen == {("tokenizer", may_round), ("measures", False)}
     assert rounds()
@@ -97,11 +99,11 @@ def test_validation_measures_in_float32_whatever_the_network_runs_in(precision: 
             return (a - b).mean(dim=(1, 2, 3))
 
     still = torch.stack([clip for _, clip in clips(2)]) // 8 + 200  # smooth and bright: variances are small
-    exact = evaluation.evaluate(Dimmed(), still, 2, Perceptual())
+    exact = evaluate(Dimmed(), still, 2, Perceptual())
     with running_in(precision, CPU):
-        measured = evaluation.evaluate(Dimmed(), still, 2, Perceptual())
+        measured = evaluate(Dimmed(), still, 2, Perceptual())
     assert measured.metrics == exact.metrics
-    assert float(evaluation.ssim(to_frames(still), to_frames(still) * 0.9).mean()) == exact.metrics["validation/ssim"]
+    assert float(ssim(to_frames(still), to_frames(still) * 0.9).mean()) == exact.metrics["validation/ssim"]
 
 
 def test_the_environment_tells_how_a_gpu_convolves(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.unit.networks import autoencoder, ema_quantizer, frames
-from vqgan.evaluation import Evaluation, evaluate, measure, psnr, reconstruct, ssim
+from vqgan.measures import measure, psnr, ssim
+from vqgan.training.validation import Evaluation, evaluate, reconstruct
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:

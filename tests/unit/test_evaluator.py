@@ -19,11 +19,11 @@ from torch import Tensor
 from tests.feature_files import i3d_file, inception_file, publish
 from tests.unit.networks import BACKBONE, vector_quantizer
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
-from vqgan.blocks import Backbone
+from vqgan.backbones.backbone import Backbone
 from vqgan.errors import CheckpointError, InvalidValueError
-from vqgan.evaluator import Evaluator
-from vqgan.feature_networks import WeightFiles
-from vqgan.metrics import UNITS
+from vqgan.evaluation.evaluator import Evaluator
+from vqgan.evaluation.figures import UNITS
+from vqgan.evaluation.networks import WeightFiles
 
 VALUES: dict[str, Any] = {
     "clips": None, "batch_frames": 8, "device": "cpu", "precision": "fp32", "replicates": 100, "confidence": 0.95,

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.feature_files import StandIn, fidelity_inception, i3d_file, inception_file, publish
-from vqgan import feature_networks
-from vqgan.feature_networks import (
+from vqgan.evaluation import networks as feature_networks
+from vqgan.evaluation.networks import (
     I3D,
     INCEPTION,
     Inception,

@@ -20,10 +20,10 @@ from PIL import Image
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import UNEVEN, Recording, number_shown
 from vqgan.data import BadFiles, ClipDataset, Videos
-from vqgan.data.bad_files import UnusableError
-from vqgan.data.video_file import VideoFile, scan_video
-from vqgan.data.videos import VideoFolder, clip_positions, clip_starts
-from vqgan.errors import ConfigError, DataError, InvalidValueError
+from vqgan.data.videos import VideoFolder
+from vqgan.errors import ConfigError, DataError, InvalidValueError, UnusableError
+from vqgan.video.file import VideoFile, scan_video
+from vqgan.video.times import clip_positions, clip_starts
 
 
 @pytest.fixture(scope="session")

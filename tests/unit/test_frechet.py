@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from vqgan.frechet import Moments, frechet_distance
+from vqgan.evaluation.frechet import Moments, frechet_distance
 
 
 def features(count: int, dim: int, seed: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from vqgan.loggers.identity import LONGEST_NAME, choices, name_of, sweep_of, tags_of
+from vqgan.loggers.wandb.identity import LONGEST_NAME, choices, name_of, sweep_of, tags_of
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from PIL import Image
 
 from tests.conftest import LIMITS
 from vqgan.data import BadFiles, Images
-from vqgan.data.bad_files import UnusableError
 from vqgan.data.images import ImageFolder, scan_image
+from vqgan.errors import UnusableError
 
 RED, GREEN, BLUE, GREY = (220, 40, 30), (30, 200, 60), (40, 50, 230), (128, 128, 128)
 

@@ -14,8 +14,9 @@ import pytest
 
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import UNEVEN, Recording
-from vqgan.data import BadFiles, Videos, search
-from vqgan.data.video_file import VideoFile, scan_video
+from vqgan.data import BadFiles, Videos
+from vqgan.data.reading import files as search
+from vqgan.video.file import VideoFile, scan_video
 
 
 def videos(tmp_path: Path, **values: Any) -> Videos:

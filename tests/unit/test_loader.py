@@ -19,12 +19,11 @@ from torch import Tensor
 from tests.conftest import LIMITS
 from tests.unit.test_video_file import Recording
 from vqgan.data import BadFiles, ClipDataset, Loader, loader
-from vqgan.data.bad_files import UnusableError
 from vqgan.data.loader import read_evenly
-from vqgan.data.transforms import augment
-from vqgan.data.video_file import scan_video
 from vqgan.data.videos import VideoFolder
-from vqgan.errors import DataError
+from vqgan.errors import DataError, UnusableError
+from vqgan.video.crop import augment
+from vqgan.video.file import scan_video
 
 CLIPS = 11
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vqgan import pictures
 from vqgan.errors import StorageError
-from vqgan.pictures import write_middle_frames, write_pictures
+from vqgan.video import pictures
+from vqgan.video.pictures import write_middle_frames, write_pictures
 
 
 def grey(count: int, side: int, frames: int = 2) -> Tensor:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.unit.networks import ema_quantizer, vector_quantizer
-from vqgan.quantizers import Quantizer, quantizer
-from vqgan.quantizers.quantizer import nearest, perplexity
+from vqgan.quantizers import Quantizer, assignment
+from vqgan.quantizers.assignment import nearest
+from vqgan.quantizers.usage import perplexity
 
 BOTH = pytest.mark.parametrize("make", [vector_quantizer, ema_quantizer])
 
@@ -24,13 +25,13 @@ def test_nearest_is_the_nearest_in_any_grouping(monkeypatch: pytest.MonkeyPatch)
     expected = torch.cdist(z.double(), codebook.double()).argmin(1)
     assert torch.equal(nearest(z, codebook), expected)
     for codes, distances in ((3, 60), (20, 20), (7, 1000)):
-        monkeypatch.setattr(quantizer, "ON_CPU", (codes, distances))
+        monkeypatch.setattr(assignment, "ON_CPU", (codes, distances))
         assert torch.equal(nearest(z, codebook), expected)
 
 
 @pytest.mark.parametrize("codes_at_once", [1, 2, 3, 4])
 def test_the_lowest_index_wins_a_tie(codes_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizer, "ON_CPU", (codes_at_once, 8))
+    monkeypatch.setattr(assignment, "ON_CPU", (codes_at_once, 8))
     codebook = torch.tensor([[5.0], [1.0], [1.0], [-1.0]])
     assert nearest(torch.tensor([[1.0], [0.0]]), codebook).tolist() == [1, 1]
 

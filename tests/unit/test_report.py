@@ -27,12 +27,13 @@ from tests.written_run import (
     write_run,
 )
 from vqgan.errors import StorageError
+from vqgan.files.writing import replace_text
 from vqgan.loggers.best import Best
-from vqgan.report import LiveReport, page, speed, write_report, writing
-from vqgan.report.curves import read_metrics, thinned
-from vqgan.report.run import Run, collect, is_at_work
-from vqgan.report.strips import Strips, open_picture, spread
-from vqgan.run_folder import replace_text
+from vqgan.reports import page as writing
+from vqgan.reports.page import LiveReport, page, write_report
+from vqgan.reports.run import Run, collect, is_at_work
+from vqgan.reports.strips import Strips, open_picture, spread
+from vqgan.runs.metrics import read_metrics, speed, thinned
 
 
 def shown(folder: Path, running: bool = False) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vqgan.errors import InvalidValueError
-from vqgan.schedules import Constant, WarmupCosine
+from vqgan.training.schedules import Constant, WarmupCosine
 
 
 def test_constant() -> None:

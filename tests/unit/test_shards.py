@@ -33,20 +33,19 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from tests.conftest import LIMITS
 from tests.unit.shard_folders import LENGTHS, served, shards, write_numbered_videos, write_shards
 from tests.unit.test_video_file import number_shown
-from vqgan.clip_shards import TarWriter, listed, write_index
 from vqgan.data import BadFiles, ClipDataset, Loader, Videos
-from vqgan.data.bad_files import UnusableError
-from vqgan.data.clip_file import pack_clip, unpack_clip
 from vqgan.data.folder import name_hash
-from vqgan.data.shard_index import LARGEST_CLIP, ROW
-from vqgan.data.shard_order import WindowedOrder
+from vqgan.data.sharding.clip import pack_clip, unpack_clip
+from vqgan.data.sharding.index import LARGEST_CLIP, ROW
+from vqgan.data.sharding.order import WindowedOrder
+from vqgan.data.sharding.writer import TarWriter, listed, write_index
 from vqgan.data.shards import ShardedClips
-from vqgan.data.video_file import VideoFile, scan_video
-from vqgan.data.video_reader import read_frames
-from vqgan.data.video_writer import VideoWriter
-from vqgan.errors import ConfigError, DataError, InvalidValueError, StorageError
-from vqgan.output_folder import hold
-from vqgan.signals import StopRequested, StopSignals
+from vqgan.errors import ConfigError, DataError, InvalidValueError, StorageError, UnusableError
+from vqgan.files.lock import hold
+from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.video.file import VideoFile, scan_video
+from vqgan.video.reader import read_frames
+from vqgan.video.writer import VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -490,7 +489,7 @@ def test_a_signal_at_any_line_costs_no_shard_that_is_complete(
         folder.mkdir()
 
         def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
-            if not frame.f_code.co_filename.endswith("clip_shards.py"):
+            if not frame.f_code.co_filename.endswith("sharding/writer.py"):
                 return None
             if event == "line":
                 left[0] -= 1

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from vqgan import run_folder
 from vqgan.errors import ConfigError, DataError, DivergedError, StoppedError, StorageError
-from vqgan.run_folder import RunFolder, Status, load_config, status_of, typed_for
-from vqgan.signals import StopRequested, StopSignals, undisturbed
+from vqgan.runs import folder as run_folder
+from vqgan.runs.folder import RunFolder
+from vqgan.runs.saved import load_config, typed_for
+from vqgan.runs.status import Status, status_of
+from vqgan.runtime.signals import StopRequested, StopSignals, undisturbed
 
 CONFIG = OmegaConf.create({"backbone": {}, "model": {}, "discriminator": {}, "resume": None})
 

@@ -19,17 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import Compose
 from tests.unit.networks import autoencoder, ema_quantizer, frames
-from vqgan.blocks import Level, Upsample
-from vqgan.device import keep_layout, on_device
+from vqgan.backbones.blocks import Level, Upsample
 from vqgan.discriminators import PatchGAN
-from vqgan.distributed import Process
 from vqgan.errors import StoppedError
-from vqgan.quantizers.quantizer import nearest
-from vqgan.signals import StopSignals
-from vqgan.skipping import step_if
-from vqgan.terminal import Clock
-from vqgan.train import make_trainer, run
-from vqgan.trainer import Trainer
+from vqgan.quantizers.assignment import nearest
+from vqgan.runtime.device import keep_layout, on_device
+from vqgan.runtime.process import Process
+from vqgan.runtime.signals import StopSignals
+from vqgan.training.finite import step_if
+from vqgan.training.progress import Clock
+from vqgan.training.run import run
+from vqgan.training.trainer import Trainer
+from vqgan.training.wiring import make_trainer
 
 ADVERSARIAL = ("loss.discriminator_start=0", "trainer.discriminator_every=1")
 # What makes the host wait for a GPU: reading a value, and results whose size depends on values.

@@ -10,9 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError
-from vqgan.sweeps.definition import agreed, definition_of, refuse_another_job, write_definition
+from vqgan.runs.sweep import agreed, definition_of, refuse_another_job, write_definition
 from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import Sweep, exit_code, read_jobs, summary, values_of
 

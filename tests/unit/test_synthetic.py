@@ -13,9 +13,9 @@ from tests.conftest import LIMITS
 from vqgan.data import BadFiles, SyntheticVideos
 from vqgan.data import synthetic as synthetic_module
 from vqgan.data.synthetic import draw_video
-from vqgan.data.video_file import scan_video
-from vqgan.data.video_reader import read_frames
 from vqgan.errors import InvalidValueError, StorageError
+from vqgan.video.file import scan_video
+from vqgan.video.reader import read_frames
 
 
 def synthetic(root: Path | str, **changes: Any) -> SyntheticVideos:

@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 
 import vqgan.tokens
 from vqgan.errors import ConfigError, DataError, StorageError
-from vqgan.run_folder import replace_text
-from vqgan.token_records import pack_times, smallest_type, unpack_times
-from vqgan.token_shards import ShardWriter, repair
-from vqgan.tokens import Tokens
+from vqgan.files.writing import replace_text
+from vqgan.tokens.folder import Tokens
+from vqgan.tokens.records import pack_times, smallest_type, unpack_times
+from vqgan.tokens.writer import ShardWriter, repair
 
 SIZE = 300  # of the codebook
 DTYPE = smallest_type(SIZE)
@@ -121,7 +121,7 @@ def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(
         make(folder, 2, 10**6)
 
         def traced(frame: FrameType, event: str, _: Any, left: list[int] = left) -> Any:
-            if not frame.f_code.co_filename.endswith("token_shards.py"):
+            if not frame.f_code.co_filename.endswith("tokens/writer.py"):
                 return None
             if event == "line":
                 left[0] -= 1

@@ -16,11 +16,12 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from tests.scheduling import kept_usual
-from vqgan.data import video_container, video_reader
-from vqgan.data.bad_files import UnusableError
-from vqgan.data.video_file import VideoFile, scan_video
-from vqgan.data.video_reader import EXACT_BILINEAR, FrameStream, read_frames
-from vqgan.data.video_writer import write_video
+from vqgan.errors import UnusableError
+from vqgan.video import container as video_container
+from vqgan.video import reader as video_reader
+from vqgan.video.file import VideoFile, scan_video
+from vqgan.video.reader import EXACT_BILINEAR, FrameStream, read_frames
+from vqgan.video.writer import write_video
 
 WIDTH, HEIGHT, BITS = 64, 48, 8
 DARK, BRIGHT = 40, 215

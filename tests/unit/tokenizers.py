@@ -8,10 +8,10 @@ import torch
 
 from tests.unit.networks import BACKBONE
 from tests.unit.test_video_file import Recording
-from vqgan.blocks import Backbone
-from vqgan.pretrained import Tokenizer
+from vqgan.backbones.backbone import Backbone
 from vqgan.quantizers import VectorQuantizer
-from vqgan.tokenizer import description_of, write
+from vqgan.tokenizer.folder import description_of, write
+from vqgan.tokenizer.tokenizer import Tokenizer
 
 CODES = 300
 

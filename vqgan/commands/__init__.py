@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 
 from vqgan.errors import ConfigError, StoppedError, VQGANError
-from vqgan.signals import StopRequested, StopSignals
+from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.text import show_warning
 
 
 def main() -> None:
@@ -58,8 +59,3 @@ def ended_before(error: BaseException) -> VQGANError | None:
     while context is not None and not isinstance(context, VQGANError):
         context = context.__context__
     return context
-
-
-def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as a line of its own, without the place in the code that it is from."""
-    print(f"\nWarning: {message}", file=sys.stderr, flush=True)

@@ -47,13 +47,14 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
         ConfigError: a folder holds no run, or nothing can be compared.
         StorageError: a file cannot be written.
     """
-    from vqgan.commands.report import runs_in
-    from vqgan.comparison import is_trial, study
-    from vqgan.comparison.rows import as_csv
-    from vqgan.comparison.text import describe
-    from vqgan.comparison.writing import page
     from vqgan.errors import ConfigError
-    from vqgan.run_folder import replace_text
+    from vqgan.files.writing import replace_text
+    from vqgan.reports.comparison import page
+    from vqgan.reports.study import study
+    from vqgan.reports.table import as_csv
+    from vqgan.reports.text import describe
+    from vqgan.reports.trial import is_trial
+    from vqgan.runs.saved import runs_in
 
     runs = list({run.resolve(): run for folder in folders for run in runs_in(folder, is_trial)}.values())
     if len(runs) > MOST_RUNS:

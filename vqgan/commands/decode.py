@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 
 EPILOG = """\
 examples:
@@ -43,11 +43,11 @@ def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Pat
     Raises:
         VQGANError: see `FolderDecoder.run`.
     """
-    from vqgan.command_config import command_config  # here, so that --help need not wait for torch
-    from vqgan.config import build
-    from vqgan.folder_decoder import FolderDecoder
-    from vqgan.pretrained import load
-    from vqgan.tokens import Tokens
+    from vqgan.config.build import build
+    from vqgan.config.command import command_config  # here, so that --help need not wait for torch
+    from vqgan.tokenizer.decode_folder import FolderDecoder
+    from vqgan.tokenizer.tokenizer import load
+    from vqgan.tokens.folder import Tokens
 
     decoding = build(command_config("decode", typed), "")
     tokens = Tokens(folder)

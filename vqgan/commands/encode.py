@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 
 EPILOG = """\
 examples:
@@ -42,13 +42,13 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
     Raises:
         VQGANError: see `FolderEncoder.run`.
     """
-    from vqgan.command_config import command_config  # here, so that --help need not wait for torch
-    from vqgan.config import build
-    from vqgan.distributed import this_process
-    from vqgan.errors import counted
-    from vqgan.folder_encoder import FolderEncoder
-    from vqgan.pretrained import load
-    from vqgan.tokens import Tokens
+    from vqgan.config.build import build
+    from vqgan.config.command import command_config  # here, so that --help need not wait for torch
+    from vqgan.runtime.process import this_process
+    from vqgan.text import counted
+    from vqgan.tokenizer.encode_folder import FolderEncoder
+    from vqgan.tokenizer.tokenizer import load
+    from vqgan.tokens.folder import Tokens
 
     encoding = build(command_config("encode", typed), "")
     said = FolderEncoder(load(run), encoding, videos, out).run()

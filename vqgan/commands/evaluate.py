@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 
 EPILOG = """\
 examples:
@@ -40,6 +40,6 @@ def main() -> None:
     if not runs:
         parser.error("no RUN is given")
 
-    from vqgan.evaluate import evaluate  # here, so that --help need not wait for torch
+    from vqgan.evaluation.evaluate import evaluate  # here, so that --help need not wait for torch
 
     evaluate(runs, arguments.data, arguments.out, arguments.csv, typed)

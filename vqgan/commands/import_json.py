@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vqgan.errors import ConfigError, InvalidValueError, StorageError
-from vqgan.run_folder import replace_text
-from vqgan.taming import backbone_of, quantizer_of
+from vqgan.files.writing import replace_text
+from vqgan.tokenizer.taming import backbone_of, quantizer_of
 
 MODEL_TYPES = ("TamingVQGAN", "taming_vqgan", "VQGAN", "vqgan", "EMAVQ", "emavq")
 VARIANTS = {"VQModel": "vqmodel", "EMAVQ": "emavq"}

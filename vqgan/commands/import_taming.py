@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
-from vqgan.plain_data import read_plain
-from vqgan.run_folder import read_yaml
-from vqgan.taming import translate
-from vqgan.tokenizer import write
+from vqgan.files.plain_data import read_plain
+from vqgan.files.reading import read_yaml
+from vqgan.tokenizer.folder import write
+from vqgan.tokenizer.taming import translate
 
 CARD = """# A VQGAN tokenizer
 

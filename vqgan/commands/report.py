@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vqgan.errors import ConfigError
-from vqgan.report import is_run, page, write_report
-from vqgan.run_folder import replace_text
+from vqgan.files.writing import replace_text
+from vqgan.reports.page import page, write_report
+from vqgan.runs.saved import runs_in
 
 MOST_RUNS = 40  # in one page; it would be slow and its lines could not be told apart
 
@@ -56,26 +56,3 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
     target = out or (folders[0] if len(folders) == 1 else Path.cwd()) / "report.html"
     replace_text(target, page(runs))
     return target
-
-
-def runs_in(folder: Path, is_one: Callable[[Path], bool] = is_run) -> list[Path]:
-    """The run that a folder is, or all runs below it.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"There is no folder {folder}.")
-    found = [folder] if is_one(folder) else sorted(_below(folder, is_one))
-    if not found:
-        raise ConfigError(f"{folder} is no run folder and holds none: there is no metrics.jsonl.")
-    return found
-
-
-def _below(folder: Path, is_one: Callable[[Path], bool]) -> Iterator[Path]:
-    for path, subfolders, _ in os.walk(folder):
-        if is_one(Path(path)):
-            subfolders.clear()
-            yield Path(path)
-        else:
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config import conf_dir
+from vqgan.config.build import conf_dir
 
 EPILOG = """\
 examples:
@@ -42,10 +42,10 @@ def shard(videos: Path, out: Path, typed: Sequence[str]) -> None:
     Raises:
         VQGANError: see `FolderSharder.run`.
     """
-    from vqgan.command_config import command_config  # here, so that --help need not wait for torch
-    from vqgan.config import build
-    from vqgan.distributed import this_process
-    from vqgan.folder_sharder import FolderSharder
+    from vqgan.config.build import build
+    from vqgan.config.command import command_config  # here, so that --help need not wait for torch
+    from vqgan.data.sharding.folder import FolderSharder
+    from vqgan.runtime.process import this_process
 
     said = FolderSharder(build(command_config("shard", typed), ""), videos, out).run()
     process = this_process()

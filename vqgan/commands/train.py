@@ -15,14 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.commands import ended_before
-from vqgan.config import TOP_LEVEL, conf_dir
-from vqgan.distributed import this_process
+from vqgan.config.build import TOP_LEVEL, conf_dir
+from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 from vqgan.errors import ConfigError, StoppedError
-from vqgan.run_folder import load_config, typed_for
-from vqgan.signals import StopRequested
+from vqgan.runs.saved import load_config, typed_for
+from vqgan.runs.sweep import SWEEP
+from vqgan.runtime.process import this_process
+from vqgan.runtime.signals import StopRequested
 from vqgan.sweeps import launched
-from vqgan.sweeps.definition import SWEEP
-from vqgan.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 
 MULTIRUN = ("-m", "--multirun")
 SYNTHETIC = "synthetic"  # the choice of data that train.yaml makes
@@ -42,7 +42,7 @@ def compose_and_run(config: DictConfig) -> float | None:
 
             return run_job(config, hydra_config)
         _refuse_sweep(hydra_config, folder)
-        from vqgan import train  # here, so that --help and completion need not wait for torch
+        from vqgan.training import run as train  # here, so that --help and completion need not wait for torch
 
         if config.resume is not None:
             typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]

@@ -15,10 +15,11 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vqgan.data.bad_files import UnusableError, check_size
-from vqgan.data.folder import ClipDataset, Folder
-from vqgan.data.search import FileKind
-from vqgan.data.transforms import augment
+from vqgan.data.corpus import ClipDataset
+from vqgan.data.folder import Folder
+from vqgan.data.reading.files import FileKind
+from vqgan.errors import UnusableError
+from vqgan.video.crop import augment, check_size
 
 SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"
 MAX_PIXELS = 2**26

@@ -15,12 +15,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqgan.collectives import gather
-from vqgan.data.bad_files import BadFiles, UnusableError
-from vqgan.data.folder import ClipDataset
-from vqgan.data.workers import Limits, Watch, supervised
-from vqgan.distributed import ALONE, Process
-from vqgan.errors import DataError
+from vqgan.data.corpus import ClipDataset
+from vqgan.data.reading.bad_files import BadFiles
+from vqgan.data.reading.workers import Limits, Watch, supervised
+from vqgan.errors import DataError, UnusableError
+from vqgan.runtime.collectives import gather
+from vqgan.runtime.process import ALONE, Process
 
 Failures = list[tuple[str, str]]  # path, reason
 MAX_REPLACEMENTS = 100  # clips tried in place of a bad one before the data are called unusable

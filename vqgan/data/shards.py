@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from vqgan.data.bad_files import BadFiles, UnusableError
-from vqgan.data.clip_file import unpack_clip
-from vqgan.data.folder import ClipDataset, Corpus, Order
-from vqgan.data.shard_index import ShardIndex, read_index
-from vqgan.data.shard_order import WindowedOrder
-from vqgan.data.storage import Storage
-from vqgan.data.transforms import augment
-from vqgan.data.video_reader import read_frames
-from vqgan.data.videos import TIME_ROUNDING, check_times, clip_positions, clip_starts
-from vqgan.errors import DataError, check
+from vqgan.data.corpus import ClipDataset, Corpus, Order
+from vqgan.data.reading.bad_files import BadFiles
+from vqgan.data.sharding.clip import unpack_clip
+from vqgan.data.sharding.index import ShardIndex, read_index
+from vqgan.data.sharding.order import WindowedOrder
+from vqgan.data.sharding.storage import Storage
+from vqgan.errors import DataError, UnusableError, check
+from vqgan.video.crop import augment
+from vqgan.video.reader import read_frames
+from vqgan.video.times import TIME_ROUNDING, check_times, clip_positions, clip_starts
 
 MOST_PREFETCHED = 2**26  # bytes that are asked for at once
 MOST_REMEMBERED = 256  # shards whose clips are known without looking

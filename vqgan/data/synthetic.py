@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vqgan.data.video_writer import write_video
 from vqgan.data.videos import Videos
 from vqgan.errors import ConfigError, StorageError, check
+from vqgan.video.writer import write_video
 
 VERSION = 2  # of what is drawn: another picture goes to another folder
 OURS = re.compile(r"v\d+-\d+x\d+-\d+px|tmp[a-z0-9_]{8}")  # what is made here; the latter by a 0.1 that was killed

@@ -9,22 +9,21 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from vqgan.data.bad_files import UnusableError
-from vqgan.data.folder import ClipDataset, Folder
-from vqgan.data.search import FileKind
-from vqgan.data.transforms import augment
-from vqgan.data.video_file import INDEX_VERSION, VideoFile, scan_video
-from vqgan.data.video_reader import read_frames
-from vqgan.errors import check
+from vqgan.data.corpus import ClipDataset
+from vqgan.data.folder import Folder
+from vqgan.data.reading.files import FileKind
+from vqgan.video.crop import augment
+from vqgan.video.file import INDEX_VERSION, VideoFile, scan_video
+from vqgan.video.reader import read_frames
+from vqgan.video.times import check_times, clip_positions, clip_starts
 
 SUFFIXES = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
     ".nut .obu .ogg .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m"
 )
-
 VIDEO_FILES = FileKind(
     name=f"videos {INDEX_VERSION}, PyAV {av.__version__}",
     suffixes=frozenset(SUFFIXES.split()),
@@ -32,9 +31,6 @@ VIDEO_FILES = FileKind(
     pack=VideoFile.pack,
     unpack=VideoFile.unpack,
 )
-
-# Seconds by which two frames' distance may be wrong: mkv and webm round times to milliseconds.
-TIME_ROUNDING = 1.001e-3
 
 
 @dataclass(kw_only=True)
@@ -104,51 +100,3 @@ class VideoFolder(ClipDataset):
     def _locate(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))
         return number, index - int(self.ends[number - 1] if number else 0)
-
-
-def check_times(clip_frames: int, stride: int | None, fps: float | None) -> None:
-    """Raise `InvalidValueError` unless these values say which frames a clip has."""
-    check(clip_frames > 0, "clip_frames", clip_frames, "positive")
-    check(stride is None or stride > 0, "stride", stride, "positive")
-    check(fps is None or fps > 0, "fps", fps, "positive")
-    check(fps is None or stride in (None, 1), "stride", stride, "1 when fps is given")
-    check(fps is not None or stride is not None, "stride", stride, "a number unless fps is given")
-
-
-def clip_starts(
-    video: VideoFile, clip_frames: int, stride: int | None, fps: float | None
-) -> Int[np.ndarray, "clips 2"]:
-    """For each clip of a video the first and the last position at which it may start.
-
-    Raises:
-        UnusableError: the video is shorter than one clip.
-    """
-    if fps is None:
-        span = (clip_frames - 1) * (stride or 1) + 1  # positions from a clip's first frame to its last
-        latest = len(video.pts) - span
-        first = np.arange(len(video.pts) // span) * span
-        after = first + span
-    else:
-        seconds = video.seconds
-        latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + TIME_ROUNDING, side="right")) - 1
-        slots = np.unique((seconds + TIME_ROUNDING) * fps // clip_frames)  # a gap in time has none, however long
-        edges = np.stack([slots, slots + 1]) * clip_frames / fps - TIME_ROUNDING
-        first, after = np.searchsorted(seconds, edges)
-    starts = np.stack([first, np.minimum(after - 1, latest)], axis=1)
-    starts = starts[starts[:, 0] <= starts[:, 1]]
-    if len(starts) == 0:
-        raise UnusableError(f"too short: {len(video.pts)} frames are less than one clip")
-    return starts
-
-
-def clip_positions(
-    video: VideoFile, start: int, clip_frames: int, stride: int | None, fps: float | None
-) -> Int[np.ndarray, "time"]:
-    """The positions of a clip's frames, from the one at `start` on."""
-    steps = np.arange(clip_frames)
-    if fps is None:
-        return np.minimum(start + steps * (stride or 1), len(video.pts) - 1)
-    times = video.seconds[start] + steps / fps
-    on_screen = np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
-    on_screen[0] = start
-    return on_screen

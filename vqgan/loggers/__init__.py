@@ -1,8 +1,9 @@
 """The choices of `conf/logger`: where scalars and pictures go, beside `metrics.jsonl`."""
 
-from vqgan.loggers.jsonl import JsonLines, Rows
+from vqgan.files.writing import Rows
+from vqgan.loggers.jsonl import JsonLines
 from vqgan.loggers.logger import Logger, Loggers
 from vqgan.loggers.tensorboard import TensorBoard
-from vqgan.loggers.wandb import WeightsAndBiases
+from vqgan.loggers.wandb.logger import WeightsAndBiases
 
 __all__ = ["JsonLines", "Logger", "Loggers", "Rows", "TensorBoard", "WeightsAndBiases"]

@@ -2,71 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vqgan.advice import Advice
-from vqgan.errors import storing
-from vqgan.loggers.logger import Logger
-
-
-class Rows:
-    """A file with a row of JSON per line, which goes back with its run to a checkpoint."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        # A name that is not UTF-8 is written as JSON's own escapes.
-        with storing(self.file), self.file.open("a", encoding="utf-8", errors="backslashreplace") as rows:
-            rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    def state_dict(self) -> dict[str, Any]:
-        """How long the file is, all of which is on the disk then: a checkpoint outlives no row that it counts.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        if not self.file.exists():
-            return {"bytes": 0}
-        with storing(self.file), self.file.open("ab") as rows:
-            os.fsync(rows.fileno())
-            return {"bytes": rows.tell()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Drop rows that were written after the checkpoint: those steps come again. Without one, drop all.
-
-        Rows that the checkpoint counts and the file lacks are lost, which is a warning; the next one begins a new line.
-        """
-        counted, length = state.get("bytes", 0), self.file.stat().st_size if self.file.exists() else 0
-        if length < counted:
-            warnings.warn(
-                f"{self.file} has {length} bytes, and had {counted} when the checkpoint was saved: rows from before it "
-                "are lost. Training goes on all the same.",
-                stacklevel=2,
-            )
-        with storing(self.file):
-            if length > counted:
-                os.truncate(self.file, counted)
-            elif 0 < length < counted:
-                self._end_line()
-
-    def _end_line(self) -> None:
-        with self.file.open("rb+") as rows:
-            rows.seek(-1, os.SEEK_END)
-            if rows.read(1) != b"\n":
-                rows.write(b"\n")
+from vqgan.files.writing import Rows
+from vqgan.loggers.logger import Advice, Logger
 
 
 class JsonLines(Logger):

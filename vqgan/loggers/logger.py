@@ -5,11 +5,25 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vqgan.advice import Advice
-from vqgan.history import HOURS
+from vqgan.runs.metrics import HOURS
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One warning. It speaks of numbers and yaml keys alone, never of files or frames: private runs may send it."""
+
+    step: int  # finished ones
+    name: str  # of the rule
+    text: str  # one sentence
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
 
 
 class Logger(ABC):

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 import av
 import yaml
 
-from vqgan.advice import Advice
 from vqgan.errors import StoppedError, exit_code_of, missing_extra
-from vqgan.history import HOURS
 from vqgan.loggers.best import Best
-from vqgan.loggers.logger import Logger
-from vqgan.pictures import CLIP_FPS, ROUNDS
-from vqgan.privacy import without_secrets
-from vqgan.provenance import by_full_key
-from vqgan.run_folder import typed_for
+from vqgan.loggers.logger import Advice, Logger
+from vqgan.runs.metrics import HOURS
+from vqgan.runs.provenance import by_full_key
+from vqgan.runs.saved import typed_for
+from vqgan.text import without_secrets
+from vqgan.video.pictures import CLIP_FPS, ROUNDS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

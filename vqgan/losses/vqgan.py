@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.autoencoder import AutoencoderOutput
-from vqgan.collectives import mean_over_processes
 from vqgan.errors import check
+from vqgan.runtime.collectives import mean_over_processes
 
 Frames = Float[Tensor, "frames rgb height width"]
 

@@ -8,10 +8,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vqgan.collectives import count_of_processes, of_first_process, rows_over_processes, sum_over_processes
 from vqgan.errors import check
-from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
-from vqgan.start import StartsFromData
+from vqgan.layers import StartsFromData
+from vqgan.quantizers.assignment import nearest, straight_through
+from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.runtime.collectives import count_of_processes, of_first_process, rows_over_processes, sum_over_processes
 
 PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
 

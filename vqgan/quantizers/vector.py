@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import check
-from vqgan.quantizers.quantizer import Quantized, Quantizer, nearest, straight_through
+from vqgan.quantizers.assignment import nearest, straight_through
+from vqgan.quantizers.quantizer import Quantized, Quantizer
 
 
 class VectorQuantizer(Quantizer):

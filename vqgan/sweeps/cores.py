@@ -11,7 +11,7 @@ from typing import Any
 
 from joblib.parallel import LokyBackend, register_parallel_backend
 
-from vqgan import signals
+from vqgan.runtime import signals
 
 
 class PatientBackend(LokyBackend):  # type: ignore[misc]  # joblib has no types

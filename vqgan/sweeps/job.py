@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan import signals
-from vqgan.distributed import this_process
+from vqgan.config.user_errors import USER_ERRORS, in_our_words
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
-from vqgan.privacy import without_secrets
-from vqgan.run_folder import SETTLED, record_end, replace_text, status_of
-from vqgan.sweeps.definition import is_search, own_overrides, refuse_another_job, swept_overrides
+from vqgan.files.writing import replace_text
+from vqgan.runs.status import SETTLED, record_end, status_of
+from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
+from vqgan.runtime import signals
+from vqgan.runtime.process import this_process
 from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import values_of
-from vqgan.user_errors import USER_ERRORS, in_our_words
+from vqgan.text import without_secrets
 
 if TYPE_CHECKING:
     from vqgan.sweeps.search import Trial
@@ -83,7 +84,7 @@ def _trial_of(hydra_config: DictConfig) -> Trial | None:
 
 
 def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> None:
-    from vqgan import train  # here, so that settled jobs need not wait for torch
+    from vqgan.training import run as train  # here, so that settled jobs need not wait for torch
 
     loggers = {}
     if trial is not None:

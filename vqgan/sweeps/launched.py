@@ -17,10 +17,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan import signals
-from vqgan.commands import show_warning
 from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
-from vqgan.signals import StopRequested, StopSignals
+from vqgan.runtime import signals
+from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.text import show_warning
 
 REQUEUE = "SIGUSR2"  # submitit's: time is up
 PORTS = range(20_000, 32_000)  # below those that the system gives to whoever connects

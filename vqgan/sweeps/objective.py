@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vqgan.errors import check
-from vqgan.report.files import number, read_rows
+from vqgan.files.reading import number, read_rows
 
 
 class Objective:

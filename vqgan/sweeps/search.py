@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
 from vqgan.loggers import Logger
-from vqgan.run_folder import SETTLED, status_of
+from vqgan.runs.status import SETTLED, status_of
 from vqgan.sweeps.objective import Objective
 
 optuna.logging.set_verbosity(logging.WARNING)

@@ -1,0 +1,333 @@
+"""From yaml to objects, checked on the way: the only place that calls Hydra's `instantiate`."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import difflib
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
+
+SETTINGS = (
+    "name", "seed", "run_dir", "objective", "resume", "allow_other_data", "allow_other_processes", "init_from",
+)  # fmt: skip
+SECTIONS = (
+    "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
+    "trainer",
+)  # fmt: skip
+TOP_LEVEL = (*SETTINGS, *SECTIONS)
+# What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
+EXTRAS = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna"},
+}
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
+WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+# Where classes of version 0.1 are now: runs and recipes that name them go on.
+MOVED = {
+    "vqgan.blocks.Backbone": "vqgan.backbones.Backbone",
+    "vqgan.settings.Settings": "vqgan.training.settings.Settings",
+    "vqgan.schedules.Constant": "vqgan.training.schedules.Constant",
+    "vqgan.schedules.WarmupCosine": "vqgan.training.schedules.WarmupCosine",
+    "vqgan.encoding.Encoding": "vqgan.tokenizer.encode.Encoding",
+    "vqgan.decoding.Decoding": "vqgan.tokenizer.decode.Decoding",
+    "vqgan.sharding.Sharding": "vqgan.data.sharding.clips.Sharding",
+    "vqgan.evaluator.Evaluator": "vqgan.evaluation.evaluator.Evaluator",
+    "vqgan.feature_networks.WeightFiles": "vqgan.evaluation.networks.WeightFiles",
+}
+
+
+def with_moved_classes(values: Any) -> Any:
+    """The same values, nested or by their full key, with each class that has moved named as it is today."""
+    if not isinstance(values, Mapping):
+        return values
+    return {
+        key: MOVED.get(value, value)
+        if str(key).endswith("_target_") and isinstance(value, str)
+        else with_moved_classes(value)
+        for key, value in values.items()
+    }
+
+
+def conf_dir() -> Path:
+    """The folder `conf`: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
+
+
+def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
+    """The error for a key that does not exist, with its nearest neighbour and all that do."""
+    parent, _, name = key.rpartition(".")
+    names = sorted(str(c) for c in choices)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{f'{parent}.' if parent else ''}{near[0]}'?" if near else ""
+    return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
+
+
+def unknown_choice(group: str, choice: str, choices: Iterable[str] | None) -> ConfigError:
+    """The error for a group's choice that does not exist, with its nearest neighbour and all that do."""
+    extra = EXTRAS.get(group, {}).get(choice)
+    if extra is not None:
+        typed = next((argument for argument in sys.argv if argument.startswith(f"{group}=")), f"{group}={choice}")
+        return missing_extra(typed, extra)  # it may be a choice of ours, which starts from that one
+    files = (file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    names = sorted({*(choices or files), *EXTRAS.get(group, {})})
+    near = difflib.get_close_matches(choice, names, n=1)
+    hint = f" Did you mean {group}={near[0]}?" if near else ""
+    return ConfigError(f"{group}={choice}: there is no such choice.{hint} Choices of {group}: {', '.join(names)}.")
+
+
+def unresolvable(error: OmegaConfBaseException, path: str = "The configuration") -> ConfigError:
+    """The error for a value that is missing (`???`) or refers to something that does not exist."""
+    if isinstance(error, MissingMandatoryValue):
+        return ConfigError(f"{error.full_key} has no value; give one on the command line: {error.full_key}=...")
+    key = "run_dir" if error.full_key in ("hydra.run.dir", "hydra.sweep.dir") else error.full_key or path
+    reason = str(error).splitlines()[0].rstrip(".")
+    return ConfigError(f"{key} cannot be resolved: {reason}.")
+
+
+def values_of(node: DictConfig, path: str) -> dict[str, Any]:
+    """The plain values of a config node, interpolations resolved.
+
+    Raises:
+        ConfigError: a value is missing (`???`) or an interpolation points nowhere.
+    """
+    try:
+        values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise unresolvable(error, path) from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in with_moved_classes(values).items()}
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Check all that can be checked before anything is built: keys, types, missing values, interpolations.
+
+    Ranges are the constructors' business.
+
+    Raises:
+        ConfigError: a key is unknown (a typo in an experiment, say) or missing, or a value has the wrong type.
+    """
+    for key in config:
+        if key == "experiment":
+            raise ConfigError(
+                "An experiment's file must begin with '# @package _global_'; else its values are not used."
+            )
+        if key == "sweep":
+            raise ConfigError("A study's file must begin with '# @package hydra.sweeper'; else its values are unused.")
+        if key not in TOP_LEVEL:
+            raise unknown_key(str(key), TOP_LEVEL)
+    for key in TOP_LEVEL:
+        if key not in config:
+            raise ConfigError(f"The configuration has no '{key}'; compose it from conf/train.yaml.")
+    values = values_of(config, "The configuration")
+    seed, name = values["seed"], values["name"]
+    check(_fits(seed, int) and 0 <= seed < 2**31, "seed", seed, "a whole number in [0, 2^31)")
+    check(isinstance(name, str) and bool(name), "name", name, _text_for("name", name))
+    for key in ("allow_other_data", "allow_other_processes"):
+        check(isinstance(values[key], bool), key, values[key], "true or false")
+    for key in SECTIONS:
+        check(isinstance(values[key], dict), key, values[key], "a section of values")
+    _check_sections(values)
+
+
+def _check_sections(values: dict[str, Any]) -> None:
+    for key in values["model"]:
+        if key != "quantizer":
+            raise unknown_key(f"model.{key}", ["quantizer"])
+    nodes = {key: values[key] for key in SECTIONS if key not in ("model", "discriminator_optimizer", "logger")}
+    nodes["model.quantizer"] = values["model"].get("quantizer")
+    nodes["discriminator_optimizer"] = {**values["optimizer"], **values["discriminator_optimizer"]}
+    loggers = dict(values["logger"])
+    private = loggers.pop("private", None)
+    check(isinstance(private, bool), "logger.private", private, "true or false")
+    nodes |= {f"logger.{key}": node for key, node in loggers.items()}
+    for path, node in nodes.items():
+        _check_node(node, path)
+
+
+def _check_node(values: object, path: str) -> None:
+    """Check that a node names a class, and its keys and types."""
+    if not isinstance(values, dict):
+        raise InvalidValueError(path, values, "a section with a _target_")
+    target = _find_class(values.get("_target_"), path)
+    parameters = inspect.signature(target).parameters
+    known = {key: value for key, value in values.items() if key in parameters}
+    for key in values:
+        if key != "_target_" and key not in known:
+            raise unknown_key(_at(path, key), known)
+    nested = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
+    for key, value in nested.items():
+        _check_node(value, _at(path, key))
+    _check_types(target, {key: value for key, value in known.items() if key not in nested}, path)
+
+
+def public_values(config: DictConfig) -> dict[str, Any]:
+    """The values of a config as plain data; what comes from the environment is named, never shown."""
+    masked = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"<environment: {name}>", replace=True)
+    OmegaConf.register_new_resolver("oc.decode", lambda value: value, replace=True)  # there is nothing to decode then
+    try:
+        values = OmegaConf.to_container(masked, resolve=True)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in with_moved_classes(values).items()}
+
+
+def build(node: DictConfig, path: str, **parts: Any) -> Any:
+    """Build the class that `node._target_` names from the node's values.
+
+    Nodes inside it that have a `_target_` are built first; `parts` are objects that the caller adds (they
+    take the place of a node of the same name, which is then not built).
+
+    Raises:
+        ConfigError: exit code 2, naming the yaml key: no such class, a class that configs may not build, an
+            unknown key, a value of the wrong type, or one out of the range that the constructor states.
+    """
+    if not isinstance(node, DictConfig):
+        raise InvalidValueError(path, node, "a section with a _target_")
+    values = values_of(node, path)
+    given = {key for key in values if key in parts and not isinstance(values[key], dict | None)}
+    if given:
+        raise unknown_key(_at(path, min(given)), values.keys() - given - {"_target_"})
+    _check_node(values, path)
+    # A library's constructor may be called more than once, to find out which value it refuses.
+    parts = {key: list(part) if isinstance(part, Iterator) else part for key, part in parts.items()}
+    return _build(values, path, parts)
+
+
+def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
+    target = _find_class(values["_target_"], path)
+    parameters = inspect.signature(target).parameters
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values and name not in parts:
+            raise ConfigError(f"{_at(path, name)} is missing; give it a value: +{_at(path, name)}=...")
+    plain = {k: v for k, v in values.items() if k not in parts}
+    built = {k: _build(v, _at(path, k), {}) for k, v in plain.items() if isinstance(v, dict) and "_target_" in v}
+    plain = {k: v for k, v in plain.items() if k not in built}
+
+    def make(arguments: dict[str, Any]) -> Any:
+        return hydra.utils.instantiate(arguments, _partial_=True, _convert_="all", _recursive_=False)(**built, **parts)
+
+    try:
+        return make(plain)
+    except InvalidValueError as error:
+        raise error.under(path) from None
+    except (TypeError, ValueError) as error:
+        if target.__module__.startswith("vqgan."):
+            raise
+        optional = [k for k in plain if k != "_target_" and parameters[k].default is not inspect.Parameter.empty]
+        culprit = _refused(make, plain, optional)
+        what = f"{_at(path, culprit)}={plain[culprit]} is refused" if culprit else f"{path} cannot be built"
+        raise ConfigError(f"{what} by {values['_target_']}: {error}.") from error
+
+
+def _refused(make: Callable[[dict[str, Any]], Any], arguments: dict[str, Any], optional: list[str]) -> str | None:
+    """The argument without which a library's constructor has no complaint: its messages do not name yaml keys."""
+    for key in optional:
+        try:
+            make({k: v for k, v in arguments.items() if k != key})
+        except (TypeError, ValueError):
+            continue
+        return key
+    return None
+
+
+def _find_class(name: object, path: str) -> type:
+    """The class of that name, if it is one that a config may build: ours, or a network, optimizer or data set."""
+    import torch  # not at the top: composing a config must not wait for it
+
+    if name is None:
+        raise ConfigError(f"{path} has no _target_, the full name of the class that it describes.")
+    buildable = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.Dataset)
+    try:
+        target = pkgutil.resolve_name(str(name))  # Hydra's own would log the failure as well
+    except Exception as error:
+        raise ConfigError(f"{path}._target_ must be the full name of a class, but is {name!r} ({error}).") from None
+    own = getattr(target, "__module__", "").startswith("vqgan.")
+    if not inspect.isclass(target) or not (own or issubclass(target, buildable)):
+        raise ConfigError(
+            f"{path}._target_ is {name!r}, which a config may not build: only this package's classes and "
+            "subclasses of torch.nn.Module, torch.optim.Optimizer and torch.utils.data.Dataset."
+        )
+    return target
+
+
+def check_values(target: type, values: dict[str, Any], path: str) -> None:
+    """Check keys and types of a constructor's values, all of them plain.
+
+    Raises:
+        ConfigError: a key is unknown, or a value has another type.
+    """
+    parameters = inspect.signature(target).parameters
+    for key in values:
+        if key not in parameters:
+            raise unknown_key(_at(path, key), parameters)
+    _check_types(target, values, path)
+
+
+def _check_types(target: type, values: dict[str, Any], path: str) -> None:
+    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else target.__init__)  # type: ignore[misc]
+    for key, value in values.items():
+        hint = hints.get(key, Any)
+        if not _fits(value, hint):
+            words = _in_words(hint) or "a section with a _target_"
+            raise InvalidValueError(
+                _at(path, key), value, _text_for(_at(path, key), value) if words == "text" else words
+            )
+
+
+def _at(path: str, key: str) -> str:
+    """The full key; the values of a command have no section around them."""
+    return f"{path}.{key}" if path else key
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if isinstance(value, list) and origin is tuple and ... not in arguments:
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if isinstance(value, list) and origin in (list, tuple, collections.abc.Sequence):
+        return all(_fits(element, arguments[0]) for element in value)
+    if isinstance(value, bool) and hint in (int, float):
+        return False
+    return is_bearable(value, hint, conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as in Python
+
+
+def _in_words(hint: Any) -> str:
+    """What a value of that type looks like in yaml; empty for what yaml cannot hold, as tensors."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(word for a in arguments if (word := _in_words(a))))
+    if origin in (list, tuple, collections.abc.Sequence):
+        count = f"{len(arguments)} " if origin is tuple and ... not in arguments else ""
+        element = next((a for a in (arguments[0], *typing.get_args(arguments[0])) if a in WORDS_FOR_MANY), None)
+        return f"a list of {count}{WORDS_FOR_MANY[element] if element else 'values'}"
+    return WORDS.get(hint, "")
+
+
+def _text_for(key: str, value: object) -> str:
+    """What to write where text is asked for and yaml understood something else."""
+    return f"text (quoted: '{key}=\"{value}\"')" if isinstance(value, int | float) else "text"

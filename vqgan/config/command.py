@@ -1,0 +1,53 @@
+"""The values of a command that works with a finished run: its yaml, and what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vqgan.config.build import conf_dir, unknown_key
+from vqgan.errors import ConfigError
+
+
+def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] | None = None) -> DictConfig:
+    """The values of `conf/<name>.yaml`, with `key=value` as typed, in Hydra's grammar.
+
+    Args:
+        name: of the command.
+        typed: what changes the values.
+        sections: added before: what follows from the run, by name.
+
+    Raises:
+        ConfigError: an override is none, or its key does not exist.
+    """
+    config = OmegaConf.load(conf_dir() / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    config.update(dict(sections or {}))
+    for text in typed:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise ConfigError(f"'{text}' cannot be read as key=value.") from None
+        key = override.key_or_group
+        if override.is_delete() or override.is_add() or override.is_sweep_override():
+            raise ConfigError(f"'{text}': only values that are there can be changed, each to one value.")
+        section, _, name_in_it = key.rpartition(".")
+        parent = OmegaConf.select(config, section) if section else config
+        if not isinstance(parent, DictConfig):
+            raise unknown_key(key, _names(config))
+        if name_in_it not in parent:
+            raise unknown_key(key, _names(parent))
+        try:
+            OmegaConf.update(config, key, override.value())
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"'{text}' cannot be used: {str(error).splitlines()[0]}.") from None
+    return config
+
+
+def _names(section: DictConfig) -> list[str]:
+    return [str(key) for key in section if key != "_target_"]

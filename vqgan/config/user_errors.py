@@ -1,0 +1,102 @@
+"""What a user can mend, in our words, whoever noticed it: Hydra, OmegaConf, the yaml parser, the system or we."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from typing import Any, NoReturn
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from vqgan.config.build import TOP_LEVEL, unknown_choice, unknown_key, unresolvable
+from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
+from vqgan.runtime.process import this_process
+from vqgan.runtime.signals import STOP_SIGNALS
+from vqgan.text import without_secrets
+
+USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
+ALIKE = (ConfigError, DivergedError, StoppedError)  # which end all processes of a run in the same words
+FIRST_SPEAKS = 10  # seconds that the others wait for the first to say it
+
+
+def is_from_hydra(error: BaseException) -> bool:
+    """Whether Hydra raised it, over a defaults list for example, and not our own code."""
+    innermost = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return str(innermost.f_globals.get("__name__")).startswith("hydra.")
+
+
+def storage_error(error: BaseException) -> StorageError | None:
+    """What to say where the storage of a search failed under way; None where something else did.
+
+    Optuna is an extra, so its errors are known by the names of their modules.
+    """
+    chain: BaseException | None = error
+    while chain is not None and type(chain).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
+        chain = chain.__context__  # the sweeper goes on to tell the trial's failure, which fails as well
+    if chain is None:
+        return None
+    return StorageError(
+        f"hydra.sweeper.storage failed: {str(chain).splitlines()[0]}. All runs are saved; the same command, with "
+        "the same run_dir, goes on."
+    )
+
+
+def end(error: BaseException) -> NoReturn:
+    """End the process with one paragraph and the promised exit code."""
+    known = in_our_words(error)
+    process = this_process()
+    if not process.is_first and isinstance(known, ALIKE):
+        for name in STOP_SIGNALS:
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
+        time.sleep(FIRST_SPEAKS)  # whereupon torchrun ends this one
+    said_by = "" if process.is_first else f"Process {process.rank} of {process.count}: "
+    print(f"\n{said_by}{without_secrets(str(known))}", file=sys.stderr)
+    sys.exit(known.exit_code)
+
+
+def in_our_words(error: BaseException) -> VQGANError:
+    """One of `USER_ERRORS` as one paragraph with its exit code."""
+    if isinstance(error, VQGANError):
+        return error
+    cause = error.__cause__ if isinstance(error, HydraException) else error
+    if isinstance(cause, VQGANError):
+        return cause
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return _unknown(cause)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return unknown_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options)
+    if isinstance(error, OverrideParseException):
+        return ConfigError(
+            f"'{error.override}' cannot be read as key=value: {_one_line(str(error))}. A value with a space, comma or "
+            "bracket in it needs quotes inside quotes: 'key=\"value\"'."
+        )
+    if isinstance(error, OmegaConfBaseException):
+        return unresolvable(error)
+    if isinstance(error, yaml.YAMLError):
+        return ConfigError(f"A yaml file cannot be read: {_one_line(str(error))}.")
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return StorageError(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.")
+    return _composition_error(error)
+
+
+def _composition_error(error: BaseException) -> ConfigError:
+    message = _one_line(str(error) or str(error.__cause__)).replace("\\'", "'")
+    typed = [argument for argument in sys.argv[1:] if "=" in argument]
+    if not any(override.partition("=")[0].lstrip("+~") in message for override in typed):
+        message += f" Typed: {' '.join(typed)}."
+    return ConfigError(message)
+
+
+def _one_line(message: str) -> str:
+    lines = [line.strip() for line in message.split("Config search path:")[0].splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("See https")).rstrip(".")
+
+
+def _unknown(error: Any) -> ConfigError:
+    parent = error.parent_node
+    nested = "." in str(error.full_key) and parent is not None
+    return unknown_key(str(error.full_key), parent if nested else (*TOP_LEVEL, "experiment", "sweep"))

@@ -1,0 +1,1 @@
+"""Many files, read by processes that may die."""

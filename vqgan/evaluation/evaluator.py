@@ -1,0 +1,118 @@
+"""How good a finished tokenizer is, measured in one pass over clips, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.errors import CheckpointError, check
+from vqgan.evaluation.figures import Metric, Sums
+from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
+from vqgan.frames import to_clips, to_frames
+from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
+
+Clip = UInt8[Tensor, "time height width rgb"]
+Clips = UInt8[Tensor, "batch time height width rgb"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured, by name, and on how much."""
+
+    metrics: dict[str, Metric]
+    videos: int
+    clips: int
+    frames: int
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Measures tokenizers: the values of `conf/evaluate.yaml`. Definitions and sources are in `docs/metrics.md`.
+
+    Args:
+        clips: at most so many, evenly spread over the data; null for all.
+        batch_frames: frames that go through the networks at once.
+        device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
+        precision: of the tokenizer, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits);
+            all that measures is float32.
+        replicates: of the bootstrap over videos; 0 for no intervals.
+        confidence: of the intervals, in (0, 1).
+        seed: of the bootstrap.
+        download: fetch feature networks that are not here.
+        weights: files of the feature networks.
+    """
+
+    clips: int | None
+    batch_frames: int
+    device: str
+    precision: Precision
+    replicates: int
+    confidence: float
+    seed: int
+    download: bool
+    weights: WeightFiles
+
+    def __post_init__(self) -> None:
+        check(self.clips is None or self.clips > 0, "clips", self.clips, "positive or null")
+        check(self.batch_frames > 0, "batch_frames", self.batch_frames, "positive")
+        check(self.replicates >= 0, "replicates", self.replicates, "at least 0")
+        check(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")
+        check(self.seed >= 0, "seed", self.seed, "at least 0")
+        self.hardware = find_device(self.device, "device")
+
+    @torch.no_grad()
+    def measure(self, tokenizer: Autoencoder, clips: Iterable[tuple[Path, Clip]]) -> Measurement:
+        """Measure a tokenizer, whose device and mode change.
+
+        Args:
+            tokenizer: from the beginning, frames to frames.
+            clips: with the file of each; all of one size, and those of one file one after the other.
+
+        Raises:
+            CheckpointError: what it gives is not finite.
+            StorageError: memory ran out.
+        """
+        with memory_to_begin(ANOTHER_DEVICE):
+            tokenizer.to(self.hardware).eval()
+            codes = tokenizer.quantizer.codebook_size
+            sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
+        for group in _groups(clips, self.batch_frames):
+            stacked = torch.stack([clip for _, clip in group])
+            with memory_at_work(self.hardware, stacked.shape):
+                originals = stacked.to(self.hardware)
+                reconstructions, indices = self._reconstruct(tokenizer, originals)
+                with running_in("fp32", self.hardware):
+                    sums.add([path for path, _ in group], originals, reconstructions, indices)
+        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
+
+    @cached_property
+    def networks(self) -> FeatureNetworks:
+        """Loaded once for all tokenizers."""
+        return load_networks(self.weights, self.download, self.hardware)
+
+    def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Int[Tensor, "..."]]:
+        """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""
+        parts = []
+        for frames in to_frames(originals).split(self.batch_frames):
+            with running_in(self.precision, self.hardware):
+                parts.append(tokenizer(frames))
+        frames = torch.cat([part.reconstruction for part in parts])
+        if not bool(frames.isfinite().all()):
+            raise CheckpointError("What the tokenizer makes of its frames is not finite: its weights are broken.")
+        return to_clips(frames, originals.shape[1]), torch.cat([part.indices for part in parts])
+
+
+def _groups(clips: Iterable[tuple[Path, Clip]], batch_frames: int) -> Iterator[list[tuple[Path, Clip]]]:
+    """Clips with as many frames together as go through the networks at once; at least one clip."""
+    stream = iter(clips)
+    for first in stream:
+        more = max(1, batch_frames // len(first[1])) - 1
+        yield [first, *itertools.islice(stream, more)]

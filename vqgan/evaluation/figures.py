@@ -1,0 +1,162 @@
+"""The figures of an evaluation, from sums over its clips. Definitions and sources are in `docs/metrics.md`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from vqgan.evaluation.bootstrap import CodeUse, Interval, Mean, VideoWeights
+from vqgan.evaluation.frechet import Moments, frechet_distance
+from vqgan.evaluation.networks import I3D, FeatureNetworks, Inception
+from vqgan.frames import to_frames
+from vqgan.measures import flicker, measure
+from vqgan.quantizers.usage import count_codes
+
+UNITS = {
+    "psnr": "dB", "psnr_mean_colour": "dB", "ssim": "", "lpips": "", "rfid": "", "rfvd": "", "usage": "of the codes",
+    "perplexity": "codes", "bits_per_token": "bit/token", "bits_per_pixel": "bit/pixel",
+    "bits_per_pixel_fixed": "bit/pixel", "flicker": "levels of 255",
+}  # fmt: skip
+MEANS = ("psnr", "psnr_mean_colour", "ssim", "lpips", "flicker")
+LONGER = "take longer ones: data.clip_frames=16"
+Clips = UInt8[Tensor, "batch time height width rgb"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure.
+
+    Args:
+        value: None if it was not computed.
+        low: of its interval; None if it has none.
+        high: likewise.
+        unit: empty for a pure number.
+        reason: why it was not computed, or what to bear in mind; None if there is nothing to say.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    reason: str | None
+
+
+class Sums:
+    """All that is kept of the clips so far.
+
+    Args:
+        networks: that features come from.
+        codes: of the codebook.
+        replicates: of the bootstrap.
+        seed: of the bootstrap.
+        batch_frames: that go through a network at once.
+    """
+
+    def __init__(self, networks: FeatureNetworks, codes: int, replicates: int, seed: int, batch_frames: int) -> None:
+        self.networks, self.batch_frames, self.replicates = networks, batch_frames, replicates
+        self.weights = VideoWeights(replicates, seed)
+        self.means: dict[str, Mean] = {}
+        self.code_use = CodeUse(codes, replicates)
+        self.frame_features = Moments(Inception.dim), Moments(Inception.dim)  # of originals, of reconstructions
+        self.clip_features = Moments(I3D.dim), Moments(I3D.dim)
+        self.videos, self.clips, self.frames, self.clip_frames, self.pixels = 0, 0, 0, 0, 0
+        self.path: Path | None = None  # of the last clip
+
+    def add(self, paths: list[Path], originals: Clips, reconstructions: Clips, indices: Int[Tensor, "..."]) -> None:
+        """Take some clips, the file of each, and their codes; clips of one file come one after the other."""
+        self.clip_frames = originals.shape[1]
+        measured = self._measure(originals, reconstructions)
+        for i, codes in enumerate(indices.chunk(len(paths))):
+            if paths[i] != self.path:
+                self.path, self.videos = paths[i], self.videos + 1
+            weights = self.weights.of(self.videos - 1)
+            for name, values in measured.items():
+                mean = self.means.setdefault(name, Mean(self.replicates))
+                mean.add(float(values[i].sum()), len(values[i]), weights)
+            self.code_use.add(count_codes(codes, len(self.code_use.counts)).cpu().numpy(), weights)
+        self.clips += len(paths)
+        self.frames += len(paths) * self.clip_frames
+        self.pixels += originals.numel() // 3
+        self._add_features(originals, reconstructions)
+
+    def _measure(self, originals: Clips, reconstructions: Clips) -> dict[str, Float[Tensor, "batch values"]]:
+        """Per metric a row for each clip, with the values of its frames or pairs of frames."""
+        found: dict[str, list[Tensor]] = {}
+        for x, y in self._frames(originals, reconstructions):
+            for name, values in measure(to_frames(x), to_frames(y), self.networks.lpips).items():
+                found.setdefault(name, []).append(values)
+        result = {name: torch.cat(values).view(len(originals), -1) for name, values in found.items()}
+        if self.clip_frames > 1:  # a clip's mean stands for each of its pairs
+            result["flicker"] = flicker(originals, reconstructions)[:, None].expand(-1, self.clip_frames - 1)
+        return {name: values.cpu().double() for name, values in result.items()}
+
+    def _add_features(self, originals: Clips, reconstructions: Clips) -> None:
+        if self.networks.inception is not None:
+            for pair in self._frames(originals, reconstructions):
+                for moments, frames in zip(self.frame_features, pair):
+                    moments.add(self.networks.inception(rearrange(frames, "n 1 h w c -> n c h w")))
+        if self.networks.i3d is not None and self.clip_frames >= I3D.least_frames:
+            for moments, clips in zip(self.clip_features, (originals, reconstructions)):
+                moments.add(self.networks.i3d(clips))
+
+    def _frames(self, originals: Clips, reconstructions: Clips) -> zip[tuple[Clips, Clips]]:
+        """Both as clips of one frame, in parts as large as networks take."""
+        singles = [rearrange(clips, "b t h w c -> (b t) 1 h w c") for clips in (originals, reconstructions)]
+        return zip(*(frames.split(self.batch_frames) for frames in singles))
+
+    def metrics(self, confidence: float) -> dict[str, Metric]:
+        """All figures, by name, with intervals of that confidence."""
+        found = {name: self._mean(name, confidence) for name in MEANS}
+        found |= {"rfid": self._rfid(), "rfvd": self._rfvd(), **self._codes(confidence)}
+        return {name: found[name] for name in UNITS}
+
+    def _mean(self, name: str, confidence: float) -> Metric:
+        if name not in self.means:
+            reason = self.networks.missing.get(name, f"clips have one frame; {LONGER}")
+            return self._metric(name, None, None, reason)
+        return self._metric(name, self.means[name].value, self.means[name].interval(confidence))
+
+    def _rfid(self) -> Metric:
+        if self.networks.inception is None:
+            return self._metric("rfid", None, None, self.networks.missing["rfid"])
+        return self._distance("rfid", *self.frame_features)
+
+    def _rfvd(self) -> Metric:
+        if self.networks.i3d is None:
+            return self._metric("rfvd", None, None, self.networks.missing["rfvd"])
+        if self.clip_frames < I3D.least_frames:
+            reason = f"clips have {self.clip_frames} frames and I3D needs {I3D.least_frames}; {LONGER}"
+            return self._metric("rfvd", None, None, reason)
+        return self._distance("rfvd", *self.clip_features)
+
+    def _distance(self, name: str, originals: Moments, reconstructions: Moments) -> Metric:
+        count, dim = originals.count, len(originals.sum)
+        if count < 2:
+            return self._metric(name, None, None, "a covariance needs two samples")
+        few = f"only {count} samples for {dim} features: compare it with figures of as many samples alone"
+        return self._metric(name, frechet_distance(originals, reconstructions), None, few if count <= dim else None)
+
+    def _codes(self, confidence: float) -> dict[str, Metric]:
+        use, bits = self.code_use, self.code_use.entropy
+        found = use.interval(confidence)
+        per_pixel = int(use.counts.sum()) / self.pixels  # tokens
+        perplexities = None if found is None else Interval(2**found.low, 2**found.high)
+        scaled = None if found is None else Interval(found.low * per_pixel, found.high * per_pixel)
+        return {
+            "usage": self._metric("usage", use.usage, None),
+            "perplexity": self._metric("perplexity", 2**bits, perplexities),
+            "bits_per_token": self._metric("bits_per_token", bits, found),
+            "bits_per_pixel": self._metric("bits_per_pixel", bits * per_pixel, scaled),
+            "bits_per_pixel_fixed": self._metric("bits_per_pixel_fixed", math.log2(len(use.counts)) * per_pixel, None),
+        }
+
+    def _metric(self, name: str, value: float | None, interval: Interval | None, reason: str | None = None) -> Metric:
+        if interval is None or self.videos < 2:  # of one video there is nothing to learn about others
+            return Metric(value, None, None, UNITS[name], reason)
+        return Metric(value, interval.low, interval.high, UNITS[name], reason)

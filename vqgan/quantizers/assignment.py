@@ -1,0 +1,35 @@
+"""Which code a latent becomes, and how gradients pass it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Codes, and distances to them, that are held at once, whatever there is of latents and codes: on a CPU what its caches
+# hold, elsewhere what keeps the device busy (in float32 64 MiB of distances, and as much again of products).
+ON_CPU, ELSEWHERE = (2**10, 2**20), (2**14, 2**24)
+
+
+def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes latent"]) -> Int[Tensor, "n"]:
+    """Index of the nearest code of each latent (squared Euclidean distance; the lowest index wins a tie).
+
+    The matrix of all distances never exists: latents are taken in groups, and a large codebook in parts.
+    """
+    codes_at_once, distances_at_once = ON_CPU if codebook.device.type == "cpu" else ELSEWHERE
+    parts = [(codes, codes.square().sum(1)) for codes in codebook.split(codes_at_once)]
+    found = []
+    for z in latents.split(distances_at_once // codes_at_once):
+        z_norms = z.square().sum(1, keepdim=True)
+        # |z - e|² = |z|² + |e|² - 2 z·e, in the reference's order of summation
+        nearest_of_parts = [(z_norms + norms).sub_(z @ codes.T, alpha=2).min(1) for codes, norms in parts]
+        # The first of equals is taken, in each part and here.
+        _, part = torch.stack([best.values for best in nearest_of_parts]).min(0)
+        within = torch.stack([best.indices for best in nearest_of_parts]).gather(0, part[None])[0]
+        found.append(part * codes_at_once + within)
+    return torch.cat(found)
+
+
+def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
+    """`codes` going forward, to the last bit, and the gradient of `latents` going back."""
+    return codes.detach() + (latents - latents.detach())

@@ -1,0 +1,1 @@
+"""What does a person see? Pages of a run, of several, and comparisons."""

@@ -1,0 +1,55 @@
+"""What differs between runs: what was typed, and the values that came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vqgan.errors import ConfigError
+from vqgan.files.reading import is_inside, read_yaml
+from vqgan.runs.saved import typed_for
+
+ALWAYS_DIFFERENT = ("run_dir", "resume")
+Values = dict[str, str]
+
+
+def config_values(folder: Path) -> Values:
+    """The values of a run's config by their full key, interpolations as they were written; empty if it is damaged."""
+    try:
+        config = read_yaml(folder / "config.yaml") if is_inside(folder, folder / "config.yaml") else None
+    except ConfigError:
+        return {}
+    values = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
+    assert isinstance(values, dict)
+    return dict(_by_full_key({str(key): value for key, value in values.items()}))
+
+
+def overrides(folder: Path) -> list[str]:
+    """What was typed for a run, in its order; empty if the file is damaged."""
+    try:
+        return typed_for(folder) if is_inside(folder, folder / "overrides.yaml") else []
+    except ConfigError:
+        return []
+
+
+def typed_values(typed: Sequence[str]) -> Values:
+    """What was typed as values by key; of a key that was typed twice, as in a resumed run, the last one."""
+    return {key: value for key, _, value in (override.partition("=") for override in typed)}
+
+
+def differing(runs: Sequence[Values]) -> dict[str, list[str | None]]:
+    """The keys whose values are not the same in all runs, with the value in each; None where a run has no such key."""
+    keys = dict.fromkeys(key for values in runs for key in values)
+    found = {key: [values.get(key) for values in runs] for key in keys if key not in ALWAYS_DIFFERENT}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def _by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _by_full_key(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", "null" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What is a run? Its folder, status, saved config, metrics and checkpoints."""

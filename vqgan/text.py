@@ -1,0 +1,43 @@
+"""What a person reads: numbers with their nouns, tables, warnings, and nothing that must not be told."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+
+def printable(text: str) -> str:
+    """Text as it can be shown in a terminal: what would control it stands as an escape sequence."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns, aligned."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line of its own, without the place in the code that it is from."""
+    print(f"\nWarning: {message}", file=sys.stderr, flush=True)
+
+
+SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)  # in names of environment variables
+PUBLIC, SHORTEST_SECRET = ("HOME", "USER", "PWD", "TMPDIR", "XDG_CACHE_HOME"), 6
+
+
+def without_secrets(text: str) -> str:
+    """A message in which no value stands that came from the environment, be it typed or in a config."""
+    typed = " ".join(sys.argv)
+    for name, value in os.environ.items():
+        is_secret = SECRET.search(name) or (f"oc.env:{name}" in typed and name not in PUBLIC)
+        if is_secret and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, f"<environment: {name}>")
+    return text

@@ -1,0 +1,1 @@
+"""What does a trained one do? Encode, decode, export, import, publish."""

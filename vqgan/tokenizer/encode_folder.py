@@ -1,0 +1,267 @@
+"""Encoding a folder of videos: what is left to do, read by several processes, written so that a kill costs little."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vqgan.data import BadFiles
+from vqgan.data.reading.bad_files import ledger
+from vqgan.data.reading.files import find_files, look_into
+from vqgan.data.reading.streams import in_turn
+from vqgan.data.reading.workers import Watch, supervised
+from vqgan.data.videos import VIDEO_FILES
+from vqgan.errors import ConfigError, DataError, UnusableError
+from vqgan.files.lock import hold, looked_after
+from vqgan.files.state import FileState, refuse_others, state_of
+from vqgan.files.writing import replace_text
+from vqgan.runs.provenance import environment
+from vqgan.runtime.process import Process, this_process
+from vqgan.text import counted
+from vqgan.tokenizer.encode import Encoding, is_cut_off, read_batch, reading_for
+from vqgan.tokenizer.inference import codes_of, placed
+from vqgan.tokenizer.tokenizer import Tokenizer
+from vqgan.tokens.folder import Tokens
+from vqgan.tokens.records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
+from vqgan.tokens.writer import ShardWriter, repair
+from vqgan.video.file import VideoFile
+from vqgan.video.reader import FrameStream
+from vqgan.video.times import Reading
+
+
+@dataclass
+class _Batch:
+    video: VideoFile
+    first: int  # of its frames
+    frames: UInt8[Tensor, "time height width rgb"]  # perhaps none, of a video that is cut off
+    is_last: bool  # of its video
+
+
+@dataclass
+class FolderEncoder:
+    """Encodes a folder of videos, or the part of it that is this process's.
+
+    Args:
+        tokenizer: in evaluation mode.
+        encoding: how.
+        root: the folder, or one video.
+        out: the token folder; what it holds already is not done again.
+    """
+
+    tokenizer: Tokenizer
+    encoding: Encoding
+    root: Path
+    out: Path
+
+    def __post_init__(self) -> None:
+        self.process: Process = this_process()
+        self.reading = reading_for(self.encoding, self.tokenizer)
+        self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
+        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
+
+    @cached_property
+    def base(self) -> Path:
+        """What the videos' paths are below."""
+        return self.root.parent if self.root.is_file() else self.root
+
+    def run(self) -> str:
+        """Encode what is not there yet; returns what was done, in a sentence.
+
+        Raises:
+            DataError: there is nothing that can be used.
+            ConfigError: the token folder was made by another tokenizer, in another way, or of other videos.
+            RunFolderInUseError: another process writes there.
+            StorageError: it cannot be written to.
+        """
+        files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
+        mine = files[self.process.rank :: self.process.count]
+        placed(self.tokenizer, self.encoding.device)
+        with hold(self.out, self.process.rank):
+            self._describe()
+            for rank in looked_after(self.out, self.process):
+                for listed in sorted(self.out.glob(f"shard-{rank:03}-*.jsonl")):
+                    repair(listed.with_suffix(".bin"), self.dtype.itemsize)
+            bad_files = ledger(self.out, self.process)
+            done = {record.path: record.state for record, _ in Tokens(self.out).records}
+            self.states = {self._name(file): state_of(file) for file in mine}
+            refuse_others(self.out, done, self.states)
+            left = [file for file in mine if self._name(file) not in done]
+            found = look_into(
+                left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
+            )
+            encoded = self._encode(list(found.values()), bad_files) if found else 0
+            # One of several processes may have had bad luck with its few files, and must not end the others.
+            if left and not encoded and not done and self.process.count == 1:
+                raise DataError(
+                    f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
+                    f"listed in {bad_files.file}."
+                )
+        already = len(mine) - len(left)
+        bad = f", {len(left) - encoded} cannot be used ({bad_files.summary()})" if encoded < len(left) else ""
+        return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
+
+    def _encode(self, videos: list[VideoFile], bad_files: BadFiles) -> int:
+        counts = [len(self.reading.positions(video)) for video in videos]
+        streams = _balanced(counts, max(1, self.encoding.workers))
+        bar = tqdm(total=sum(counts), unit="frame", unit_scale=True, disable=None if self.process.rank == 0 else True)
+        with ExitStack() as stack:
+            stack.enter_context(closing(bar))
+            writers = [stack.enter_context(closing(self._writer(number))) for number in range(len(streams))]
+            finished, waiting = 0, None
+            for batch, writer in zip(self._batches(videos, counts, streams, bad_files), itertools.cycle(writers)):
+                if batch is None:
+                    continue
+                codes = codes_of(self.tokenizer, batch.frames, self.encoding.work) if len(batch.frames) else None
+                if waiting is not None:  # while the device computes these
+                    finished += self._write(*waiting)
+                waiting = batch, writer, codes
+                bar.update(len(batch.frames))
+            if waiting is not None:
+                finished += self._write(*waiting)
+        return finished
+
+    def _batches(
+        self, videos: list[VideoFile], counts: list[int], streams: list[list[int]], bad_files: BadFiles
+    ) -> Iterator[_Batch | None]:
+        """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
+        watch = Watch(self.encoding.workers, self.encoding.limits)
+        cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
+        source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
+
+        def order(position: int) -> Iterator[tuple[int, int] | None]:
+            return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
+
+        over: set[int] = set()  # videos of which nothing more is wanted
+        read: Any = supervised(source, order, watch, source.lose, file_of=lambda video: videos[video].path)
+        with closing(read):
+            for job, result in zip(order(0), read):
+                video, first = job or (-1, 0)
+                if job is None or video in over:
+                    yield None
+                elif isinstance(result, str):
+                    over.add(video)
+                    bad_files.add(videos[video].path, result)
+                    yield None
+                else:
+                    after = first + len(result)
+                    if after == counts[video] or len(result) < self.encoding.batch_frames:
+                        over.add(video)
+                    yield _Batch(videos[video], first, result, video in over)
+
+    def _write(self, batch: _Batch, writer: ShardWriter, codes: Tensor | None) -> int:
+        """Write a batch's codes; returns 1 where the video is over, else 0."""
+        if batch.first == 0:
+            writer.give_up()  # what a bad video has left
+        if codes is not None:
+            writer.add(codes.cpu().numpy().astype(writer.dtype))
+        if not batch.is_last:
+            return 0
+        time_base, times = self.reading.times(batch.video)
+        times = times[: batch.first + len(batch.frames)]
+        name = self._name(batch.video.path)
+        writer.finish(name, time_base, times, *self.reading.size(batch.video), self.states[name])
+        return 1
+
+    def _writer(self, stream: int) -> ShardWriter:
+        name = f"shard-{self.process.rank:03}-{stream:02}"
+        return ShardWriter(self.out, name, self.dtype, self.encoding.shard_megabytes * 2**20)
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.base).as_posix()
+
+    def _describe(self) -> None:
+        """Write the manifest, or find that the one that is there says the same."""
+        quantizer = self.tokenizer.quantizer
+        manifest = {
+            "format": FORMAT,
+            "tokenizer": self.tokenizer.sha256(),
+            "codebook_size": quantizer.codebook_size,
+            "dtype": self.dtype.str,
+            "reading": asdict(self.reading),
+            "batch_frames": self.encoding.batch_frames,
+            "precision": self.encoding.precision,
+            "videos": str(self.base.resolve()),
+            "description": self.tokenizer.description,
+            "environment": environment(self.tokenizer.last_layer.device, self.encoding.precision),
+        }
+        if not (self.out / MANIFEST).exists():
+            replace_text(self.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        before = read_manifest(self.out)
+        for key in COMMON:
+            if before.get(key) != manifest[key]:
+                raise ConfigError(
+                    f"{self.out} holds tokens of another kind: {key} was {before.get(key)} and is {manifest[key]}. "
+                    "Choose another --out."
+                )
+        if before["format"] != FORMAT:  # lines of the new one are added from here on
+            replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
+
+
+class Frames(Dataset[Any]):
+    """Batches of frames by (video, first frame); the reason where they cannot be read.
+
+    Of videos that are `cut_off` a batch has the frames before the first that cannot be read, perhaps none.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[VideoFile],
+        reading: Reading,
+        batch_frames: int,
+        watch: Watch,
+        cut_off: Collection[int] = (),
+    ) -> None:
+        self.videos, self.reading, self.batch_frames, self.watch = videos, reading, batch_frames, watch
+        self.cut_off = cut_off
+        self.lost: dict[int, str] = {}
+        self.open: tuple[int, FrameStream] | None = None  # by the process that reads
+
+    def lose(self, video: int, _: int, reason: str) -> str:
+        """Leave a video out that has ended the process that read it; returns its name."""
+        self.lost[video] = reason
+        return str(self.videos[video].path)
+
+    def __getitem__(self, job: tuple[int, int] | None) -> Tensor | str | None:
+        """A batch, uint8 (time, height, width, rgb)."""
+        if job is None:
+            return None
+        video, first = job
+        if video in self.lost:
+            return self.lost[video]
+        try:
+            with self.watch.reading(video):
+                stream, cut_off = self._stream(video), video in self.cut_off
+                return torch.from_numpy(read_batch(stream, self.reading, first, self.batch_frames, cut_off))
+        except UnusableError as error:
+            self.lost[video] = str(error)
+            return str(error)
+
+    def _stream(self, video: int) -> FrameStream:
+        if self.open is None or self.open[0] != video:
+            if self.open is not None:
+                self.open[1].close()
+            self.open = video, self.reading.open(self.videos[video])
+        return self.open[1]
+
+
+def _balanced(frames: Sequence[int], count: int) -> list[list[int]]:
+    """Videos dealt out to `count` streams so that each has about as many frames."""
+    streams: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for video in sorted(range(len(frames)), key=lambda v: -frames[v]):
+        lightest = loads.index(min(loads))
+        streams[lightest].append(video)
+        loads[lightest] += frames[video]
+    return streams

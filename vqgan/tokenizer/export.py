@@ -1,0 +1,132 @@
+"""A run's tokenizer as a folder to share: weights, sizes and a model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from vqgan.errors import ConfigError, StorageError
+from vqgan.files.lock import filling
+from vqgan.files.reading import number, read_rows, read_yaml
+from vqgan.runs.checkpoint import Checkpoints
+from vqgan.tokenizer.folder import describe, tensors_in, write
+from vqgan.tokenizer.taming import to_taming
+from vqgan.tokenizer.tokenizer import rebuild
+
+# Keys that say nothing of the tokenizer, and may say something of who trained it.
+PRIVATE = (
+    "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
+    "data.cache", "loss.perceptual.weights",
+)  # fmt: skip
+CARD = """---
+library_name: vqgan
+tags: [vqgan, tokenizer, video]
+---
+# {name}
+
+A VQGAN tokenizer: frames of {side} pixels to {codes}×{codes} codes of a codebook of {size}, trained for {step} steps.
+
+| validation | |
+| --- | --- |
+{figures}
+
+```python
+import vqgan
+tokenizer = vqgan.load("{name}")
+indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1] -> integer codes
+frames = tokenizer.decode(indices)
+```
+
+## Recipe
+
+```yaml
+{recipe}```
+"""
+
+
+def export(run: Path, out: Path, layout: str) -> None:
+    """Write the best checkpoint of a run.
+
+    Args:
+        run: a run folder.
+        out: made where it is missing.
+        layout: `safetensors` or `taming`.
+
+    Raises:
+        ConfigError: there is no run.
+        CheckpointError: none of its checkpoints is intact.
+        StorageError: the folder cannot be written.
+    """
+    if not (run / "checkpoints").is_dir():
+        raise ConfigError(f"{run} is no run folder: it has no checkpoints.")
+    description = describe(run)
+    step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
+    network, discriminator = (tensors_in(state, part, run) for part in ("autoencoder", "discriminator"))
+    rebuild(description, network)  # or nothing is written
+    if layout == "taming":
+        write_taming(out, to_taming(network, discriminator or None), description)
+    else:
+        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, description))
+
+
+def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """`model.ckpt`, a checkpoint that the reference loads, and `model.json`, its `model.params`."""
+    b, q = description["backbone"], description["quantizer"]
+    sizes = {
+        "double_z": False, "z_channels": b["latent_channels"], "resolution": b["resolution"],
+        "in_channels": b["image_channels"], "out_ch": b["image_channels"], "ch": b["channels"],
+        "ch_mult": b["channel_multipliers"], "num_res_blocks": b["residual_blocks"],
+        "attn_resolutions": b["attention_resolutions"], "dropout": b["dropout"],
+    }  # fmt: skip
+    if b["norm_groups"] != 32:
+        raise ConfigError(f"The reference's networks have 32 groups a normalisation; this one has {b['norm_groups']}.")
+    try:
+        with filling(folder) as aside:
+            torch.save({"state_dict": dict(state)}, aside / "model.ckpt")
+            params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
+            (aside / "model.json").write_text(json.dumps(params, indent=1) + "\n", encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
+
+
+def validation_at(step: int, run: Path) -> dict[str, float]:
+    """What was measured at a step; nothing if no row of the run's metrics that can be read says it."""
+    of_step = (row for row in read_rows(run, "metrics.jsonl") if row.get("step") == step and "validation/psnr" in row)
+    values = {name: number(value) for name, value in next(of_step, {}).items() if name.startswith("validation/")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def recipe_in(run: Path) -> str:
+    """A run's config without what is of its machine: names, places and who is told. Nothing in it is resolved."""
+    recipe: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"), resolve=False)  # `describe` has read it
+    for key in PRIVATE:
+        *sections, name = key.split(".")
+        values = recipe
+        for section in sections:
+            values = values.get(section) if isinstance(values, dict) else None
+        if isinstance(values, dict):
+            values.pop(name, None)
+    return OmegaConf.to_yaml(recipe, resolve=False)
+
+
+def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
+    """What the tokenizer is, how good, and from which recipe."""
+    measured = validation_at(step, run)
+    figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
+    side = description["backbone"]["resolution"]
+    levels = len(description["backbone"]["channel_multipliers"])
+    return CARD.format(
+        name=name,
+        side=side,
+        codes=side // 2 ** (levels - 1),
+        size=description["quantizer"]["codebook_size"],
+        step=step,
+        figures="\n".join(figures),
+        recipe=recipe_in(run),
+    )

@@ -1,0 +1,237 @@
+"""A trained tokenizer as a folder of plain data: written by `export` and `import-taming`, read by `load`.
+
+`model.safetensors` holds the autoencoder's tensors, `discriminator.safetensors` (where there is one) the
+discriminator's, `config.json` the sizes. Nothing in them is ever run: a model is rebuilt through this package's own
+classes alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import vqgan.quantizers
+from vqgan.autoencoder import Autoencoder
+from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
+from vqgan.files.lock import filling
+from vqgan.quantizers import Quantizer
+from vqgan.runs.checkpoint import Checkpoints
+from vqgan.runs.saved import load_config
+
+FORMAT = 1  # of config.json
+LARGEST_DESCRIPTION = 2**20  # bytes
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights may be stored in
+MOST_REFERENCES = 4  # from one value of a config to the next
+LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
+WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
+
+
+def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The description and the autoencoder's tensors of what `load` takes; `download` is as for `snapshot_download`."""
+    folder = _folder_of(source, download)
+    if (folder / "checkpoints").is_dir():
+        return describe(folder), _tensors_of(folder, "autoencoder")
+    return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
+
+
+def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn.Module | None) -> None:
+    """Start training from a tokenizer's weights, and from its discriminator's where it has one.
+
+    Raises:
+        ConfigError: they are of other networks than the configuration's.
+        CheckpointError: see `load`.
+    """
+    folder = _folder_of(source, {})
+    _, state = read(folder)
+    networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, state)]
+    critic = _discriminator_of(folder)
+    if discriminator is not None and critic:
+        networks.append(("discriminator", discriminator, critic))
+    for name, network, tensors in networks:
+        try:
+            compare(network.state_dict(), tensors)
+            network.load_state_dict(tensors)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"init_from={source}: its {name} is not the configuration's. {error}") from None
+
+
+def describe(run: Path) -> dict[str, Any]:
+    """What `config.json` says of the tokenizer that a run trains."""
+    if not (run / "config.yaml").exists():
+        raise ConfigError(f"There is no run in {run} (no config.yaml).")
+    try:
+        config = load_config(run)
+        assert config is not None
+        quantizer, backbone = sizes_in(config, "model.quantizer"), sizes_in(config, "backbone")
+        del backbone["_target_"]
+        name = str(quantizer.pop("_target_")).rpartition(".")[2]
+    except (
+        ConfigError,
+        OmegaConfBaseException,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AssertionError,
+    ) as error:
+        raise CheckpointError(f"{run / 'config.yaml'} does not describe a tokenizer: {error}") from None
+    return description_of(backbone, name, quantizer)
+
+
+def sizes_in(config: DictConfig, section: str) -> dict[str, Any]:
+    """The values of a section, where they are plain or refer to plain ones; nothing else in the config is looked at.
+
+    Raises:
+        ValueError: a value is more than that. (References within references could fill any memory.)
+    """
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+
+    def follow(path: str) -> Any:
+        return functools.reduce(lambda node, key: node[key], path.split("."), tree)
+
+    values = {}
+    for key, value in follow(section).items():
+        for _ in range(MOST_REFERENCES):
+            reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+            value = follow(reference[1]) if reference else value
+        if "${" in str(value) or isinstance(value, dict):
+            raise ValueError(f"{section}.{key} is no plain value")
+        values[str(key)] = value
+    return values
+
+
+def description_of(backbone: Mapping[str, Any], quantizer: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `config.json`: sizes, and the name and values of the quantizer."""
+    return {"format": FORMAT, "backbone": dict(backbone), "quantizer": {"class": quantizer, **values}}
+
+
+def quantizer_classes() -> dict[str, type[Quantizer]]:
+    """All quantizers of this package, by name: the only classes that a description can ask for."""
+    package = vqgan.quantizers
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    found = [value for module in modules for value in vars(module).values() if inspect.isclass(value)]
+    return {c.__name__: c for c in found if issubclass(c, Quantizer) and not inspect.isabstract(c)}
+
+
+def write(
+    folder: Path,
+    description: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    discriminator: Mapping[str, Tensor] | None,
+    card: str,
+) -> None:
+    """Write a tokenizer's folder.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        with filling(folder) as aside:
+            save_file({k: v.contiguous() for k, v in state.items()}, aside / WEIGHTS)
+            if discriminator is not None:
+                save_file({k: v.contiguous() for k, v in discriminator.items()}, aside / DISCRIMINATOR)
+            for file in aside.glob("*.safetensors"):
+                file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
+            (aside / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+            (aside / "README.md").write_text(card, encoding="utf-8")
+            if discriminator is None:
+                (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of another tokenizer, which was here before
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"The tokenizer cannot be written to {folder}: {error}.") from None
+
+
+def _discriminator_of(folder: Path) -> dict[str, Tensor] | None:
+    if (folder / "checkpoints").is_dir():
+        return _tensors_of(folder, "discriminator")
+    return _read_weights(folder / DISCRIMINATOR) if (folder / DISCRIMINATOR).exists() else None
+
+
+def tensors_in(state: Mapping[str, Any], part: str, folder: Path) -> dict[str, Tensor]:
+    """A network's tensors in a checkpoint's state; none if it has no such part.
+
+    Raises:
+        CheckpointError: there is something else.
+    """
+    tensors: dict[str, Tensor] = dict(dict.items(state.get(part, {})))  # whatever its own methods were replaced by
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()):
+        raise CheckpointError(f"The checkpoint of {folder} holds no {part}.")
+    return tensors
+
+
+def _tensors_of(run: Path, part: str) -> dict[str, Tensor]:
+    _, state = Checkpoints(run / "checkpoints", keep=1).read_best()
+    return tensors_in(state, part, run)
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    if not (file.exists() or file.is_symlink()):
+        raise ConfigError(f"{file.parent} is neither a run nor an exported tokenizer (it has no {file.name}).")
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:
+            raise ValueError(f"{file.name} is no file, or too large")
+        description = json.loads(file.read_text())
+        if not isinstance(description, dict):
+            raise ValueError(f"{file.name} holds no description")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({error}).") from None
+    return description
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        if not file.is_file():
+            raise ValueError(f"{file.name} is missing, or no file")
+        return load_file(file)
+    except Exception as error:  # a hostile file can make the reader fail in any way
+        text = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({text}).") from None
+
+
+def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless tensors have the expected names, shapes and types."""
+    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    other = sorted(
+        k
+        for k in expected.keys() & found.keys()
+        if expected[k].shape != found[k].shape or found[k].dtype not in (expected[k].dtype, *PRECISIONS)
+    )
+    problems = [
+        f"{len(names)} tensors {what} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape or type", other))
+        if names
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _folder_of(source: str | Path, download: Mapping[str, Any]) -> Path:
+    """The folder of that name here, or what is downloaded of a model of the hub."""
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else _downloaded(str(source), download)
+
+
+def _downloaded(name: str, values: Mapping[str, Any]) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise missing_extra(f"{name} is no folder here; a model of the Hugging Face hub", "hub") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS, DISCRIMINATOR, DESCRIPTION], **values))
+    except Exception as error:  # whatever it is, it is the network's or the hub's
+        raise ConfigError(
+            f"{name} is no folder here, and no Hugging Face model could be loaded by it ({error})."
+        ) from None

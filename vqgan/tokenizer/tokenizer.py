@@ -1,0 +1,162 @@
+"""A trained autoencoder that knows what it is, and works on video files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from huggingface_hub import ModelHubMixin
+except ImportError:
+
+    class ModelHubMixin:  # type: ignore[no-redef]
+        """What is missing without the extra, in its place."""
+
+        def push_to_hub(self, *_: object, **__: object) -> str:
+            """Say what is missing."""
+            raise missing_extra("The Hugging Face hub", "hub")
+
+        @classmethod
+        def from_pretrained(cls, *_: object, **__: object) -> Tokenizer:
+            """Say what is missing."""
+            raise missing_extra("The Hugging Face hub", "hub")
+
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.backbones.backbone import Backbone
+from vqgan.config.build import check_values
+from vqgan.errors import CheckpointError, missing_extra
+from vqgan.quantizers import Quantizer
+from vqgan.runtime.device import memory_to_begin
+from vqgan.tokenizer.decode import decode_video, decoding_with
+from vqgan.tokenizer.encode import encode_video, encoding_with
+from vqgan.tokenizer.folder import FORMAT, LONGEST_REASON, compare, quantizer_classes, read, write
+from vqgan.tokens.folder import TokenVideo
+
+CARD = """---
+library_name: vqgan
+tags: [vqgan, tokenizer, video]
+---
+# A VQGAN tokenizer
+
+Frames of {resolution} pixels to {codes}×{codes} codes of a codebook of {codebook_size}.
+
+```python
+import vqgan
+tokenizer = vqgan.load("USER/NAME")
+codes = tokenizer.encode_video("video.mp4")
+```
+"""
+
+
+class Tokenizer(Autoencoder, ModelHubMixin):
+    """An autoencoder as `vqgan.load` gives it.
+
+    `push_to_hub("user/name")` and `Tokenizer.from_pretrained("user/name")` are Hugging Face's (extra `hub`).
+
+    Args:
+        backbone: the sizes of encoder and decoder.
+        quantizer: the codebook.
+        description: the content of `config.json` by which it is built again.
+    """
+
+    def __init__(self, backbone: Backbone, quantizer: Quantizer, description: Mapping[str, Any]) -> None:
+        super().__init__(backbone, quantizer)
+        self.description = dict(description)
+
+    def encode_video(self, path: str | Path, **values: Any) -> TokenVideo:
+        """The tokens of a video file, with the times of its frames.
+
+        Args:
+            path: of the file.
+            values: of `conf/encode.yaml` that shall be others, as `fps=8, square=True`.
+
+        Raises:
+            DataError: it cannot be used.
+            ConfigError: there is no such value.
+        """
+        return encode_video(self, encoding_with(values), Path(path))
+
+    def decode_video(self, video: TokenVideo, path: str | Path, **values: Any) -> None:
+        """Write the video that tokens stand for as mp4, at its source's size and times.
+
+        Args:
+            video: by this tokenizer.
+            path: of the file to write.
+            values: of `conf/decode.yaml` that shall be others, as `size="model"`.
+
+        Raises:
+            StorageError: it cannot be written.
+            ConfigError: there is no such value.
+        """
+        decode_video(self, decoding_with(values), encoding_with({}).work, video, Path(path))
+
+    def sha256(self) -> str:
+        """What its weights are: a hash of all tensors, their names, types and shapes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            tensor = tensor.detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        b = self.description["backbone"]
+        size = self.quantizer.codebook_size
+        card = CARD.format(resolution=b["resolution"], codes=b["resolution"] // self.downsampling, codebook_size=size)
+        write(save_directory, self.description, self.state_dict(), None, card)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **values: Any) -> Tokenizer:
+        """As the caller says (`revision`, `token`, `cache_dir` …); what the mixin itself read of the sizes is left."""
+        return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
+
+
+def load(source: str | Path) -> Tokenizer:
+    """A trained tokenizer, in evaluation mode on the CPU, its weights without gradients.
+
+    Args:
+        source: a run folder (its best checkpoint is taken), an exported folder, or the id of a Hugging Face model.
+
+    Raises:
+        CheckpointError: it is damaged, does not fit together, or would need to run code.
+        ConfigError: there is no such thing.
+    """
+    return _load(source)
+
+
+def _load(source: str | Path, **download: Any) -> Tokenizer:
+    description, state = read(source, **download)
+    network = rebuild(description, state)
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
+    """A tokenizer of the described sizes; `state` is only compared, so that no false size takes memory.
+
+    Raises:
+        CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
+        StorageError: memory ran out.
+    """
+    try:
+        if description["format"] != FORMAT:
+            raise ValueError(f"format {description['format']} instead of {FORMAT}")
+        values = dict(description["quantizer"])
+        quantizer = quantizer_classes()[values.pop("class")]
+        check_values(quantizer, values, "quantizer")
+        check_values(Backbone, dict(description["backbone"]), "backbone")
+        backbone = Backbone(**description["backbone"])
+        with torch.device("meta"):
+            expected = Autoencoder(backbone, quantizer(**values)).state_dict()
+        compare(expected, state)
+    except Exception as error:  # a hostile description can make the constructors fail in any way
+        text = " ".join(str(error).split())[:LONGEST_REASON]
+        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
+    with memory_to_begin("Choose a machine that has it."):
+        return Tokenizer(backbone, quantizer(**values), description)

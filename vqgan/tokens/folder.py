@@ -1,0 +1,221 @@
+"""A folder of videos as tokens: the format, and how it is read.
+
+A token folder is written by `vqgan encode` and holds
+
+- `manifest.json`: the tokenizer (its SHA-256 and sizes), how videos were read, the type of the integers, versions;
+- `shard-….bin`: the codes of whole videos one after the other, each (frames, rows, columns) in that order, as
+  little-endian unsigned integers of 1, 2 or 4 bytes, the smallest that hold the codebook;
+- `shard-….jsonl` beside each: a line per video that is complete: its path below the folder of videos, the first byte in
+  the shard, its shape, the times of its frames, its size, frame rate and checksum;
+- `bad_files….jsonl`: every video that could not be used, and why.
+
+What a shard holds beyond its last line belongs to a video that was not finished, and is never read.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt
+from torch import Tensor
+from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    import datasets
+from vqgan.errors import DataError, missing_extra
+from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
+from vqgan.video.times import average_rate
+
+SHARDS = "shard-*.jsonl"
+Codes = UInt[np.ndarray, "frames rows columns"]
+
+
+@dataclass(frozen=True)
+class TokenVideo:
+    """The tokens of one video, and what is needed to show them as it was."""
+
+    path: str  # below the folder of videos
+    codes: Codes = field(repr=False)  # in a token folder a view of the shard: nothing is read before it is used
+    time_base: float  # seconds per unit of `times`
+    times: Int[np.ndarray, "frames"] = field(repr=False)
+    width: int  # of the part of the source that was encoded, upright, in pixels
+    height: int
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, on average."""
+        return average_rate(self.time_base, self.times)
+
+    @property
+    def seconds(self) -> Float[np.ndarray, "frames"]:
+        """Time of each frame, the first at 0."""
+        return (self.times - self.times[0]) * self.time_base
+
+
+def open(folder: str | Path) -> Tokens:  # `vqgan.tokens.open` is what it is called by
+    """Open a folder that `vqgan encode` wrote; one that is still being written shows the videos finished so far.
+
+    Raises:
+        ConfigError: it is no such folder.
+        DataError: it is damaged.
+    """
+    return Tokens(Path(folder))
+
+
+class Tokens(Sequence[TokenVideo]):
+    """The videos of a token folder, in the order of their paths; codes are memory-mapped.
+
+    Args:
+        folder: written by `vqgan encode`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        self.codebook_size: int = self.manifest["codebook_size"]
+        self.dtype = smallest_type(self.codebook_size)
+        found: dict[str, tuple[Record, Path]] = {}
+        for listed in sorted(folder.glob(SHARDS)):
+            for record in read_records(listed):
+                found.setdefault(record.path, (record, listed.with_suffix(".bin")))
+        self.records = [found[path] for path in sorted(found)]
+        self._maps: dict[Path, np.ndarray[Any, Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Video `index`; of a slice a list of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record, shard = self.records[index]
+        return TokenVideo(
+            record.path,
+            self._codes(record, shard),
+            record.time_base,
+            unpack_times(record.times, record.shape[0]),
+            record.width,
+            record.height,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": {}}  # a worker process maps the files anew instead of copying them
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the videos, below the folder that was encoded."""
+        return [record.path for record, _ in self.records]
+
+    @property
+    def total(self) -> int:
+        """How many codes there are in all videos."""
+        return sum(math.prod(record.shape) for record, _ in self.records)
+
+    def verify(self) -> None:
+        """Compare every video's bytes with its checksum.
+
+        Raises:
+            DataError: they differ.
+        """
+        for record, shard in self.records:
+            if zlib.crc32(self._codes(record, shard).tobytes()) != record.crc32:
+                raise DataError(f"{shard} is damaged: the codes of {record.path} are not those that were written.")
+
+    def clips(self, frames: int, stride: int = 1) -> TokenClips:
+        """All clips of `frames` frames that do not overlap, taking every `stride`-th frame."""
+        return TokenClips(self, frames, stride)
+
+    def sequences(self, length: int) -> TokenSequences:
+        """All runs of `length` codes that do not overlap, frame by frame, row by row: a transformer's input."""
+        return TokenSequences(self, length)
+
+    def to_datasets(self, cache_dir: str | None = None) -> datasets.Dataset:
+        """A Hugging Face data set, a row per video: `path`, `fps`, `width`, `height`, `codes` (frames, rows, columns).
+
+        Raises:
+            ConfigError: the package `datasets` is not installed.
+        """
+        try:
+            from datasets import Dataset, Features, List, Value
+        except ImportError:
+            raise missing_extra("A Hugging Face data set", "hub") from None
+        codes = List(List(List(Value(self.dtype.newbyteorder("=").name))))
+        numbers = {"fps": Value("float64"), "width": Value("int64"), "height": Value("int64")}
+        features = Features({"path": Value("string"), **numbers, "codes": codes})
+        return Dataset.from_generator(_rows, features=features, gen_kwargs={"tokens": self}, cache_dir=cache_dir)
+
+    def _codes(self, record: Record, shard: Path) -> Codes:
+        if shard not in self._maps:
+            try:
+                self._maps[shard] = np.memmap(shard, np.uint8, "r")
+            except (OSError, ValueError) as error:
+                raise DataError(f"{shard} cannot be read: {error}.") from None
+        size = math.prod(record.shape) * self.dtype.itemsize
+        content = self._maps[shard][record.offset : record.offset + size]
+        if len(content) < size:
+            raise DataError(
+                f"{shard} is cut off: it does not hold all codes of {record.path}. Copy it there again, or type the "
+                "same vqgan encode, which encodes anew what is missing."
+            )
+        return np.asarray(content).view(self.dtype).reshape(record.shape)
+
+
+class TokenClips(Dataset[Tensor]):
+    """Clips of codes, int64 (time, rows, columns), of the videos that are long enough."""
+
+    def __init__(self, tokens: Tokens, frames: int, stride: int) -> None:
+        self.tokens, self.frames, self.stride = tokens, frames, stride
+        self.span = (frames - 1) * stride + 1
+        self.ends = list(accumulate(record.shape[0] // self.span for record, _ in tokens.records))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: int) -> Int[Tensor, "time rows columns"]:
+        video, number = _locate(self.ends, index)
+        first = number * self.span
+        return _as_tensor(self.tokens[video].codes[first : first + self.span : self.stride])
+
+
+class TokenSequences(Dataset[Tensor]):
+    """Runs of codes, int64 (length,), each within one video; what is left over at a video's end is not used."""
+
+    def __init__(self, tokens: Tokens, length: int) -> None:
+        self.tokens, self.length = tokens, length
+        self.ends = list(accumulate(math.prod(record.shape) // length for record, _ in tokens.records))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: int) -> Int[Tensor, "length"]:
+        video, number = _locate(self.ends, index)
+        flat = self.tokens[video].codes.reshape(-1)
+        return _as_tensor(flat[number * self.length : (number + 1) * self.length])
+
+
+def _locate(ends: list[int], index: int) -> tuple[int, int]:
+    if not -(ends[-1] if ends else 0) <= index < (ends[-1] if ends else 0):
+        raise IndexError(index)
+    index %= ends[-1]
+    video = bisect_right(ends, index)
+    return video, index - (ends[video - 1] if video else 0)
+
+
+def _as_tensor(codes: UInt[np.ndarray, "..."]) -> Int[Tensor, "..."]:
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def _rows(tokens: Tokens) -> Iterator[dict[str, Any]]:
+    for video in tokens:
+        yield {
+            "path": video.path, "fps": video.fps, "width": video.width, "height": video.height, "codes": video.codes
+        }  # fmt: skip

@@ -1,0 +1,231 @@
+"""Warnings that teach: what a run's numbers say is going wrong, in one sentence each, with what to try.
+
+A rule is a function of the history and the setup that returns its sentence, or None; its name is the advice's name. A
+rule needs patience, since a healthy run looks ill for a while at its start and where its adversary comes in: it speaks
+of what has lasted. To add one, write it, and name it in `RULES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from statistics import fmean, median
+from typing import Any
+
+from vqgan.loggers.logger import Advice
+from vqgan.runs.metrics import MUCH_WAITING
+from vqgan.training.history import FEWEST, LATER_EVALUATIONS, SOME_STEPS, History, Row, Setup
+
+LOW_USAGE = 0.1  # of the codes that could have been chosen; healthy runs use more than half
+RISING = 1.1  # low usage or perplexity that grows by so much from one window to the next is mending itself
+MUCH_WORSE = 1.25  # the pixel distance after the adversary came in, to the one before: 2 dB; 0.9 in the demo
+CHANCE = {"hinge": 1.0, "vanilla": math.log(2)}  # ½ (1 + 1), and ½ (ln 2 + ln 2): equal logits for real and fake
+NO_BETTER_THAN_CHANCE, NEARLY_PERFECT = 0.98, 0.1  # of that loss
+# In steps of the discriminator. The demo's is at 1.00 for its first hundred, and recovers.
+STUCK_UPDATES, WINNING_UPDATES = 500, 200
+AT_CLAMP = 0.99  # of the clamp; the logged weight is a mean over micro-batches
+WORSE_DECIBELS, BETTER_PIXELS = 0.5, 0.9  # validation PSNR below its best, while the pixel distance is 0.9 of then's
+
+
+def codebook_collapse(history: History, setup: Setup) -> str | None:
+    """Few codes are in use, and neither they nor the perplexity grow, over two windows of usage after a first one.
+
+    1d-tokenizer #27, ImageFolder #29, TokenFlow #28, vector-quantize-pytorch #154, #170, #223.
+    """
+    rows = history.last(2 * setup.usage_steps, "codebook/usage")
+    if not rows or rows[-1]["step"] < 3 * setup.usage_steps:
+        return None
+    # Not more codes than latents can be chosen.
+    possible = min(1.0, setup.usage_steps * setup.latents_per_step / setup.codebook_size)
+    usage, perplexity = ([row[name] for row in rows] for name in ("codebook/usage", "codebook/perplexity"))
+    if max(usage) >= LOW_USAGE * possible or _growth(usage) > RISING or _growth(perplexity) > RISING:
+        return None
+    return (
+        f"Only {usage[-1]:.1%} of the {setup.codebook_size} codes were chosen within {setup.usage_steps} steps "
+        f"(perplexity {perplexity[-1]:.0f}), and they do not become more: in another run try model=emavq, whose "
+        "model.quantizer.revive_after puts unused codes back onto latents, or a smaller model.quantizer.codebook_size "
+        "or optimizer.lr."
+    )
+
+
+def adversarial_overwhelming(history: History, setup: Setup) -> str | None:
+    """Reconstructions are worse than before the adversary came in, and do not recover.
+
+    taming-transformers #31, #44, #93, TATS #28, latent-diffusion #350; unleashing-transformers #17: expected at first.
+    """
+    start, recovery = setup.discriminator_start, setup.recovery_steps
+    rows = [row for row in history.rows if "train/pixel" in row]
+    now = rows[-1]["step"] if rows else 0
+    before = [row["train/pixel"] for row in rows if start - recovery < row["step"] <= start]
+    after = [row["train/pixel"] for row in rows if row["step"] > now - recovery / 2 and "train/adversarial" in row]
+    if now < start + recovery or min(len(before), len(after)) < FEWEST:
+        return None
+    if fmean(after) < MUCH_WORSE * fmean(before):
+        return None
+    return (
+        f"The adversarial term overwhelms the reconstruction: train/pixel is {fmean(after):.3g}, and was "
+        f"{fmean(before):.3g} before loss.discriminator_start={start}; unless it recovers by itself try a lower "
+        f"loss.discriminator_weight than {setup.discriminator_weight:g}, or a later loss.discriminator_start."
+    )
+
+
+def discriminator_stuck(history: History, setup: Setup) -> str | None:
+    """The discriminator does not tell reconstructions from frames.
+
+    taming-transformers #31, #44, #61, #93, magvit2 #16; unleashing-transformers #17: it recovers.
+    """
+    losses = _discriminator_losses(history, setup, STUCK_UPDATES)
+    if not losses or min(losses) < NO_BETTER_THAN_CHANCE * CHANCE[setup.adversarial]:
+        return None
+    often = "trainer.discriminator_every=1, " if setup.discriminator_every > 1 else ""
+    return (
+        f"The discriminator has been no better than chance for {STUCK_UPDATES} of its steps (train/discriminator "
+        f"{losses[0]:.3f}, where guessing gives {CHANCE[setup.adversarial]:.3f}): unless it recovers by itself try "
+        f"{often}a higher discriminator_optimizer.lr, or a lower loss.discriminator_weight than "
+        f"{setup.discriminator_weight:g}."
+    )
+
+
+def discriminator_winning(history: History, setup: Setup) -> str | None:
+    """The discriminator tells them apart without effort, so that its gradient says little of what to mend.
+
+    The other end of the same threads: taming-transformers #31, #93.
+    """
+    losses = _discriminator_losses(history, setup, WINNING_UPDATES)
+    if not losses or max(losses) > NEARLY_PERFECT * CHANCE[setup.adversarial]:
+        return None
+    newest = next(row for row in reversed(history.rows) if "train/discriminator" in row)
+    return (
+        f"The discriminator wins outright: its loss was {losses[0]:.3f} over {WINNING_UPDATES} of its steps, logits "
+        f"{newest['adversarial/logits_real']:.2g} for frames and {newest['adversarial/logits_fake']:.2g} for "
+        "reconstructions, so try a lower discriminator_optimizer.lr, a larger trainer.discriminator_every than "
+        f"{setup.discriminator_every}, or a later loss.discriminator_start."
+    )
+
+
+def adaptive_weight_clamped(history: History, setup: Setup) -> str | None:
+    """The adaptive weight would be larger than it may be: a high clamp says that the discriminator's gradient vanished.
+
+    taming-transformers #73, MONAI GenerativeModels #144, dmvae #3, latent-diffusion #176.
+    """
+    rows = history.last(SOME_STEPS, "adversarial/weight")
+    clamp = setup.max_adaptive_weight * setup.discriminator_weight
+    if not rows or min(row["adversarial/weight"] for row in rows) < AT_CLAMP * clamp:
+        return None
+    return (
+        f"The adaptive weight was at its clamp for {SOME_STEPS} steps, so the adversarial term has the fixed weight "
+        f"{clamp:g}: if loss.max_adaptive_weight={setup.max_adaptive_weight:g} was to be out of reach, the "
+        "discriminator's gradient has all but vanished, so try a lower clamp or a later loss.discriminator_start, and "
+        "if it was not, raise it to let the weight adapt."
+    )
+
+
+def data_bound(history: History, setup: Setup) -> str | None:  # noqa: ARG001  # rules are alike
+    """The device waits for data; not looked at while workers start. torchvision #1470, decord #218."""
+    rows = history.last(SOME_STEPS, "speed/data_wait")
+    if not rows or rows[-1]["step"] < 2 * SOME_STEPS:
+        return None
+    wait = median(row["speed/data_wait"] for row in rows)
+    if wait < MUCH_WAITING:
+        return None
+    return (
+        f"Training waits for data {wait:.0%} of the time: try more data.workers (up to the number of cores), or source "
+        "videos that are smaller or have a keyframe every 12 frames."
+    )
+
+
+def validation_diverging(history: History, setup: Setup) -> str | None:  # noqa: ARG001
+    """Reconstructions of validation clips become worse, and those of training clips better.
+
+    Small data sets: taming-transformers #107, #257.
+    """
+    best, *later = history.evaluations or [{}]
+    if len(later) < LATER_EVALUATIONS or max(e["psnr"] for e in later) > best["psnr"] - WORSE_DECIBELS:
+        return None
+    newest = later[-1]
+    if newest["pixel"] > BETTER_PIXELS * best["pixel"]:
+        return None
+    return (
+        f"Validation PSNR fell from {best['psnr']:.2f} dB at step {best['step']:.0f} to {newest['psnr']:.2f} dB, while "
+        f"train/pixel went on falling from {best['pixel']:.3g} to {newest['pixel']:.3g}: the tokenizer learns its "
+        "training clips by heart, so keep the best checkpoint, or try more and more varied videos, data.flip=true "
+        "data.crop=random, or a smaller backbone."
+    )
+
+
+def nonfinite_steps(history: History, setup: Setup) -> str | None:  # noqa: ARG001
+    """Steps were skipped. Open-Sora-Plan #265, latent-diffusion #176, medicaldiffusion #8, SimVQ #6."""
+    skipped = history.rows[-1]["train/skipped_steps"] if history.rows else 0
+    if skipped == 0:
+        return None
+    return (
+        f"Losses or gradients were not finite, and {skipped:.0f} of the steps had no effect: if more follow try "
+        "trainer.precision=fp32, trainer.clip_gradients=1 or a lower optimizer.lr, and look at the clips that "
+        "skipped_batches.jsonl names."
+    )
+
+
+RULES: tuple[Callable[[History, Setup], str | None], ...] = (
+    codebook_collapse,
+    adversarial_overwhelming,
+    discriminator_stuck,
+    discriminator_winning,
+    adaptive_weight_clamped,
+    data_bound,
+    validation_diverging,
+    nonfinite_steps,
+)
+
+
+class Advisor:
+    """Looks at each row that is logged, and gives each advice once in a run.
+
+    A part of the checkpoint, so that a resumed run gives what it would have given without the stop.
+
+    Args:
+        setup: of the run.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.given = setup, list[Advice]()
+        updates = max(STUCK_UPDATES, WINNING_UPDATES) * setup.discriminator_every
+        # What the most patient rules look back over; the adversary's effect is judged until twice its time is over.
+        self.history = History(max(updates, 3 * setup.recovery_steps, 3 * setup.usage_steps))
+
+    def look(self, step: int, row: Row) -> list[Advice]:
+        """Take a row, and return the advice that is new.
+
+        Args:
+            step: finished ones.
+            row: the scalars logged for it, all finite.
+        """
+        self.history.add(step, row)
+        names = {advice.name for advice in self.given}
+        rules = [rule for rule in RULES if rule.__name__ not in names]
+        new = [Advice(step, rule.__name__, text) for rule in rules if (text := rule(self.history, self.setup))]
+        self.given += new
+        return new
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, and what was given."""
+        return {"history": self.history.state_dict(), "given": [asdict(advice) for advice in self.given]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; names that are no rule's are left out, since they are shown and a file may be anyone's."""
+        self.history.load_state_dict(state["history"])
+        names = {rule.__name__ for rule in RULES}
+        self.given = [Advice(**advice) for advice in state["given"] if advice["name"] in names]
+
+
+def _growth(values: list[float]) -> float:
+    """The mean of the later half, to that of the earlier."""
+    half = len(values) // 2
+    return fmean(values[-half:]) / fmean(values[:half])
+
+
+def _discriminator_losses(history: History, setup: Setup, updates: int) -> list[float]:
+    """Its means over so many of the discriminator's steps and of late; none if there were not so many."""
+    rows = history.last(updates * setup.discriminator_every, "train/discriminator")
+    losses = [row["train/discriminator"] for row in rows]
+    return [fmean(losses), fmean(losses[-FEWEST:])] if losses else []

@@ -1,0 +1,90 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from vqgan.loggers.logger import Advice
+
+T = TypeVar("T")
+SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
+    "train/total": ("loss", "{:.3f}"),
+    "validation/psnr": ("psnr", "{:.1f} dB"),
+    "codebook/usage": ("codes", "{:.0%}"),
+    "speed/frames_per_second": ("frames/s", "{:.0f}"),
+}
+
+
+class Clock:
+    """How fast training goes, and which share of the time it waits for data, since it was last restarted."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure from now on."""
+        self.started, self.waited, self.frames = time.perf_counter(), 0.0, 0
+
+    def wait(self, get: Callable[[], T], is_busy: Callable[[], bool]) -> T:
+        """Call `get`; its time counts as waiting for data unless the device has been busy with earlier steps."""
+        before = time.perf_counter()
+        got = get()
+        if not is_busy():
+            self.waited += time.perf_counter() - before
+        return got
+
+    def count(self, frames: int) -> None:
+        """Add frames trained on."""
+        self.frames += frames
+
+    def read(self) -> dict[str, float]:
+        """`speed/frames_per_second`, and `speed/data_wait` as a share of the time in [0, 1]; nothing without frames."""
+        if not self.frames:
+            return {}
+        elapsed = time.perf_counter() - self.started
+        return {"speed/frames_per_second": self.frames / elapsed, "speed/data_wait": self.waited / elapsed}
+
+
+class Progress:
+    """A progress bar with the numbers that matter; a line at each evaluation, which stays in a log file too.
+
+    Args:
+        done: steps so far.
+        steps: of the whole run.
+        shown: of several processes one alone shows it.
+    """
+
+    def __init__(self, done: int, steps: int, shown: bool) -> None:
+        self.shown = shown
+        self.bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True, dynamic_ncols=True)
+        self.values: dict[str, float] = {}
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self.bar.update()
+
+    def show(self, step: int, row: Mapping[str, float]) -> None:
+        """Take new numbers."""
+        self.values |= row
+        short = [f"{name} {form.format(self.values[key])}" for key, (name, form) in SHOWN.items() if key in self.values]
+        self.bar.set_postfix_str(", ".join(short))
+        if self.shown and "validation/psnr" in row:
+            v = {name.removeprefix("validation/"): value for name, value in row.items()}
+            tqdm.write(
+                f"step {step:>7}   validation PSNR {v['psnr']:5.2f} dB   SSIM {v['ssim']:.3f}   "
+                f"codes in use {v['usage']:4.0%}   perplexity {v['perplexity']:.0f}"
+            )
+
+    def advise(self, advice: Advice) -> None:
+        """Show a warning above the bar, as a paragraph of its own."""
+        tqdm.write(f"\nAdvice at step {advice.step}, {advice.title}: {advice.text}\n")

@@ -1,0 +1,66 @@
+"""How a run is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqgan.errors import check
+from vqgan.runtime.device import Precision, find_device
+
+
+@dataclass(kw_only=True, frozen=True)
+class Settings:
+    """How a run is trained: the values of `conf/trainer`.
+
+    Args:
+        steps: optimizer steps of the whole run.
+        discriminator_every: the discriminator steps on every so-manieth step, from `loss.discriminator_start` on.
+        accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
+            norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
+        clip_gradients: largest norm of each player's gradient; null for no clipping.
+        precision: of the networks, the perceptual one too: `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA
+            GPUs round to 10 bits); the quantizer, what the losses add up and all that validation measures are always
+            float32.
+        channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
+        activation_checkpointing: compute the activations of each residual block a second time in the backward pass
+            instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.
+        compile: compile encoder, decoder, perceptual network and discriminator; needs a C++ compiler.
+        device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
+        log_every: steps between rows of `metrics.jsonl`.
+        evaluate_every: steps between evaluations on the validation clips.
+        pictures: validation clips to show at each evaluation.
+        checkpoint_every: steps between checkpoints; one is also written when validation is best, and at the end.
+        usage_steps: a code counts as used if it was chosen within so many steps.
+        keep: so many of the newest checkpoints stay, and the best.
+        max_skipped_in_a_row: steps whose loss or gradient is not finite are skipped; one more in a row ends the run.
+        max_skipped_fraction: of the last 1000 steps; a larger share of skipped ones ends the run.
+    """
+
+    steps: int
+    discriminator_every: int
+    accumulate: int
+    clip_gradients: float | None
+    precision: Precision
+    channels_last: bool
+    activation_checkpointing: bool
+    compile: bool
+    device: str
+    log_every: int
+    evaluate_every: int
+    pictures: int
+    checkpoint_every: int
+    usage_steps: int
+    keep: int
+    max_skipped_in_a_row: int
+    max_skipped_fraction: float
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
+                    "pictures", "usage_steps", "keep"):  # fmt: skip
+            check(getattr(self, key) > 0, key, getattr(self, key), "positive")
+        row, share = self.max_skipped_in_a_row, self.max_skipped_fraction
+        check(row >= 0, "max_skipped_in_a_row", row, "at least 0")
+        check(0 <= share <= 1, "max_skipped_fraction", share, "in [0, 1]")
+        limit = self.clip_gradients
+        check(limit is None or limit > 0, "clip_gradients", limit, "positive or null")
+        find_device(self.device)

@@ -1,0 +1,188 @@
+"""What a run measures and shows of its reconstructions at each evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import reduce
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.files.writing import replace_text
+from vqgan.frames import to_clips, to_frames
+from vqgan.loggers import Rows
+from vqgan.measures import Clips, Frames, measure
+from vqgan.quantizers.usage import count_codes, perplexity
+from vqgan.runtime.collectives import gather, share_of, sum_over_processes
+from vqgan.runtime.process import Process
+from vqgan.video.pictures import write_middle_frames, write_pictures
+
+MOST_RANKS = 128  # of a codebook's codes, whose shares are recorded
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What was measured on validation clips, on the CPU."""
+
+    metrics: dict[str, float]  # by their names in the panel `validation/`
+    counts: Int[Tensor, "codes"]  # how often each code was chosen
+    psnr_of_clips: Float[Tensor, "batch"]  # dB, means over the frames of each clip
+
+    def extremes(self, most: int) -> tuple[list[int], list[int]]:
+        """The numbers of at most so many clips with the lowest and the highest PSNR, the most extreme ones first."""
+        order: list[int] = self.psnr_of_clips.argsort(stable=True).tolist()
+        return order[:most], order[::-1][:most]
+
+    def code_use(self) -> dict[str, Any]:
+        """How codes were used, as it is recorded.
+
+        Returns:
+            `codebook_size`; `dead`, the codes that were never chosen; `perplexity`; and `shares`: of all choices,
+            those of the most used code, the second …, the least used one, at evenly spaced ranks if there are many.
+        """
+        size = len(self.counts)
+        ranks = torch.linspace(0, size - 1, min(size, MOST_RANKS), dtype=torch.float64).round().long()
+        shares = self.counts.sort(descending=True).values[ranks] / self.counts.sum()
+        return {
+            "codebook_size": size,
+            "dead": int((self.counts == 0).sum()),
+            "perplexity": self.metrics["validation/perplexity"],
+            "shares": [float(f"{share:.5g}") for share in shares.tolist()],
+        }
+
+
+@torch.no_grad()
+def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual: nn.Module | None) -> Evaluation:
+    """Measure reconstructions of clips, several processes each a share of them; changes no state.
+
+    Returns:
+        The same in each process: as metrics what `measure` finds, as `validation/psnr` …, all means over frames;
+        `validation/perplexity` and `validation/usage` of the codebook over all clips together.
+    """
+    was_training = autoencoder.training
+    autoencoder.eval()
+    device = autoencoder.last_layer.device
+    measured: dict[int, dict[str, Tensor]] = {}  # by the number of the batch
+    counts = torch.zeros(autoencoder.quantizer.codebook_size, dtype=torch.int64, device=device)
+    for number, group in share_of(clips.split(batch_size)):
+        frames = to_frames(group.to(device))
+        output = autoencoder(frames)
+        of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
+        measured[number] = {name: values.cpu() for name, values in of_frames.items()}
+        counts += count_codes(output.indices, len(counts))
+    autoencoder.train(was_training)
+    counts = sum_over_processes(counts)
+    batches = [of_frames for _, of_frames in sorted(item for part in gather(measured) for item in part.items())]
+    per_frame = {name: torch.cat([of_frames[name] for of_frames in batches]) for name in batches[0]}
+    metrics = {f"validation/{name}": float(values.mean()) for name, values in per_frame.items()}
+    metrics["validation/perplexity"] = float(perplexity(counts))
+    metrics["validation/usage"] = float((counts > 0).float().mean())
+    psnr_of_clips = reduce(per_frame["psnr"], "(clip time) -> clip", "mean", clip=len(clips))
+    return Evaluation(metrics, counts.cpu(), psnr_of_clips)
+
+
+@torch.no_grad()
+def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Frames:
+    """Reconstructions of clips, on the CPU, in [-1, 1]; changes no state."""
+    was_training = autoencoder.training
+    autoencoder.eval()
+    device = autoencoder.last_layer.device
+    parts = [
+        autoencoder(to_frames(group.to(device))).reconstruction.clamp(-1, 1).cpu() for group in clips.split(batch_size)
+    ]
+    autoencoder.train(was_training)
+    return torch.cat(parts)
+
+
+EXTREMES = 4  # clips that are shown as the worst, and as the best
+
+
+@dataclass(kw_only=True, eq=False)
+class Validation:
+    """Clips that are never trained on, and what is kept of them in the run folder.
+
+    Args:
+        clips: uint8 (batch, time, height, width, rgb).
+        sources: the file of each.
+        videos: the video of each.
+        batch_size: clips at once.
+        perceptual: the network of LPIPS; None if the loss has none.
+        pictures: clips to show.
+        folder: of the run.
+        process: all of them measure; the first one shows and records.
+    """
+
+    clips: UInt8[Tensor, "batch time height width rgb"]
+    sources: Sequence[str]
+    videos: Sequence[str]
+    batch_size: int
+    perceptual: nn.Module | None
+    pictures: int
+    folder: Path
+    process: Process
+
+    def __post_init__(self) -> None:
+        self.code_use = Rows(self.folder / "codebook.jsonl")
+
+    def measure(self, autoencoder: Autoencoder) -> Evaluation:
+        """Measure reconstructions of all clips; changes no state."""
+        return evaluate(autoencoder, self.clips, self.batch_size, self.perceptual)
+
+    def show(self, autoencoder: Autoencoder, step: int, evaluation: Evaluation) -> dict[str, Path]:
+        """Write pictures of some clips, spread over all, and of the worst and the best.
+
+        Returns:
+            The files of the former, under the names by which they are logged. The latter are for the report alone: the
+            names of files that stand beside them may not leave the machine.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if not self.process.is_first:
+            return {}
+        shown = self.clips[:: -(-len(self.clips) // self.pictures)]
+        reconstructions = reconstruct(autoencoder, shown, self.batch_size)
+        files = write_pictures(self._pictures, step, shown, to_clips(reconstructions, shown.shape[1]))
+        self._show_extremes(autoencoder, step, evaluation)
+        return files
+
+    def record(self, step: int, evaluation: Evaluation) -> None:
+        """Add a row to `codebook.jsonl`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.process.is_first:
+            self.code_use.append({"step": step, **evaluation.code_use()})
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many rows there are."""
+        return self.code_use.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop rows that come again."""
+        if self.process.is_first:
+            self.code_use.load_state_dict(state)
+
+    @property
+    def _pictures(self) -> Path:
+        return self.folder / "reconstructions"
+
+    def _show_extremes(self, autoencoder: Autoencoder, step: int, evaluation: Evaluation) -> None:
+        middle = self.clips.shape[1] // 2
+        ranking: dict[str, Any] = {"step": step}
+        for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
+            shown = self.clips[numbers, middle : middle + 1]
+            reconstructions = reconstruct(autoencoder, shown, self.batch_size)
+            write_middle_frames(self._pictures / f"{name}.png", shown, to_clips(reconstructions, 1))
+            ranking[name] = [
+                {"clip": n, "source": self.sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
+                for n in numbers
+            ]
+        replace_text(self._pictures / "ranking.json", json.dumps(ranking))

@@ -1,0 +1,173 @@
+"""The wiring: Hydra builds the leaves, Python builds the tree."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from vqgan.autoencoder import Autoencoder
+from vqgan.backbones.backbone import Backbone
+from vqgan.config.build import build, public_values
+from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
+from vqgan.data.loader import read_evenly
+from vqgan.errors import ConfigError, DataError, check
+from vqgan.loggers import JsonLines, Logger, Loggers
+from vqgan.losses import VQGANLoss
+from vqgan.reports.page import LiveReport
+from vqgan.runs.folder import has_checkpoints
+from vqgan.runs.provenance import make_provenance
+from vqgan.runtime.collectives import first_alone, gather, refuse_shared_gpu
+from vqgan.runtime.device import find_device
+from vqgan.runtime.process import ALONE, Process
+from vqgan.tokenizer.folder import load_weights
+from vqgan.training.advice import Advisor
+from vqgan.training.history import Setup
+from vqgan.training.schedules import Schedule
+from vqgan.training.settings import Settings
+from vqgan.training.trainer import Trainer
+from vqgan.training.validation import Validation
+
+
+def make_trainer(
+    config: DictConfig, folder: Path, process: Process = ALONE, loggers: Mapping[str, Logger] | None = None
+) -> Trainer:
+    """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
+    settings: Settings = build(config.trainer, "trainer")
+    refuse_shared_gpu(find_device(settings.device))
+    backbone: Backbone = build(config.backbone, "backbone")
+    with first_alone():
+        loss = make_loss(config)  # the first one downloads the perceptual network for all on its machine
+    schedule: Schedule = build(config.schedule, "schedule")
+    data: Corpus = build(config.data, "data")
+    check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
+    fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
+    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
+    divides = data.batch_size % process.count == 0
+    check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
+    bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
+    with first_alone():
+        training, held_out = data.datasets(bad_files)
+    _refuse_different(data.fingerprint, config)
+
+    torch.manual_seed(config.seed)  # initial weights depend on the seed alone
+    autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
+    autoencoder_optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
+    discriminator, discriminator_optimizer = make_discriminator(config, loss)
+    if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
+        load_weights(str(config.init_from), autoencoder, discriminator)
+    still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
+    if not is_held_out(training, still.videos) and process.is_first:
+        warnings.warn(
+            f"data.root={data.root} has a single video or picture that can be used: validation is on what is trained "
+            "on, and says nothing about others. Name others for it, data.val_root=DIR, or add some.",
+            stacklevel=2,
+        )
+    facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
+    frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
+    return Trainer(
+        settings=settings,
+        autoencoder=autoencoder,
+        discriminator=discriminator,
+        loss=loss,
+        autoencoder_optimizer=autoencoder_optimizer,
+        discriminator_optimizer=discriminator_optimizer,
+        schedule=schedule,
+        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process),
+        validation=Validation(
+            clips=still.clips,
+            sources=still.sources,
+            videos=still.videos,
+            batch_size=data.batch_size // process.count,
+            perceptual=loss.perceptual,
+            pictures=settings.pictures,
+            folder=folder,
+            process=process,
+        ),
+        loggers=Loggers({**make_loggers(config, folder, facts), **(loggers or {})} if process.is_first else {}),
+        advisor=make_advisor(
+            settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
+        ),
+        provenance=make_provenance(public_values(config), find_device(settings.device), data.fingerprint),
+        report=LiveReport(folder),
+        folder=folder,
+        seed=config.seed,
+        process=process,
+    )
+
+
+def _refuse_different(fingerprint: str, config: DictConfig) -> None:
+    """Raise an error if the processes, perhaps on several machines, were not given the same."""
+    values = public_values(config)
+    for rank, (data, given) in enumerate(gather((fingerprint, values))):
+        if data != fingerprint:
+            raise DataError(f"Process {rank} sees other data ({data}) than another one ({fingerprint}).")
+        if given != values:
+            raise ConfigError(f"Process {rank} was started with another config than the others; type the same for all.")
+
+
+def make_loss(config: DictConfig) -> VQGANLoss:
+    """The loss; its perceptual network only if it has a weight."""
+    has_weight = config.loss.perceptual_weight > 0
+    perceptual = build(config.loss.perceptual, "loss.perceptual") if has_weight else None
+    loss: VQGANLoss = build(config.loss, "loss", perceptual=perceptual)
+    return loss
+
+
+def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module | None, Optimizer | None]:
+    """The discriminator and its optimizer; neither if its term has no weight."""
+    if loss.discriminator_weight == 0:
+        return None, None
+    discriminator: nn.Module = build(config.discriminator, "discriminator")
+    values = DictConfig({**config.optimizer, **config.discriminator_optimizer})
+    return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
+
+
+def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any]) -> dict[str, Logger]:
+    """`metrics.jsonl`, and the chosen ones; to the config that they show belong the facts that follow from it."""
+    shown = public_values(config) | {"facts": facts}
+    parts = {"folder": folder, "config": shown, "private": config.logger.private}
+    nodes = {str(name): node for name, node in config.logger.items() if name != "private"}
+    chosen = {name: build(node, f"logger.{name}", **parts) for name, node in nodes.items()}
+    return {"jsonl": JsonLines(folder), **chosen}
+
+
+def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerprint: str) -> dict[str, Any]:
+    """What runs are told apart by, and is not in the config."""
+    quantizer = autoencoder.quantizer
+    return {
+        "vqgan": version("vqgan"),
+        "parameters": sum(p.numel() for p in autoencoder.parameters()),
+        "codebook_size": quantizer.codebook_size,  # of every quantizer, whichever key it has that from
+        "latent_dim": quantizer.latent_dim,
+        "files": bad_files.total - len(bad_files.reasons),
+        "training_clips": clips,
+        "data_fingerprint": fingerprint,
+    }
+
+
+def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
+    """What watches the numbers."""
+    setup = Setup(
+        codebook_size=autoencoder.quantizer.codebook_size,
+        latents_per_step=latents_per_step,
+        usage_steps=settings.usage_steps,
+        adversarial=loss.adversarial,
+        discriminator_start=loss.discriminator_start,
+        discriminator_every=settings.discriminator_every,
+        discriminator_weight=loss.discriminator_weight,
+        max_adaptive_weight=loss.max_adaptive_weight,
+    )
+    return Advisor(setup)
+
+
+def is_held_out(training: ClipDataset, videos: Sequence[str]) -> bool:
+    """Whether the videos that are validated on are others than those that are trained on: not where there is one."""
+    return str(training.video(0)) not in videos

@@ -1,0 +1,1 @@
+"""Videos: containers, reading, writing, times, cropping."""
