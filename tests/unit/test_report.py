@@ -6,8 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,13 +29,13 @@ from vqgan.files.writing import replace_text
 from vqgan.loggers.best import Best
 from vqgan.reports import page as writing
 from vqgan.reports.page import LiveReport, page, write_report
-from vqgan.reports.run import Run, collect, is_at_work
+from vqgan.reports.run import Run, collect
 from vqgan.reports.strips import Strips, open_picture, spread
 from vqgan.runs.metrics import read_metrics, speed, thinned
 
 
-def shown(folder: Path, running: bool = False) -> Run:
-    return collect(folder, "a run", running, points=100, pictures=5, budget=10**6)[0]
+def shown(folder: Path, state: str | None = None) -> Run:
+    return collect(folder, "a run", state, points=100, pictures=5, budget=10**6)[0]
 
 
 def embedded(text: str) -> Any:
@@ -113,12 +111,12 @@ def test_the_speed_is_said_in_words(tmp_path: Path) -> None:
 
 def test_state_and_figures_are_those_of_the_newest_row(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", ordinary_rows())
-    run = shown(folder, running=True)
+    run = shown(folder)
     assert (run["state"], run["step"], run["steps"]) == ("finished", 100, 100)
     psnr = next(figure for figure in run["figures"] if figure["name"] == "validation/psnr")
     assert psnr == {"name": "validation/psnr", "last": 20, "best": 20, "best_step": 100}
     write_config(folder, {"trainer.steps": 200})
-    assert shown(folder, running=True)["state"] == "running"
+    assert shown(folder, "running")["state"] == "running"
     assert shown(folder)["state"] == "stopped"
 
 
@@ -148,27 +146,13 @@ def test_what_was_measured_before_the_first_step_is_no_best(tmp_path: Path) -> N
     assert found == {"validation/psnr": 25.0, "validation/lpips": 0.3, "best/step": 9}
 
 
-def test_no_process_is_signalled_to_find_out_where_that_would_end_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signalled: list[int] = []
-    (tmp_path / ".owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
-    monkeypatch.setattr(os, "kill", lambda process, _: signalled.append(process))
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert is_at_work(tmp_path)
-    assert signalled == []
-
-
-def test_whether_a_run_is_at_work_is_read_from_its_note(tmp_path: Path) -> None:
-    def note(text: str) -> bool:
-        (tmp_path / ".owner").write_text(text)
-        return is_at_work(tmp_path)
-
-    assert not is_at_work(tmp_path)
-    assert note(f"process {os.getpid()} on {socket.gethostname()}")
-    assert not note(f"process 999999999 on {socket.gethostname()}")
-    assert not note(f"process {os.getpid()} on elsewhere")
-    assert not note("nonsense")
+@pytest.mark.parametrize("state", ["finished", "stopped", "pruned", "diverged", "failed"])
+def test_the_state_is_what_the_run_says_of_itself(tmp_path: Path, state: str) -> None:
+    """Not what its rows look like: this one has all of its steps."""
+    folder = write_run(tmp_path / "run", ordinary_rows(11))
+    (folder / "status.json").write_text(json.dumps({"state": state, "message": None, "exit_code": 1}))
+    assert shown(folder)["state"] == state
+    assert embedded(page([folder]))["runs"][0]["state"] == state
 
 
 def test_a_folder_with_metrics_alone_is_shown(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
     if len(runs) > MOST_RUNS:
         raise ConfigError(f"There are {len(runs)} runs, and one page shows at most {MOST_RUNS}. Name fewer folders.")
     if len(runs) == 1 and out is None:
-        written = write_report(runs[0], running=None)
+        written = write_report(runs[0])
         assert written is not None
         return written
     target = out or (folders[0] if len(folders) == 1 else Path.cwd()) / "report.html"

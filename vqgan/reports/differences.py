@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.config.build import with_moved_classes
 from vqgan.errors import ConfigError
 from vqgan.files.reading import is_inside, read_yaml
 from vqgan.runs.saved import typed_for
@@ -24,7 +25,7 @@ def config_values(folder: Path) -> Values:
         return {}
     values = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
     assert isinstance(values, dict)
-    return dict(_by_full_key({str(key): value for key, value in values.items()}))
+    return dict(_by_full_key({str(key): value for key, value in with_moved_classes(values).items()}))
 
 
 def overrides(folder: Path) -> list[str]:

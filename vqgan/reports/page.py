@@ -20,7 +20,7 @@ from typing import Any
 
 from vqgan.files.writing import replace_text
 from vqgan.reports.differences import differing, typed_values
-from vqgan.reports.run import Run, collect, is_at_work
+from vqgan.reports.run import Run, collect
 from vqgan.reports.strips import BUDGET, SPREAD
 from vqgan.runs.saved import is_run
 
@@ -34,12 +34,12 @@ NAMES = ("elements.js", "charts.js", "curves.js", "codebook.js", "pictures.js", 
 SCRIPTS = tuple(PARTS / name for name in NAMES)
 
 
-def write_report(folder: Path, running: bool | None = False) -> Path | None:
+def write_report(folder: Path, state: str | None = None) -> Path | None:
     """Write the report of the run in `folder` into it; None if it has no metrics yet.
 
     Args:
         folder: of the run.
-        running: whether a process trains there; None to find out.
+        state: what has become of it; None to find out.
 
     Raises:
         StorageError: it cannot be written.
@@ -47,18 +47,16 @@ def write_report(folder: Path, running: bool | None = False) -> Path | None:
     if not is_run(folder):
         return None
     target = folder / "report.html"
-    replace_text(target, page([folder], running))
+    replace_text(target, page([folder], state))
     return target
 
 
-def page(folders: Sequence[Path], running: bool | None = None) -> str:
-    """The page of one run, or of several over each other; `running` is found out unless it is known."""
+def page(folders: Sequence[Path], state: str | None = None) -> str:
+    """The page of one run, or of several over each other; their state is found out unless it is known."""
     points = min(POINTS, ALL_POINTS // len(folders))
     pictures = max(2, SPREAD // len(folders))
     collected = [
-        collect(
-            folder, name, is_at_work(folder) if running is None else running, points, pictures, BUDGET // len(folders)
-        )
+        collect(folder, name, state, points, pictures, BUDGET // len(folders))
         for folder, name in zip(folders, names_of(folders))
     ]
     runs = [run for run, _ in collected]
@@ -142,7 +140,7 @@ class LiveReport:
             return
         try:
             if shutil.disk_usage(self.folder).free > ROOM * self.size:
-                target = write_report(self.folder, running=True)
+                target = write_report(self.folder, "running")
                 self.size = target.stat().st_size if target is not None else self.size
         except Exception as error:  # a page that cannot be drawn is no reason to lose a run
             warnings.warn(f"The report cannot be written, and is tried again later: {error}", stacklevel=2)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,6 +13,7 @@ from vqgan.files.reading import number, read_object, read_rows, read_text
 from vqgan.reports.differences import Values, config_values, overrides
 from vqgan.reports.strips import Comparison, Extreme, Strips, spread
 from vqgan.runs.metrics import Curve, Metrics, read_metrics, speed_of
+from vqgan.runs.status import state_of
 
 BAD_FILES = "bad_files.jsonl"
 MOST_ROWS = 1000  # of a table; more are counted
@@ -67,13 +65,13 @@ class Run(TypedDict):
     environment: list[list[str]]
 
 
-def collect(folder: Path, name: str, running: bool, points: int, pictures: int, budget: int) -> tuple[Run, Values]:
+def collect(folder: Path, name: str, state: str | None, points: int, pictures: int, budget: int) -> tuple[Run, Values]:
     """All of a run, and its config's values.
 
     Args:
         folder: of the run.
         name: what the page calls it.
-        running: whether a process trains there.
+        state: what has become of it; None to find out.
         points: of a curve, at most.
         pictures: evaluations whose reconstructions are shown, at most.
         budget: bytes that pictures may take.
@@ -86,7 +84,7 @@ def collect(folder: Path, name: str, running: bool, points: int, pictures: int, 
     run: Run = {
         "name": name,
         "label": name,
-        "state": training_state(metrics.last_step(), steps, running),
+        "state": state or state_of(folder, metrics.last_step(), steps),
         "step": metrics.last_step(),
         "steps": steps,
         "hours": hours[-1] if hours else None,
@@ -109,21 +107,6 @@ def collect(folder: Path, name: str, running: bool, points: int, pictures: int, 
     return run, values
 
 
-def is_at_work(folder: Path) -> bool:
-    """Whether a process of this machine trains in a run folder, as far as its note tells."""
-    owner = re.fullmatch(r"process (\d{1,9}) on (.+)", read_text(folder, ".owner"))
-    if owner is None or owner[2] != socket.gethostname():
-        return False
-    try:
-        if sys.platform != "win32":  # where signal 0 is Ctrl-C
-            os.kill(int(owner[1]), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is there, and someone else's
-        return True
-    return True
-
-
 def text(value: object) -> str:
     """A value of a file as text, of a length that fits into a table."""
     return str(value)[:2000]
@@ -133,13 +116,6 @@ def steps_of(values: Values) -> float | None:
     """The steps that a config asks for."""
     value = values.get("trainer.steps")
     return number(int(value)) if value is not None and value.isdecimal() and len(value) < 16 else None
-
-
-def training_state(step: float | None, steps: float | None, running: bool) -> str:
-    """What has become of a run, as far as its rows tell: `finished`, `running` or `stopped`."""
-    if step is not None and steps is not None and step >= steps:
-        return "finished"
-    return "running" if running else "stopped"
 
 
 def _figures(metrics: Metrics) -> Iterator[Figure]:

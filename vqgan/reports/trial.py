@@ -11,9 +11,9 @@ from pathlib import Path
 
 from vqgan.files.reading import is_inside
 from vqgan.reports.differences import Values, config_values, overrides
-from vqgan.reports.run import HIGHER_IS_BETTER, Figure, figure, is_at_work, steps_of, training_state
+from vqgan.reports.run import HIGHER_IS_BETTER, Figure, figure, steps_of
 from vqgan.runs.metrics import Curve, Metrics, read_metrics
-from vqgan.runs.status import STATUS, Status, status_of
+from vqgan.runs.status import STATUS, Status, state_of, status_of
 
 # What can have become of a run, the best first; `damaged`: its folder does not tell.
 STATES = ("finished", "running", "pruned", "stopped", "interrupted", "diverged", "failed", "damaged")
@@ -134,7 +134,7 @@ def _status(folder: Path, metrics: Metrics, values: Values) -> Status:
     if not values:
         return Status("damaged", "there is no config.yaml")
     # A folder from before there was a status.json.
-    return Status(training_state(metrics.last_step(), steps_of(values), is_at_work(folder)))
+    return Status(state_of(folder, metrics.last_step(), steps_of(values)))
 
 
 def _has_content(folder: Path, name: str) -> bool:

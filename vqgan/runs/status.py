@@ -36,7 +36,7 @@ def record_end(folder: Path, error: BaseException | None) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    replace_text(folder / STATUS, to_json(_status_after(error)))
+    replace_text(folder / STATUS, to_json(status_after(error)))
 
 
 def status_of(folder: Path) -> Status | None:
@@ -50,6 +50,20 @@ def status_of(folder: Path) -> Status | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return Status("interrupted") if status.state == "running" and not _is_held(folder) else status
+
+
+def state_of(folder: Path, step: float | None, steps: float | None) -> str:
+    """What has become of a run; of a folder from before there was a `status.json`, as far as its rows tell.
+
+    Args:
+        folder: of the run.
+        step: of its newest row.
+        steps: that its config asks for.
+    """
+    status = status_of(folder)
+    if status is not None:
+        return status.state
+    return "finished" if step is not None and steps is not None and step >= steps else "stopped"
 
 
 def _is_held(folder: Path) -> bool:
@@ -66,7 +80,8 @@ def _is_held(folder: Path) -> bool:
         return False
 
 
-def _status_after(error: BaseException | None) -> Status:
+def status_after(error: BaseException | None) -> Status:
+    """What becomes of a run that ends with an error, or with none."""
     if error is None:
         return Status("finished", exit_code=0)
     if isinstance(error, StopRequested):

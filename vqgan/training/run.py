@@ -15,6 +15,7 @@ from vqgan.loggers import Logger
 from vqgan.reports.page import write_report
 from vqgan.runs.folder import RunFolder
 from vqgan.runs.metrics import speed
+from vqgan.runs.status import status_after
 from vqgan.runtime.collectives import Agreement, from_first, joined, noticing_loss
 from vqgan.runtime.device import SMALLER_RUN, memory_to_begin
 from vqgan.runtime.signals import StopSignals
@@ -79,7 +80,7 @@ def _refuse_data_within(run_dir: Path, config: DictConfig) -> None:
 def _finish(trainer: Trainer, error: BaseException | None = None) -> None:
     trainer.loggers.close(error)
     if trainer.process.is_first:
-        write_report(trainer.folder)
+        write_report(trainer.folder, status_after(error).state)  # which will be written down when the folder is left
 
 
 def _adversary(trainer: Trainer) -> str:
