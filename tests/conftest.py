@@ -17,14 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from jaxtyping import install_import_hook
 from omegaconf import DictConfig
 
-import tests.typechecker  # noqa: F401  # the hook looks it up by name
-from tests import scheduling
+import tests.support.typechecker  # noqa: F401  # the hook looks it up by name
+from tests.support import scheduling
 
 SHAPED = (  # the modules whose annotations speak of shapes
     "autoencoder", "backbones", "data", "discriminators", "evaluation", "frames", "layers", "losses", "measures",
     "quantizers", "tokenizer", "tokens", "training.validation", "video",
 )  # fmt: skip
-with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.typechecker.typechecker"):
+with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.support.typechecker.typechecker"):
     import vqgan.training.run  # noqa: F401
 
 from vqgan.config.build import conf_dir  # noqa: E402

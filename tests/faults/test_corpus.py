@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import LIMITS
-from tests.faults import corpus
-from tests.faults.corpus import CLIP, ENDLESS, KINDS, flipped, good, make_corpus, one_large_picture
-from tests.unit.test_folder import bad_files, entries, videos
-from tests.unit.test_video_file import number_shown
+from tests.support import corpus
+from tests.support.corpus import CLIP, ENDLESS, KINDS, flipped, good, make_corpus, one_large_picture
+from tests.unit.data.test_folder import bad_files, entries, videos
+from tests.unit.video.test_video_file import number_shown
 from vqgan.data import Limits, Loader
 from vqgan.video.file import scan_video
 from vqgan.video.reader import read_frames

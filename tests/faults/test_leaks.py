@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import LIMITS, Compose
-from tests.unit.test_video_file import Recording
+from tests.unit.video.test_video_file import Recording
 from vqgan.data import BadFiles, Loader
 from vqgan.data.videos import VideoFolder
 from vqgan.training.run import run

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.conftest import Compose
-from tests.faults.runs import flat, rows
+from tests.support.runs import flat, rows
 from vqgan.errors import DivergedError
 from vqgan.losses import VQGANLoss
 from vqgan.runs.checkpoint import read

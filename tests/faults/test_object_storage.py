@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bench.range_server import RangeHandler
 from tests.conftest import LIMITS, Compose
-from tests.faults.runs import digest, rows
-from tests.unit.shard_folders import impatient, served, shards, write_numbered_videos, write_shards
+from tests.support.runs import digest, rows
+from tests.support.shard_folders import impatient, served, shards, write_numbered_videos, write_shards
 from vqgan.data import BadFiles, Loader
 from vqgan.data.sharding.storage import Storage
 from vqgan.errors import ConfigError, DataError

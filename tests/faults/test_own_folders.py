@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Compose
-from tests.faults.runs import digest
-from tests.unit.test_synthetic import contents
+from tests.support.runs import digest
+from tests.unit.data.test_synthetic import contents
 from vqgan.data.images import IMAGE_FILES
 from vqgan.data.reading.files import find_files
 from vqgan.data.reading.own_folders import DECODED, is_own

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.faults.runs import ROOT, SMALL
+from tests.support.runs import ROOT, SMALL
 from vqgan.loggers import WeightsAndBiases
 
 SECRETS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
+from tests.support.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.runs.checkpoint import read
 from vqgan.runs.status import status_of
 

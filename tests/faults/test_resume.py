@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import Compose
-from tests.faults.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
+from tests.support.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.data import Loader
 from vqgan.data.loader import Sample, Sequence
 from vqgan.errors import ConfigError, DataError

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.faults.runs import finish, rows, start
 from tests.faults.test_sweep import state, wait_for
+from tests.support.runs import finish, rows, start
 from vqgan.sweeps.search import Trials
 
 VALUES = (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Compose
-from tests.faults.runs import digest, finish, rows, start, train
+from tests.support.runs import digest, finish, rows, start, train
 from vqgan.errors import StoppedError
 from vqgan.runs import checkpoint
 from vqgan.training.run import run

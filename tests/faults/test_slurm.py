@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import ROOT, SMALL, digest, finish, rows, start, train
-from tests.slurm import Cluster, cluster, missing, wait_until
+from tests.support.runs import ROOT, SMALL, digest, finish, rows, start, train
+from tests.support.slurm import Cluster, cluster, missing, wait_until
 from vqgan.runs.status import status_of
 
 pytest.importorskip("submitit")

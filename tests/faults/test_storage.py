@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 
 from tests.conftest import Compose
-from tests.faults.runs import ROOT, SMALL, finish, rows, saved_steps, start, train, unfinished
-from tests.unit.tokenizers import random_tokenizer
+from tests.support.runs import ROOT, SMALL, finish, rows, saved_steps, start, train, unfinished
+from tests.support.tokenizers import random_tokenizer
 from vqgan.errors import StorageError
 from vqgan.evaluation.evaluator import Evaluator
 from vqgan.evaluation.networks import WeightFiles

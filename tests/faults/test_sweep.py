@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import digest, finish, rows, start, train
+from tests.support.runs import digest, finish, rows, start, train
 from vqgan.runs.status import Status, status_of
 
 # The second of four crashes with an error that is nobody's to mend, the third diverges.

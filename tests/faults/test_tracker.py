@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Compose
-from tests.faults.runs import digest, rows
 from tests.faults.test_storage import in_a_small_disk, needs_mounts
+from tests.support.runs import digest, rows
 from vqgan.loggers import WeightsAndBiases
 from vqgan.loggers.wandb import logger as wandb
 from vqgan.training.run import run

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 
 from tests.conftest import LIMITS, Compose
-from tests.faults.runs import digest
-from tests.unit.test_video_file import Recording
+from tests.support.runs import digest
+from tests.unit.video.test_video_file import Recording
 from vqgan.data import BadFiles, ClipDataset, Limits, Loader, Videos
 from vqgan.data.loader import read_evenly
 from vqgan.data.reading import workers

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
 from tests.conftest import small_config
+from tests.support.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
 from vqgan.commands import train
 from vqgan.runtime.signals import StopSignals
 from vqgan.training.run import run

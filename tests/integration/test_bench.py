@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tokenizers import write_videos
+from tests.support.tokenizers import write_videos
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 TOY = (

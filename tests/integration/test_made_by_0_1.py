@@ -14,8 +14,8 @@ import av
 import pytest
 
 import vqgan
-from tests.faults.runs import rows
 from tests.integration.conftest import Ended
+from tests.support.runs import rows
 from vqgan.commands import main
 from vqgan.data.reading import files as search
 from vqgan.runs.status import status_of

@@ -8,7 +8,7 @@ import jaxtyping
 import pytest
 import torch
 
-from tests.unit.networks import autoencoder, ema_quantizer, frames, vector_quantizer
+from tests.support.networks import autoencoder, ema_quantizer, frames, vector_quantizer
 from vqgan.errors import InvalidValueError
 from vqgan.quantizers import Quantizer
 
