@@ -47,6 +47,11 @@ class Autoencoder(nn.Module):
         """The weight at which the gradients of the loss terms are balanced."""
         return self.decoder.conv_out.weight
 
+    def compile(self) -> None:
+        """Compile encoder and decoder in place; names of parameters stay the same."""
+        self.encoder.compile()
+        self.decoder.compile()
+
     def checkpoint_activations(self, wanted: bool) -> None:
         """Whether the backward pass computes activations a second time instead of having them kept."""
         for module in self.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,6 +31,10 @@ class Decoder(nn.Module):
         self.up = nn.ModuleList(reversed(rising))
         self.norm_out = normalization(width, backbone.norm_groups)
         self.conv_out = nn.Conv2d(width, backbone.image_channels, 3, padding=1)
+
+    def compile(self) -> None:
+        """Compile all but the last layer, whose gradient the adaptive weight needs by itself."""
+        self.features = torch.compile(self.features)  # type: ignore[method-assign]
 
     def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames rgb height width"]:
         """Map latents to frames, nominally in [-1, 1]."""

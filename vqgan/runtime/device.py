@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +145,16 @@ def on_device(batch: Tensor, device: torch.device) -> Tensor:
     Not to Apple's GPUs, which may read it after its memory has been given to something else (pytorch #189690).
     """
     return batch.to(device, non_blocking=device.type == "cuda")
+
+
+def require_compiler() -> None:
+    """Check that networks can be compiled here.
+
+    Raises:
+        ConfigError: no C++ compiler is found.
+    """
+    if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++", "cl")):
+        raise ConfigError("trainer.compile=true needs a C++ compiler, and none is found; install one or leave it out.")
 
 
 def is_busy(device: torch.device) -> bool:

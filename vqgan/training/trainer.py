@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.data import Loader
-from vqgan.errors import ConfigError, StoppedError, StorageError
+from vqgan.errors import StoppedError, StorageError
 from vqgan.frames import to_frames
 from vqgan.loggers import Loggers
 from vqgan.losses import Loss, VQGANLoss
@@ -38,6 +37,7 @@ from vqgan.runtime.device import (
     on_device,
     out_of_memory,
     prepare,
+    require_compiler,
     tune,
 )
 from vqgan.runtime.gradients import GradientAverage
@@ -50,24 +50,6 @@ from vqgan.training.progress import Clock, Progress
 from vqgan.training.schedules import Schedule
 from vqgan.training.settings import Settings
 from vqgan.training.validation import Evaluation, Validation
-
-
-def compile_networks(autoencoder: Autoencoder, others: Iterable[nn.Module | None]) -> None:
-    """Compile networks in place; names of parameters stay the same.
-
-    The decoder's last layer stays outside: the adaptive weight needs its gradient by itself.
-
-    Raises:
-        ConfigError: no C++ compiler is found.
-    """
-    if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++", "cl")):
-        raise ConfigError("trainer.compile=true needs a C++ compiler, and none is found; install one or leave it out.")
-    autoencoder.encoder.compile()
-    autoencoder.decoder.features = torch.compile(autoencoder.decoder.features)  # type: ignore[method-assign]
-    for network in others:
-        if network is not None:
-            network.compile()
-
 
 Frames = Float[Tensor, "frames rgb height width"]
 Clips = UInt8[Tensor, "batch time height width rgb"]
@@ -138,7 +120,10 @@ class Trainer:
         ]
         self.autoencoder.checkpoint_activations(self.settings.activation_checkpointing)
         if self.settings.compile:
-            compile_networks(self.autoencoder, (self.discriminator, self.loss.perceptual))
+            require_compiler()
+            for network in (self.autoencoder, self.discriminator, self.loss.perceptual):
+                if network is not None:
+                    network.compile()
 
     def run(self, stop: StopSignals) -> None:
         """Train from where `resume` has brought it to the last step.
