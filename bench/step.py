@@ -92,16 +92,16 @@ def trainer_for(name: str, folder: Path, overrides: list[str]) -> Trainer:
 
 def random_clips(trainer: Trainer) -> Tensor:
     """A batch like the loader's."""
-    time_, height, width = trainer.validation.clips.shape[1:4]
+    time_, height, width = trainer.journal.validation.clips.shape[1:4]
     shape = (trainer.loader.batch_size, time_, height, width, 3)
     clips = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return clips.pin_memory() if trainer.hardware.type == "cuda" else clips
+    return clips.pin_memory() if trainer.device.type == "cuda" else clips
 
 
 def textbook_step(trainer: Trainer, clips: Tensor) -> Callable[[], None]:
     """The reference's step on a copy of the same weights and the same frames."""
     textbook = Textbook(trainer)
-    frames = to_frames(clips.to(trainer.hardware)).contiguous()
+    frames = to_frames(clips.to(trainer.device)).contiguous()
     return partial(textbook.step, frames)
 
 
@@ -127,7 +127,7 @@ def measure_alone(name: str, rounds: int, folder: Path, overrides: list[str]) ->
 
 def stages(trainer: Trainer, clips: Tensor, rounds: int) -> str:
     """Forward and backward of each network alone."""
-    device = trainer.hardware
+    device = trainer.device
     dtype = torch.bfloat16 if trainer.settings.precision == "bf16" else torch.float32
     rate = matrix_rate(device, dtype)
     parts = stage_functions(trainer, to_frames(clips.to(device)))
@@ -150,13 +150,13 @@ def stage_functions(trainer: Trainer, frames: Tensor) -> dict[str, Callable[[], 
     """What a step does with each part, on its own."""
     autoencoder, critic = trainer.autoencoder, trainer.discriminator
     assert critic is not None
-    with torch.no_grad(), trainer.autocast():
+    with torch.no_grad(), trainer.step.autocast():
         latents = autoencoder.quant_conv(autoencoder.encoder(frames)).float()
         codes = autoencoder.quantizer(latents).latents
         reconstruction = autoencoder.decoder(autoencoder.post_quant_conv(codes)).float()
 
     def encoder() -> None:
-        with trainer.autocast():
+        with trainer.step.autocast():
             out = autoencoder.quant_conv(autoencoder.encoder(frames))
         out.sum().backward()
 
@@ -166,29 +166,26 @@ def stage_functions(trainer: Trainer, frames: Tensor) -> dict[str, Callable[[], 
         autoencoder.quantizer.update()
 
     def decoder() -> None:
-        with trainer.autocast():
+        with trainer.step.autocast():
             out = autoencoder.decoder(autoencoder.post_quant_conv(codes.requires_grad_()))
         out.sum().backward()
 
     def perceptual() -> None:
         if trainer.loss.perceptual is None:
             return
-        with trainer.autocast():
+        with trainer.step.autocast():
             distance = trainer.loss.perceptual(reconstruction.requires_grad_(), frames).mean()
         distance.backward()
 
     def discriminator() -> None:
-        with trainer.autocast():
+        with trainer.step.autocast():
             fake = critic(reconstruction.requires_grad_())
             (-fake.float().mean()).backward(inputs=[reconstruction], retain_graph=True)
             loss = trainer.loss.discriminator_loss(frames, reconstruction, critic, 0, logits=fake)
         loss.total.backward(inputs=list(critic.parameters()))
 
     def optimizers() -> None:
-        for network, optimizer in (
-            (autoencoder, trainer.autoencoder_optimizer),
-            (critic, trainer.discriminator_optimizer),
-        ):
+        for network, optimizer in ((player.network, player.optimizer) for player in trainer.step.players):
             for parameter in network.parameters():
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -220,10 +217,10 @@ def overhead(trainer: Trainer, clips: Tensor, rounds: int) -> float:
 
     names = ("autoencoder_gradients", "discriminator_gradients", "update_autoencoder", "update_discriminator")
     for name in names:
-        setattr(trainer, name, wrapped(getattr(trainer, name)))
+        setattr(trainer.step, name, wrapped(getattr(trainer.step, name)))
     (whole,) = alternating({"": partial(trainer.step, 0, [clips])}, rounds, warm_up=0).values()
     for name in names:
-        delattr(trainer, name)
+        delattr(trainer.step, name)
     return 1 - inside / sum(whole)
 
 

@@ -117,6 +117,7 @@ def trainer_with(average: type[GradientAverage] | None, overrides: Sequence[str]
             trainer = trainer_for(FP32, Path(folder), list(overrides))
     finally:
         dist.is_initialized = known
-    networks = [network for network in (trainer.autoencoder, trainer.discriminator) if network is not None]
-    trainer.averages = [average(network.parameters(), 1) for network in networks] if average else []
+    for player in trainer.step.players:
+        if average is not None:
+            player.average = average(player.network.parameters(), 1)
     return trainer

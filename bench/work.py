@@ -108,7 +108,8 @@ def count(overrides: Sequence[str]) -> Work:
     name, every = BF16 if config.trainer.precision == "bf16" else FP32, int(config.trainer.discriminator_every)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(name, Path(folder), [*overrides, f"trainer.precision={config.trainer.precision}"])
-    trainer.settings = dataclasses.replace(trainer.settings, discriminator_every=2)  # even steps have it, odd ones not
+    step = trainer.step
+    step.settings = dataclasses.replace(step.settings, discriminator_every=2)  # even steps have it, odd ones not
     _step(trainer, 0, 1)  # the first one may do more: put the codebook onto the data, say
     alone, discriminator = _line(trainer, every)
     encoded = _counted(lambda: trainer.autoencoder.encoder(to_frames(_clips(trainer, 1))))
@@ -167,7 +168,7 @@ def _step(trainer: Trainer, step: int, frames: int) -> None:
 
 
 def _clips(trainer: Trainer, frames: int) -> Tensor:
-    height, width = trainer.validation.clips.shape[2:4]
+    height, width = trainer.journal.validation.clips.shape[2:4]
     shape = (frames, 1, height, width, 3)
     return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -182,19 +183,21 @@ def _counted(run: Callable[[], object]) -> Operations:
 def _together(trainer: Trainer) -> Iterator[None]:
     """A trainer that takes itself for one of two processes; its messages go nowhere."""
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    networks = [network for network in (trainer.autoencoder, trainer.discriminator) if network is not None]
-    trainer.averages = [GradientAverage(network.parameters(), 1) for network in networks]
+    before = [player.average for player in trainer.step.players]
+    for player in trainer.step.players:
+        player.average = GradientAverage(player.network.parameters(), 1)
     try:
         yield
     finally:
-        trainer.averages = []
+        for player, average in zip(trainer.step.players, before):
+            player.average = average
         dist.destroy_process_group()
 
 
 def _messages(trainer: Trainer) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """Bytes of each all-reduce of a step with the discriminator in it: those waited for, and the buckets."""
     of_encoder = {id(parameter) for parameter in trainer.autoencoder.encoder.parameters()}
-    lasts = [bucket.parameters[-1] for bucket in trainer.averages[0].buckets]
+    lasts = [bucket.parameters[-1] for bucket in trainer.step.autoencoder.average.buckets]
     decoder, autoencoder = sum(id(last) not in of_encoder for last in lasts), len(lasts)
     with _noted() as sent:
         _step(trainer, 0, 1)

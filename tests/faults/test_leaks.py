@@ -13,7 +13,7 @@ from tests.unit.video.test_video_file import Recording
 from vqgan.data import BadFiles, Loader
 from vqgan.data.videos import VideoFolder
 from vqgan.training.run import run
-from vqgan.training.trainer import Trainer
+from vqgan.training.step import Step
 from vqgan.video.file import scan_video
 
 KINDS = (
@@ -55,14 +55,14 @@ def test_2000_clip_reads_leave_memory_files_and_threads_as_they_were(tmp_path: P
 @pytest.mark.timeout(900)
 def test_a_run_of_2000_steps_does_not_grow(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {}
-    original = Trainer.step
+    original = Step.__call__
 
-    def step(self: Trainer, step: int, clips: object) -> object:
+    def step(self: Step, step: int, clips: object) -> object:
         if step in (200, 1999):
             measured[step] = (resident(), opened(), threading.active_count())
         return original(self, step, clips)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Step, "__call__", step)
     run(composed("trainer.steps=2000", "data.workers=1", "loss.discriminator_start=10", "trainer.log_every=10",
                  "trainer.evaluate_every=100", "trainer.checkpoint_every=100"))  # fmt: skip
     (before, files_open, threads), (after, files_open_then, threads_then) = measured[200], measured[1999]

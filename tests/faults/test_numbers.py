@@ -19,7 +19,7 @@ from vqgan.losses import VQGANLoss
 from vqgan.runs.checkpoint import read
 from vqgan.training.finite import SkippedSteps
 from vqgan.training.run import run
-from vqgan.training.trainer import Trainer
+from vqgan.training.step import Step
 
 ADVERSARIAL = (
     "loss.discriminator_start=0", "trainer.discriminator_every=1", "trainer.log_every=1", "trainer.checkpoint_every=1",
@@ -46,27 +46,27 @@ def poison_gradient(side: str) -> Callable[[pytest.MonkeyPatch, set[int], float]
     """Put one number that is not finite into a player's gradients in some steps."""
 
     def act(patch: pytest.MonkeyPatch, steps: set[int], value: float) -> None:
-        original = getattr(Trainer, f"{side}_gradients")
+        original = getattr(Step, f"{side}_gradients")
 
-        def poisoned(self: Trainer, step: int, *arguments: Any) -> Any:
+        def poisoned(self: Step, step: int, *arguments: Any) -> Any:
             result = original(self, step, *arguments)
-            network: nn.Module = getattr(self, side)
+            network: nn.Module = getattr(self, side).network
             if step in steps:
                 gradient = next(p.grad for p in network.parameters() if p.grad is not None)
                 gradient[(0,) * gradient.ndim] = value
             return result
 
-        patch.setattr(Trainer, f"{side}_gradients", poisoned)
+        patch.setattr(Step, f"{side}_gradients", poisoned)
 
     return act
 
 
 def poison_latents(patch: pytest.MonkeyPatch, steps: set[int], value: float) -> None:
     """Let the encoder's output overflow in some steps, so that codebook and statistics see it as well."""
-    original = Trainer.autoencoder_gradients
+    original = Step.autoencoder_gradients
 
-    def poisoned(self: Trainer, step: int, *arguments: Any) -> Any:
-        hook = self.autoencoder.quant_conv.register_forward_hook(
+    def poisoned(self: Step, step: int, *arguments: Any) -> Any:
+        hook = self.autoencoder.network.quant_conv.register_forward_hook(
             lambda _, __, out: out * value if step in steps else out
         )
         try:
@@ -74,7 +74,7 @@ def poison_latents(patch: pytest.MonkeyPatch, steps: set[int], value: float) -> 
         finally:
             hook.remove()
 
-    patch.setattr(Trainer, "autoencoder_gradients", poisoned)
+    patch.setattr(Step, "autoencoder_gradients", poisoned)
 
 
 WAYS = {
@@ -139,7 +139,7 @@ def test_steps_that_come_again_after_a_kill_are_written_down_once(
 ) -> None:
     class KilledError(Exception): ...
 
-    def killed(self: Trainer, step: int, *arguments: Any) -> Any:
+    def killed(self: Step, step: int, *arguments: Any) -> Any:
         if step == 3:
             raise KilledError
         return original(self, step, *arguments)
@@ -147,9 +147,9 @@ def test_steps_that_come_again_after_a_kill_are_written_down_once(
     WAYS["loss of the autoencoder"](monkeypatch, {1, 2}, float("nan"))
     every = (f"trainer.checkpoint_every={saved}", "trainer.evaluate_every=9", "trainer.log_every=1")
     values = (*ADVERSARIAL, "trainer.steps=5", *every)
-    original = Trainer.autoencoder_gradients
+    original = Step.autoencoder_gradients
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "autoencoder_gradients", killed)
+        patch.setattr(Step, "autoencoder_gradients", killed)
         with pytest.raises(KilledError):
             run(composed(*values))
     run(composed(*values))

@@ -124,14 +124,14 @@ def test_another_number_of_processes_is_refused_unless_asked_for(undisturbed: Pa
 NAN_IN_ONE = """
 import os
 import torch
-from vqgan.training.trainer import Trainer
+from vqgan.training.step import Step
 
-original = Trainer.autoencoder_gradients
+original = Step.autoencoder_gradients
 
 def spoiled(self, step, frames, parts):
     return original(self, step, frames * float("nan") if step == 5 and os.environ["RANK"] == "1" else frames, parts)
 
-Trainer.autoencoder_gradients = spoiled
+Step.autoencoder_gradients = spoiled
 from vqgan.commands import run
 run("train")
 """

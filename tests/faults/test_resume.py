@@ -26,7 +26,7 @@ from vqgan.runs.checkpoint import Checkpoints, read
 from vqgan.runs.saved import load_config
 from vqgan.runs.status import status_of
 from vqgan.training.run import run
-from vqgan.training.trainer import Trainer
+from vqgan.training.step import Step
 
 STEPS, EVERY = 120, 5
 LONG = (f"trainer.steps={STEPS}", f"trainer.checkpoint_every={EVERY}", "trainer.evaluate_every=40")
@@ -220,14 +220,14 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_bits(
         assert len(run(composed(*values, f"run_dir={tmp_path / 'whole'}")).loader.dataset) == 20
         whole_runs[precision] = digest(tmp_path / "whole")
 
-    def cut(self: Trainer, step: int, finite: Tensor, original: Any = Trainer.update_autoencoder) -> None:
+    def cut(self: Step, step: int, finite: Tensor, original: Any = Step.update_autoencoder) -> None:
         if step == MOMENTS[moment]:
             raise Killed
         original(self, step, finite)
 
     config = composed(*values, f"data.workers={workers}", f"run_dir={tmp_path / 'cut'}")
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update_autoencoder", cut)
+        patch.setattr(Step, "update_autoencoder", cut)
         with pytest.raises(Killed):
             run(config)
     assert saved_steps(tmp_path / "cut")[-1:] == ([MOMENTS[moment]] if MOMENTS[moment] else [])
@@ -425,8 +425,7 @@ def test_a_changed_optimizer_is_the_one_that_trains(composed: Compose) -> None:
     with pytest.warns(UserWarning, match=r"optimizer.betas was .* and is \[0.1, 0.2\]"):
         trainer = run(composed("trainer.steps=2", "trainer.discriminator_every=1", "loss.discriminator_start=0",
                                *(f"{key}={value}" for key, value in changed.items())))  # fmt: skip
-    for optimizer in (trainer.autoencoder_optimizer, trainer.discriminator_optimizer):
-        assert optimizer is not None
+    for optimizer in (player.optimizer for player in trainer.step.players):
         (group,) = optimizer.param_groups
         assert (group["weight_decay"], tuple(group["betas"]), group["fused"]) == (0.5, (0.1, 0.2), True)
 

@@ -40,7 +40,7 @@ else:
     from vqgan.data import loader
     from vqgan.data import folder
     from vqgan.runs import checkpoint
-    from vqgan.training import trainer, validation, wiring
+    from vqgan.training import step, validation, wiring
     def before(owner, name, act, count=1):
         original, calls = getattr(owner, name), []
         def wrapped(*arguments, **values):
@@ -54,9 +54,9 @@ else:
     elif place == "building":
         before(wiring, "make_discriminator", wait)
     elif place == "step":
-        before(trainer.Trainer, "autoencoder_gradients", briefly, stop_at)
+        before(step.Step, "autoencoder_gradients", briefly, stop_at)
     elif place == "update":
-        before(trainer.Trainer, "update_autoencoder", briefly, stop_at)
+        before(step.Step, "update_autoencoder", briefly, stop_at)
     elif place == "validation":
         before(validation, "evaluate", wait, 2)
     elif place == "pictures":

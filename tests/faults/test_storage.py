@@ -27,6 +27,7 @@ from vqgan.runtime.device import out_of_memory
 from vqgan.tokenizer.inference import placed
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 from vqgan.training.run import run
+from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 
 can_mount = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0
@@ -110,21 +111,21 @@ def test_a_file_that_may_not_grow_is_as_a_full_disk(tmp_path: Path) -> None:
 def test_what_is_removed_while_a_run_writes_to_it_ends_it_clearly(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    original = Trainer.step
+    original = Trainer._step
 
-    def remove(self: Trainer, step: int, clips: Any) -> Any:
-        if step == 2:
+    def remove(self: Trainer, *arguments: Any) -> None:
+        if self.done == 2:
             self.checkpoints.finish()  # else two would be removing
             shutil.rmtree(tmp_path / "run") if what == "everything" else None
             if what == "checkpoints":
                 shutil.rmtree(tmp_path / "run" / what)
                 (tmp_path / "run" / what).touch()
-        return original(self, step, clips)
+        original(self, *arguments)
 
     if what in ("metrics.jsonl", "reconstructions"):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / what).mkdir() if what == "metrics.jsonl" else (tmp_path / "run" / what).touch()
-    monkeypatch.setattr(Trainer, "step", remove)
+    monkeypatch.setattr(Trainer, "_step", remove)
     with pytest.raises(StorageError, match=r"cannot be written") as error:
         run(composed("trainer.steps=9", "trainer.log_every=1", "trainer.checkpoint_every=1"))
     assert error.value.exit_code == 5
@@ -149,14 +150,14 @@ def test_what_is_removed_while_a_run_writes_to_it_ends_it_clearly(
 def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception
 ) -> None:
-    original = Trainer.autoencoder_gradients
+    original = Step.autoencoder_gradients
 
-    def explode(self: Trainer, step: int, *arguments: Any) -> Any:
+    def explode(self: Step, step: int, *arguments: Any) -> Any:
         if step == 3:
             raise raised
         return original(self, step, *arguments)
 
-    monkeypatch.setattr(Trainer, "autoencoder_gradients", explode)
+    monkeypatch.setattr(Step, "autoencoder_gradients", explode)
     with pytest.raises(
         StorageError, match=r"Out of memory on cpu: the peak was \d+\.\d GiB, with 2 clips of 1"
     ) as error:
@@ -182,7 +183,7 @@ def test_networks_that_no_memory_holds_are_a_paragraph(composed: Compose, model:
 GPU_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of …")
 
 
-@pytest.mark.parametrize("where", ["vqgan.training.trainer.prepare", "torch.optim.Optimizer.load_state_dict"])
+@pytest.mark.parametrize("where", ["vqgan.training.wiring.prepare", "torch.optim.Optimizer.load_state_dict"])
 def test_a_device_that_does_not_hold_the_networks_is_a_paragraph(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -264,7 +265,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(composed: Compose, monk
     def explode(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Trainer, "autoencoder_gradients", explode)
+    monkeypatch.setattr(Step, "autoencoder_gradients", explode)
     with pytest.raises(RuntimeError, match="a bug"):
         run(composed())
 

@@ -76,19 +76,19 @@ def is_running(pid: int) -> bool:
 
 def at_step(patch: pytest.MonkeyPatch, number: int, act: Callable[[WeightsAndBiases], None]) -> None:
     """Do something to W&B before a step, once its service is there."""
-    original = Trainer.step
+    original = Trainer._step
 
-    def step(self: Trainer, step: int, clips: Any) -> Any:
-        logger = self.loggers.loggers["wandb"]
-        if step == number:
+    def step(self: Trainer, *arguments: Any) -> None:
+        logger = self.journal.loggers.loggers["wandb"]
+        if self.done == number:
             assert isinstance(logger, WeightsAndBiases)
             while not (logger.folder / "status.json").exists():
                 time.sleep(0.05)
             act(logger)
             time.sleep(0.3)
-        return original(self, step, clips)
+        original(self, *arguments)
 
-    patch.setattr(Trainer, "step", step)
+    patch.setattr(Trainer, "_step", step)
 
 
 def kill_service(logger: WeightsAndBiases) -> None:
@@ -170,14 +170,14 @@ def test_a_server_that_never_answers_delays_nothing(
     monkeypatch.setattr(wandb, "PATIENCE", 1.0)
     began = time.monotonic()
     times: list[float] = []
-    original = Trainer.step
+    original = Trainer._step
 
-    def step(self: Trainer, step: int, clips: Any) -> Any:
+    def step(self: Trainer, *arguments: Any) -> None:
         times.append(time.monotonic() - began)
-        return original(self, step, clips)
+        original(self, *arguments)
 
     with monkeypatch.context() as patch, one_warning_at_most() as said:
-        patch.setattr(Trainer, "step", step)
+        patch.setattr(Trainer, "_step", step)
         run(composed(*VALUES, "logger=wandb"))
     assert times[0] < 10
     assert len(said) == 1

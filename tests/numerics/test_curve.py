@@ -63,7 +63,7 @@ def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(SyntheticVideos, "datasets", lambda *_: (Drawn(), Drawn()))
     trainer = make_trainer(config, tmp_path)
     batches = trainer.loader.batches(0)
-    rows = [trainer.step(step, [next(batches)]) for step in range(30)]
+    rows = [trainer.step(step, [next(batches)]).metrics for step in range(30)]
     lines = [" ".join(f"{float(row[name]):.6g}" if name in row else "-" for name in TOLERANCES) for row in rows]
     if not CURVE.exists():
         CURVE.write_text("\n".join(["# " + " ".join(TOLERANCES), *lines]) + "\n")

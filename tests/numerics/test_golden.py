@@ -19,7 +19,8 @@ from vqgan.losses import VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 from vqgan.training.schedules import Constant
 from vqgan.training.settings import Settings
-from vqgan.training.trainer import Trainer
+from vqgan.training.step import Step
+from vqgan.training.wiring import make_step
 
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 FLOOR = 1e-6  # gradients that are zero by construction show as noise around 1e-8
@@ -69,23 +70,18 @@ class Golden:
             return self.discriminator.state_dict()[name.removeprefix(DISCRIMINATOR)]
         return self.autoencoder.state_dict()[ours(name)]
 
-    def trainer(self, folder: Path, loss: VQGANLoss) -> Trainer:
-        """Our trainer around these networks; only its step is used, so it has no data."""
+    def step(self, loss: VQGANLoss) -> Step:
+        """Our step on these networks."""
         adam = {"lr": self.config["lr"], "betas": (0.5, 0.9)}
-        return Trainer(
-            autoencoder=self.autoencoder, discriminator=self.discriminator, loss=loss,
-            autoencoder_optimizer=torch.optim.Adam(self.autoencoder.parameters(), **adam),
-            discriminator_optimizer=torch.optim.Adam(self.discriminator.parameters(), **adam),
-            schedule=Constant(0), loader=None, validation=None, loggers=None, provenance=None, advisor=None,
-            report=None,
-            folder=folder, seed=0,
-            settings=Settings(
-                steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
-                clip_gradients=None, precision="fp32", channels_last=True,
-                activation_checkpointing=False, compile=False, device="cpu", log_every=1, evaluate_every=1,
-                pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,
-            ),
+        settings = Settings(
+            steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
+            clip_gradients=None, precision="fp32", channels_last=True,
+            activation_checkpointing=False, compile=False, device="cpu", log_every=1, evaluate_every=1,
+            pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,
         )  # fmt: skip
+        networks = (self.autoencoder, self.discriminator)
+        players = [(network, torch.optim.Adam(network.parameters(), **adam)) for network in networks]
+        return make_step(settings, loss, *players, Constant(0), seed=0)
 
     def loss(self) -> VQGANLoss:
         """The loss, without a perceptual term."""
@@ -175,39 +171,36 @@ def test_evaluation(golden: Golden) -> None:
     assert close(network.decode(output.indices), expected["reconstruction"])
 
 
-def test_trajectory(golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = golden.trainer(tmp_path, golden.loss())
-    gradients = record_gradients(trainer, monkeypatch)
-    monkeypatch.setattr(
-        "vqgan.training.trainer.to_frames", lambda frames: frames
-    )  # the reference's input is float already
-    for step, row in enumerate(golden.trajectory):
-        metrics = trainer.step(step, [golden.frames(step + 1)])
-        relative = 1e-3 if step >= len(golden.trajectory) * 2 // 3 else 1e-4  # differences grow
+def test_trajectory(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = golden.step(golden.loss())
+    gradients = record_gradients(step, monkeypatch)
+    # The reference's input is float already.
+    monkeypatch.setattr("vqgan.training.step.to_frames", lambda frames: frames)
+    for number, row in enumerate(golden.trajectory):
+        metrics = step(number, [golden.frames(number + 1)]).metrics
+        relative = 1e-3 if number >= len(golden.trajectory) * 2 // 3 else 1e-4  # differences grow
         for theirs, name in METRICS.items():
             if theirs in row:
-                assert close(metrics[name], row[theirs], relative), f"step {step}: {name}"
-        assert ("train/adversarial" in metrics) == ("g_loss" in row), f"step {step}"
-        assert ("train/discriminator" in metrics) == ("disc_loss" in row), f"step {step}"
+                assert close(metrics[name], row[theirs], relative), f"step {number}: {name}"
+        assert ("train/adversarial" in metrics) == ("g_loss" in row), f"step {number}"
+        assert ("train/discriminator" in metrics) == ("disc_loss" in row), f"step {number}"
     check_gradients(golden, gradients)
     for name, expected in golden.arrays.items():
         if name.startswith("final/"):
             assert close(golden.named(name.removeprefix("final/")), expected, 1e-3), name
 
 
-def record_gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
+def record_gradients(step: Step, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, float]]:
     """The norm of each parameter's gradient at each player's first step."""
     recorded: dict[str, dict[str, float]] = {}
-    players = {"grad0": (trainer.autoencoder, trainer.autoencoder_optimizer),
-               "disc_grad0": (trainer.discriminator, trainer.discriminator_optimizer)}  # fmt: skip
-    for key, (network, optimizer) in players.items():
+    for key, player in zip(("grad0", "disc_grad0"), step.players):
 
-        def step(key: str = key, network: nn.Module = network, take: Any = optimizer.step) -> None:
+        def record(key: str = key, network: nn.Module = player.network, take: Any = player.optimizer.step) -> None:
             norms = {n: float(p.grad.norm()) for n, p in network.named_parameters() if p.grad is not None}
             recorded.setdefault(key, norms)
             take()
 
-        monkeypatch.setattr(optimizer, "step", step)
+        monkeypatch.setattr(player.optimizer, "step", record)
     return recorded
 
 

@@ -96,12 +96,6 @@ def step_if(finite: Tensor, optimizer: Optimizer) -> None:
         optimizer.step()
 
 
-def gradient_norm(network: nn.Module | None) -> Tensor:
-    """The norm of all gradients of a network together; not finite if one of them is not."""
-    assert network is not None
-    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-
-
 def nonfinite(values: Any) -> list[str]:
     """The names of the numbers and tensors in nested dicts and lists that are not finite; one wait for each device."""
     named = [(name, torch.as_tensor(value).isfinite().all()) for name, value in _numbers(values, "")]

@@ -26,7 +26,7 @@ class Outcome:
 
     step: int
     finite: Tensor  # whether it counts
-    metrics: dict[str, Tensor]
+    metrics: dict[str, Tensor]  # detached scalars on the device, averaged over micro-batches and processes
 
 
 class Outcomes:
@@ -47,9 +47,9 @@ class Outcomes:
         self.latest: dict[str, Any] = {}  # of each metric, whichever step it is from
         self.rows = Rows(folder / SKIPPED)
 
-    def add(self, step: int, finite: Tensor, metrics: dict[str, Tensor]) -> None:
+    def add(self, outcome: Outcome) -> None:
         """One more step is computed."""
-        self.pending.append(Outcome(step, finite, metrics))
+        self.pending.append(outcome)
 
     def are_many(self) -> bool:
         """Whether one step more would be one whose clips are forgotten before it is looked at."""

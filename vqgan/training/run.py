@@ -78,7 +78,7 @@ def _refuse_data_within(run_dir: Path, config: DictConfig) -> None:
 
 
 def _finish(trainer: Trainer, error: BaseException | None = None) -> None:
-    trainer.loggers.close(error)
+    trainer.journal.loggers.close(error)
     if trainer.process.is_first:
         write_report(trainer.folder, status_after(error).state)  # which will be written down when the folder is left
 
@@ -94,7 +94,7 @@ def _adversary(trainer: Trainer) -> str:
 
 def _validation_clips(trainer: Trainer) -> str:
     """How many, and of how many videos, which may be far fewer."""
-    clips, videos = len(trainer.validation.clips), trainer.validation.videos
+    clips, videos = len(trainer.journal.validation.clips), trainer.journal.validation.videos
     if not is_held_out(trainer.loader.dataset, videos):
         return f"{counted(clips, 'clip')} of the same video"
     different = len(set(videos))
@@ -112,12 +112,12 @@ def _summary(trainer: Trainer) -> list[tuple[str, str]]:
         ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
-        ("device", f"{processes}{trainer.hardware}, {trainer.settings.precision}"),
+        ("device", f"{processes}{trainer.device}, {trainer.settings.precision}"),
     ]
 
 
 def _result(trainer: Trainer) -> list[tuple[str, str]]:
-    values = trainer.last_validation
+    values = trainer.journal.last_validation
     checkpoints = trainer.folder / "checkpoints"
     return [
         ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
@@ -129,11 +129,11 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
         ("best checkpoint", f"{(checkpoints / 'best').resolve()}, {trainer.checkpoints.best_score():.2f} dB"),
-        *trainer.loggers.summaries(),
+        *trainer.journal.loggers.summaries(),
         *_advice(trainer),
     ]
 
 
 def _advice(trainer: Trainer) -> list[tuple[str, str]]:
-    lines = [f"{advice.title} (step {advice.step})" for advice in trainer.advisor.given]
+    lines = [f"{advice.title} (step {advice.step})" for advice in trainer.journal.advisor.given]
     return [("advice", line) for line in [*lines, str(trainer.folder / "advice.jsonl")]] if lines else []

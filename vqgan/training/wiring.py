@@ -25,13 +25,18 @@ from vqgan.reports.page import LiveReport
 from vqgan.runs.folder import has_checkpoints
 from vqgan.runs.provenance import make_provenance
 from vqgan.runtime.collectives import first_alone, gather, refuse_shared_gpu
-from vqgan.runtime.device import find_device
+from vqgan.runtime.device import find_device, prepare, require_compiler, tune
 from vqgan.runtime.process import ALONE, Process
 from vqgan.tokenizer.folder import load_weights
 from vqgan.training.advice import Advisor
+from vqgan.training.finite import SkippedSteps
 from vqgan.training.history import Setup
+from vqgan.training.journal import Journal
+from vqgan.training.outcomes import Outcomes
+from vqgan.training.player import Player
 from vqgan.training.schedules import Schedule
 from vqgan.training.settings import Settings
+from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 from vqgan.training.validation import Validation
 
@@ -59,10 +64,10 @@ def make_trainer(
 
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
     autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
-    autoencoder_optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
-    discriminator, discriminator_optimizer = make_discriminator(config, loss)
+    optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
+    critic = make_discriminator(config, loss)
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
-        load_weights(str(config.init_from), autoencoder, discriminator)
+        load_weights(str(config.init_from), autoencoder, None if critic is None else critic[0])
     still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
     if not is_held_out(training, still.videos) and process.is_first:
         warnings.warn(
@@ -72,15 +77,11 @@ def make_trainer(
         )
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
     frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
-    return Trainer(
+    loader = Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process)
+    skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
+    journal = Journal(
         settings=settings,
-        autoencoder=autoencoder,
-        discriminator=discriminator,
-        loss=loss,
-        autoencoder_optimizer=autoencoder_optimizer,
-        discriminator_optimizer=discriminator_optimizer,
-        schedule=schedule,
-        loader=Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process),
+        outcomes=Outcomes(skipped, loader, settings.accumulate, folder, process.is_first),
         validation=Validation(
             clips=still.clips,
             sources=still.sources,
@@ -95,10 +96,54 @@ def make_trainer(
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
         ),
-        provenance=make_provenance(public_values(config), find_device(settings.device), data.fingerprint),
         report=LiveReport(folder),
+        process=process,
+    )
+    return Trainer(
+        settings=settings,
+        step=make_step(settings, loss, (autoencoder, optimizer), critic, schedule, config.seed, process),
+        loader=loader,
+        journal=journal,
+        provenance=make_provenance(public_values(config), find_device(settings.device), data.fingerprint),
         folder=folder,
-        seed=config.seed,
+        process=process,
+    )
+
+
+def make_step(
+    settings: Settings,
+    loss: VQGANLoss,
+    autoencoder: tuple[Autoencoder, Optimizer],
+    discriminator: tuple[nn.Module, Optimizer] | None,
+    schedule: Schedule,
+    seed: int,
+    process: Process = ALONE,
+) -> Step:
+    """The algorithm, its networks on their device, in their memory format and compiled as the settings say."""
+    device = find_device(settings.device)
+    tune(device, settings.precision)
+    critic = None if discriminator is None else discriminator[0]
+    for network in (autoencoder[0], critic, loss):
+        if network is not None:
+            prepare(network, device, settings.channels_last)
+    autoencoder[0].checkpoint_activations(settings.activation_checkpointing)
+    if settings.compile:
+        require_compiler()
+        for network in (autoencoder[0], critic, loss.perceptual):
+            if network is not None:
+                network.compile()
+    values: dict[str, Any] = {
+        "schedule": schedule,
+        "parts": settings.accumulate,
+        "clip_gradients": settings.clip_gradients,
+    }
+    return Step(
+        settings=settings,
+        autoencoder=Player(*autoencoder, **values),
+        discriminator=None if discriminator is None else Player(*discriminator, **values),
+        loss=loss,
+        device=device,
+        seed=seed,
         process=process,
     )
 
@@ -121,10 +166,10 @@ def make_loss(config: DictConfig) -> VQGANLoss:
     return loss
 
 
-def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module | None, Optimizer | None]:
-    """The discriminator and its optimizer; neither if its term has no weight."""
+def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module, Optimizer] | None:
+    """The discriminator and its optimizer; None if its term has no weight."""
     if loss.discriminator_weight == 0:
-        return None, None
+        return None
     discriminator: nn.Module = build(config.discriminator, "discriminator")
     values = DictConfig({**config.optimizer, **config.discriminator_optimizer})
     return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())

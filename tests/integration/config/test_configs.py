@@ -54,8 +54,8 @@ def test_every_choice_composes_and_builds(
     monkeypatch.setattr(type(build(config.data, "data")), "datasets", lambda *_: clips)
     trainer = make_trainer(config, tmp_path)
     assert trainer.settings.steps == 3
-    assert all(isinstance(logger, Logger) for logger in trainer.loggers.loggers.values())
-    assert set(trainer.loggers.loggers) == {"jsonl", *config.logger} - {"private"}
+    assert all(isinstance(logger, Logger) for logger in trainer.journal.loggers.loggers.values())
+    assert set(trainer.journal.loggers.loggers) == {"jsonl", *config.logger} - {"private"}
 
 
 @pytest.mark.parametrize("choice", BACKBONES)

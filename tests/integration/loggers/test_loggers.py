@@ -187,7 +187,7 @@ def test_a_diverged_run_ends_as_one(tmp_path: Path) -> None:
 def test_a_wandb_run_is_kept_offline_with_pictures_and_clips(composed: Compose, tmp_path: Path) -> None:
     trainer = run(composed("logger=wandb", "trainer.log_every=1", "data.clip_frames=2"))
     (offline,) = offline_runs(tmp_path / "run")
-    assert trainer.loggers.state_dict()["wandb"]["id"] in offline.name
+    assert trainer.journal.loggers.state_dict()["wandb"]["id"] in offline.name
     media = {file.suffix for file in (offline.parent / "files" / "media").rglob("*") if file.is_file()}
     assert media == {".png", ".mp4", ".json"}, "pictures, clips, and their table over the steps"
     content = offline.read_bytes()

@@ -80,16 +80,16 @@ def test_the_report_of_a_real_run_draws_all_that_was_measured(composed: Compose,
 def test_the_report_is_there_while_the_run_goes_on(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vqgan.training.trainer import Trainer
+    from vqgan.training.step import Step
 
     seen = []
-    original = Trainer.step
+    original = Step.__call__
 
-    def look(self: Trainer, step: int, clips: Any) -> Any:
+    def look(self: Step, step: int, clips: Any) -> Any:
         seen.append((tmp_path / "run" / "report.html").read_text())
         return original(self, step, clips)
 
-    monkeypatch.setattr(Trainer, "step", look)
+    monkeypatch.setattr(Step, "__call__", look)
     run(composed("trainer.steps=2"))
     assert '"state":"running"' in seen[0]
     assert '"state":"finished"' in (tmp_path / "run" / "report.html").read_text()

@@ -37,11 +37,11 @@ def test_nothing_in_a_step_waits_for_the_device(composed: Compose, tmp_path: Pat
     (tmp_path / "run").mkdir()
     config = composed(*ON_GPU, f"model={model}", f"trainer.precision={precision}", "trainer.clip_gradients=1")
     trainer = make_trainer(config, tmp_path / "run")
-    clips = torch.randint(256, (2, *trainer.validation.clips.shape[1:]), dtype=torch.uint8).pin_memory()
+    clips = torch.randint(256, (2, *trainer.journal.validation.clips.shape[1:]), dtype=torch.uint8).pin_memory()
     for step in range(2):  # what starts from data does so here
         trainer.step(step, [clips])
     with no_waiting():
-        metrics = trainer.step(2, [clips])
+        metrics = trainer.step(2, [clips]).metrics
     assert metrics["train/total"].isfinite()
 
 
@@ -62,14 +62,14 @@ def test_a_run_learns_saves_and_goes_on(composed: Compose, tmp_path: Path, model
 def test_a_step_that_is_not_finite_is_skipped_on_the_device(composed: Compose, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     trainer = make_trainer(composed(*ON_GPU, "model=emavq"), tmp_path / "run")
-    clips = torch.randint(256, (2, *trainer.validation.clips.shape[1:]), dtype=torch.uint8)
-    trainer.step(0, [clips])
+    clips = torch.randint(256, (2, *trainer.journal.validation.clips.shape[1:]), dtype=torch.uint8)
+    outcomes = [trainer.step(0, [clips])]
     before = {name: value.clone() for name, value in trainer.autoencoder.state_dict().items()}
     hook = trainer.autoencoder.quant_conv.register_forward_hook(lambda _, __, out: out * float("nan"))
-    trainer.step(1, [clips])
+    outcomes.append(trainer.step(1, [clips]))
     hook.remove()
     assert all(torch.equal(before[name], value) for name, value in trainer.autoencoder.state_dict().items())
-    assert [bool(outcome.finite) for outcome in trainer.outcomes.pending] == [True, False]
+    assert [bool(outcome.finite) for outcome in outcomes] == [True, False]
 
 
 @pytest.mark.parametrize("dimension", [8, 256])

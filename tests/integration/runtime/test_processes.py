@@ -45,14 +45,15 @@ def first_step(folder: Path, *overrides: str) -> dict[str, Any]:
     trainer = make_trainer(composed(folder, *overrides), folder, this_process())
     gradients: dict[str, Tensor] = {}
     for name in ("autoencoder", "discriminator"):
-        network, optimizer = getattr(trainer, name), getattr(trainer, f"{name}_optimizer")
+        player = getattr(trainer.step, name)
+        network, optimizer = player.network, player.optimizer
 
         def keep(network: Any = network, name: str = name) -> None:
             gradients.update({f"{name}.{key}": p.grad.clone() for key, p in network.named_parameters()})
 
         optimizer.register_step_pre_hook(lambda *_, keep=keep: keep())
     batches = trainer.loader.batches(0)
-    metrics = trainer.step(0, [next(batches) for _ in range(trainer.settings.accumulate)])
+    metrics = trainer.step(0, [next(batches) for _ in range(trainer.settings.accumulate)]).metrics
     networks = (trainer.autoencoder, trainer.discriminator)
     buffers = {f"{n}.{key}": b.clone() for n, network in enumerate(networks) for key, b in network.named_buffers()}
     return {"metrics": metrics, "gradients": gradients, "buffers": buffers, "mask": F.dropout(torch.ones(64))}

@@ -15,6 +15,7 @@ from tests.conftest import Compose
 from tests.faults.test_numbers import WAYS
 from vqgan.data import Loader
 from vqgan.training.run import run
+from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 
 SMALL = (
@@ -93,11 +94,12 @@ def test_a_run_that_waits_for_data_is_told(
             time.sleep(0.005)
             yield batch
 
-    def quick(self: Trainer, step: int, clips: Any, first: Any = Trainer.step) -> Any:
-        return first(self, step, clips) if step == 0 else {}
+    def quick(self: Trainer, *arguments: Any, first: Any = Trainer._step) -> None:
+        if self.done == 0:
+            first(self, *arguments)
 
     monkeypatch.setattr(Loader, "batches", slow)
-    monkeypatch.setattr(Trainer, "step", quick)
+    monkeypatch.setattr(Trainer, "_step", quick)
     run(composed(*SMALL, ALONE, "trainer.steps=200"))
     assert [(row["name"], row["step"]) for row in advice(tmp_path / "run")] == [("data_bound", 200)]
     assert_shown(tmp_path / "run", capsys.readouterr().out)
@@ -152,10 +154,10 @@ def test_a_resumed_run_is_told_the_same_and_not_again(
     assert [row["name"] for row in expected] == ["codebook_collapse", "nonfinite_steps"]
     assert 15 <= expected[0]["step"] < 25
     capsys.readouterr()
-    original = Trainer.step
+    original = Step.__call__
     for cut, known in ((25, 1), (34, 2)):
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "step", cut_at(cut, original))
+            patch.setattr(Step, "__call__", cut_at(cut, original))
             with pytest.raises(Killed):
                 run(composed(*values))
         assert advice(tmp_path / "run") == expected[:known]
@@ -172,7 +174,7 @@ class Killed(BaseException):
 
 
 def cut_at(cut: int, original: Any) -> Any:
-    def step(self: Trainer, step: int, clips: Any) -> Any:
+    def step(self: Step, step: int, clips: Any) -> Any:
         if step == cut:
             raise Killed
         return original(self, step, clips)

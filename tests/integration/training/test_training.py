@@ -23,7 +23,9 @@ from vqgan.errors import ConfigError, DivergedError, StoppedError
 from vqgan.frames import to_frames
 from vqgan.quantizers import EMAQuantizer, VectorQuantizer
 from vqgan.training import wiring
+from vqgan.training.outcomes import Outcome
 from vqgan.training.run import run
+from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 
 VARIANTS = pytest.mark.parametrize("model", ["vqmodel", "emavq"])
@@ -51,7 +53,7 @@ def fingerprint(trainer: Trainer) -> str:
                 add(part)
 
     for name in ("autoencoder", "discriminator", "autoencoder_optimizer", "discriminator_optimizer"):
-        add(getattr(trainer, name).state_dict())
+        add(trainer.state()[name].state_dict())
     return digest.hexdigest()
 
 
@@ -69,13 +71,13 @@ def test_each_optimizer_holds_exactly_its_parameters(composed: Compose, model: s
         return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
     assert trainer.discriminator is not None
-    assert trainer.discriminator_optimizer is not None
-    assert held(trainer.autoencoder_optimizer) == {id(p) for p in trainer.autoencoder.parameters()}
-    assert held(trainer.discriminator_optimizer) == {id(p) for p in trainer.discriminator.parameters()}
+    first, second = (player.optimizer for player in trainer.step.players)
+    assert held(first) == {id(p) for p in trainer.autoencoder.parameters()}
+    assert held(second) == {id(p) for p in trainer.discriminator.parameters()}
     codebook = id(trainer.autoencoder.quantizer.codebook)
-    assert (codebook in held(trainer.autoencoder_optimizer)) == (model == "vqmodel")
-    assert trainer.autoencoder_optimizer.param_groups[0]["lr"] == 3e-4
-    assert trainer.discriminator_optimizer.param_groups[0]["lr"] == 7e-4
+    assert (codebook in held(first)) == (model == "vqmodel")
+    assert first.param_groups[0]["lr"] == 3e-4
+    assert second.param_groups[0]["lr"] == 7e-4
 
 
 def test_one_learning_rate_serves_both_unless_told_otherwise(composed: Compose, tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_forward_backward_and_step_of_both_players(composed: Compose, model: str
     assert trainer.autoencoder(frames).indices.shape == (2, 4, 4)
     networks: list[nn.Module] = [trainer.autoencoder, trainer.discriminator]
     before = [[p.detach().clone() for p in network.parameters()] for network in networks]
-    metrics = trainer.step(0, [clips])
+    metrics = trainer.step(0, [clips]).metrics
     for network, old in zip(networks, before):
         assert any(not torch.equal(a, b) for a, b in zip(network.parameters(), old))
     assert {"train/pixel", "train/quantization", "train/adversarial", "train/total", "adversarial/weight"} <= set(
@@ -114,7 +116,7 @@ def test_the_discriminator_steps_on_every_third_step_from_its_start(composed: Co
     moved = []
     for step in range(11):
         before = [p.detach().clone() for p in trainer.discriminator.parameters()]
-        metrics = trainer.step(step, [clips])
+        metrics = trainer.step(step, [clips]).metrics
         assert ("train/adversarial" in metrics) == (step >= 4)
         if any(not torch.equal(a, b) for a, b in zip(trainer.discriminator.parameters(), before)):
             moved.append(step)
@@ -132,7 +134,7 @@ def test_accumulation_equals_one_large_batch(composed: Compose, monkeypatch: pyt
     def record() -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.autoencoder.parameters() if p.grad is not None]))
 
-    monkeypatch.setattr(trainer.autoencoder_optimizer, "step", record)
+    monkeypatch.setattr(trainer.step.autoencoder.optimizer, "step", record)
     codebooks = []
     for parts in (1, 4):
         trainer.autoencoder.load_state_dict(state)
@@ -146,7 +148,7 @@ def test_accumulation_equals_one_large_batch(composed: Compose, monkeypatch: pyt
 def test_the_adversary_starts_at_the_same_step_whatever_the_accumulation(composed: Compose, parts: int) -> None:
     trainer = run(composed("trainer.steps=1", "loss.discriminator_start=2"))
     clips = next(trainer.loader.batches(0)).chunk(parts)
-    assert ["train/adversarial" in trainer.step(step, clips) for step in range(4)] == [False, False, True, True]
+    assert ["train/adversarial" in trainer.step(step, clips).metrics for step in range(4)] == [False, False, True, True]
 
 
 @VARIANTS
@@ -207,15 +209,15 @@ def test_choices_train(composed: Compose, tmp_path: Path, values: list[str]) -> 
 def test_a_run_that_diverges_ends_with_its_last_good_checkpoint(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cadence: str
 ) -> None:
-    def poison(self: Trainer, step: int, clips: Any, original: Any = Trainer.step) -> dict[str, torch.Tensor]:
-        metrics: dict[str, torch.Tensor] = original(self, step, clips)
+    def poison(self: Step, step: int, clips: Any, original: Any = Step.__call__) -> Outcome:
+        outcome: Outcome = original(self, step, clips)
         if step == 3:
             with torch.no_grad():
-                self.autoencoder.last_layer.fill_(float("nan"))
-            metrics["train/total"] = torch.tensor(float("nan"))
-        return metrics
+                self.autoencoder.network.last_layer.fill_(float("nan"))
+            outcome.metrics["train/total"] = torch.tensor(float("nan"))
+        return outcome
 
-    monkeypatch.setattr(Trainer, "step", poison)
+    monkeypatch.setattr(Step, "__call__", poison)
     with pytest.raises(DivergedError, match="step 4") as error:
         run(composed("trainer.steps=9", "trainer.log_every=100", "trainer.checkpoint_every=2", cadence))
     assert error.value.exit_code == 4
@@ -232,14 +234,14 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_exactly(
     whole = run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
     interrupted = composed(*values, f"run_dir={tmp_path / 'stopped'}")
 
-    def interrupt(self: Trainer, step: int, clips: Any, original: Any = Trainer.step) -> dict[str, torch.Tensor]:
+    def interrupt(self: Step, step: int, clips: Any, original: Any = Step.__call__) -> Outcome:
         if step == 2:
             os.kill(os.getpid(), number)
-        metrics: dict[str, torch.Tensor] = original(self, step, clips)
-        return metrics
+        outcome: Outcome = original(self, step, clips)
+        return outcome
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupt)
+        patch.setattr(Step, "__call__", interrupt)
         with pytest.raises(StoppedError, match="after step 3") as error:
             run(interrupted)
     assert error.value.exit_code == 143
@@ -272,7 +274,7 @@ def test_the_full_loss_trains_and_is_measured_in_float32(
     trainer = run(composed(*values, f"trainer.precision={precision}", "trainer.log_every=1"))
     last = rows(tmp_path / "run")[-1]
     assert {"train/perceptual", "train/adversarial", "adversarial/weight", "validation/lpips"} <= last.keys()
-    assert trainer.outcomes.latest["train/perceptual"].dtype == torch.float32
+    assert trainer.journal.outcomes.latest["train/perceptual"].dtype == torch.float32
     saved = torch.load(tmp_path / "run" / "checkpoints" / "latest" / "state.pt", weights_only=True)
     assert "loss" not in saved, "the perceptual network is no part of a checkpoint"
 

@@ -27,8 +27,11 @@ from vqgan.runtime.device import keep_layout, on_device
 from vqgan.runtime.process import Process
 from vqgan.runtime.signals import StopSignals
 from vqgan.training.finite import step_if
+from vqgan.training.outcomes import Outcome
+from vqgan.training.player import Player
 from vqgan.training.progress import Clock
 from vqgan.training.run import run
+from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import make_trainer
 
@@ -43,7 +46,7 @@ def trainer_of(composed: Compose, tmp_path: Path, *overrides: str) -> Trainer:
 
 
 def clips_of(trainer: Trainer, seed: int = 0) -> Tensor:
-    shape = (2, *trainer.validation.clips.shape[1:])
+    shape = (2, *trainer.journal.validation.clips.shape[1:])
     return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
@@ -115,10 +118,11 @@ def gradients(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Te
     """Of both players, in one step that moves nothing."""
     kept: dict[str, Tensor] = {}
 
-    def keep(network: nn.Module, optimizer: object, step: int, finite: Tensor) -> None:
-        kept.update({f"{type(network).__name__}.{n}": p.grad.clone() for n, p in network.named_parameters()})  # type: ignore[union-attr]
+    def keep(self: Player[Any], step: int, finite: Tensor) -> None:
+        named = self.network.named_parameters()
+        kept.update({f"{type(self.network).__name__}.{n}": p.grad.clone() for n, p in named})
 
-    monkeypatch.setattr(trainer, "_update", keep)
+    monkeypatch.setattr(Player, "update", keep)
     trainer.step(0, [clips_of(trainer)])
     return kept
 
@@ -338,13 +342,16 @@ def test_a_signal_to_the_compiler_ends_the_run_in_its_step(
     trainer.resume()
     steps = []
 
-    def step(number: int, clips: object) -> None:
+    original = Step.__call__
+
+    def step(self: Step, number: int, clips: Any) -> Outcome:
         steps.append(number)
         if number == 1:
             signal.raise_signal(signal.SIGINT)
             raise type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})("killed")
+        return original(self, number, clips)
 
-    monkeypatch.setattr(trainer, "step", step)
+    monkeypatch.setattr(Step, "__call__", step)
     trainer.process = Process(0, processes, 0)
     one_call_later = None if processes == 1 else lambda _: False
     with pytest.raises(StoppedError, match="Stopped by SIGINT"), StopSignals(one_call_later) as stop:
