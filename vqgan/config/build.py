@@ -21,16 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from vqgan.config.keys import SECTIONS, TOP_LEVEL
 from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
-SETTINGS = (
-    "name", "seed", "run_dir", "objective", "resume", "allow_other_data", "allow_other_processes", "init_from",
-)  # fmt: skip
-SECTIONS = (
-    "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
-    "trainer",
-)  # fmt: skip
-TOP_LEVEL = (*SETTINGS, *SECTIONS)
 # What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
 EXTRAS = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
