@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.commands import ended_before
-from vqgan.config.build import TOP_LEVEL, conf_dir
+from vqgan.config.build import conf_dir
+from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 from vqgan.errors import ConfigError, StoppedError
 from vqgan.runs.saved import load_config, typed_for

@@ -21,16 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from vqgan.config.keys import SECTIONS, TOP_LEVEL
 from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
-SETTINGS = (
-    "name", "seed", "run_dir", "objective", "resume", "allow_other_data", "allow_other_processes", "init_from",
-)  # fmt: skip
-SECTIONS = (
-    "model", "backbone", "discriminator", "loss", "optimizer", "discriminator_optimizer", "schedule", "data", "logger",
-    "trainer",
-)  # fmt: skip
-TOP_LEVEL = (*SETTINGS, *SECTIONS)
 # What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
 EXTRAS = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
@@ -154,7 +147,7 @@ def _check_sections(values: dict[str, Any]) -> None:
             raise unknown_key(f"model.{key}", ["quantizer"])
     nodes = {key: values[key] for key in SECTIONS if key not in ("model", "discriminator_optimizer", "logger")}
     nodes["model.quantizer"] = values["model"].get("quantizer")
-    nodes["discriminator_optimizer"] = {**values["optimizer"], **values["discriminator_optimizer"]}
+    nodes["discriminator_optimizer"] = discriminator_optimizer_values(values)
     loggers = dict(values["logger"])
     private = loggers.pop("private", None)
     check(isinstance(private, bool), "logger.private", private, "true or false")
@@ -177,6 +170,11 @@ def _check_node(values: object, path: str) -> None:
     for key, value in nested.items():
         _check_node(value, _at(path, key))
     _check_types(target, {key: value for key, value in known.items() if key not in nested}, path)
+
+
+def discriminator_optimizer_values(config: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The values of the discriminator's optimizer: the optimizer's, but for what it does differently."""
+    return {**config["optimizer"], **config["discriminator_optimizer"]}
 
 
 def public_values(config: DictConfig) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from vqgan.config.build import TOP_LEVEL, unknown_choice, unknown_key, unresolvable
+from vqgan.config.build import unknown_choice, unknown_key, unresolvable
+from vqgan.config.keys import TOP_LEVEL
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import STOP_SIGNALS

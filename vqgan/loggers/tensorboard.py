@@ -15,7 +15,7 @@ from vqgan.errors import StoppedError, exit_code_of, missing_extra
 from vqgan.loggers.best import Best
 from vqgan.loggers.logger import Advice, Logger
 from vqgan.runs.metrics import HOURS
-from vqgan.runs.provenance import by_full_key
+from vqgan.runs.provenance import not_neutral
 from vqgan.runs.saved import typed_for
 from vqgan.text import without_secrets
 from vqgan.video.pictures import CLIP_FPS, ROUNDS
@@ -123,7 +123,7 @@ class TensorBoard(Logger):
         writer.add_text("run/config", _as_code(config), self.step, self._now())
         layout = {panel: {title: ["Multiline", names] for title, names in CHARTS[panel].items()} for panel in CHARTS}
         writer.add_custom_scalars(layout)
-        values = {k: v if isinstance(v, int | float) else str(v) for k, v in by_full_key(self.config)}
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in not_neutral(self.config).items()}
         experiment, start, _ = hparams(values, dict.fromkeys(_best(name) for name in COMPARED))
         self._add(experiment)
         self._add(start)

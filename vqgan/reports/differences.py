@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import with_moved_classes
+from vqgan.config.keys import OWN, by_full_key
 from vqgan.errors import ConfigError
 from vqgan.files.reading import is_inside, read_yaml
 from vqgan.runs.saved import typed_for
 
-ALWAYS_DIFFERENT = ("run_dir", "resume")
 Values = dict[str, str]
 
 
@@ -25,7 +24,8 @@ def config_values(folder: Path) -> Values:
         return {}
     values = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
     assert isinstance(values, dict)
-    return dict(_by_full_key({str(key): value for key, value in with_moved_classes(values).items()}))
+    found = by_full_key({str(key): value for key, value in with_moved_classes(values).items()})
+    return {key: "null" if value is None else str(value) for key, value in found}
 
 
 def overrides(folder: Path) -> list[str]:
@@ -44,13 +44,5 @@ def typed_values(typed: Sequence[str]) -> Values:
 def differing(runs: Sequence[Values]) -> dict[str, list[str | None]]:
     """The keys whose values are not the same in all runs, with the value in each; None where a run has no such key."""
     keys = dict.fromkeys(key for values in runs for key in values)
-    found = {key: [values.get(key) for values in runs] for key in keys if key not in ALWAYS_DIFFERENT}
+    found = {key: [values.get(key) for values in runs] for key in keys if key not in OWN}
     return {key: values for key, values in found.items() if len(set(values)) > 1}
-
-
-def _by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _by_full_key(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", "null" if value is None else str(value)

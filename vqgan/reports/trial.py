@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vqgan.config.keys import OWN_WHEN_TYPED
 from vqgan.files.reading import is_inside
 from vqgan.reports.differences import Values, config_values, overrides
 from vqgan.reports.run import HIGHER_IS_BETTER, Figure, figure, steps_of
@@ -18,7 +19,6 @@ from vqgan.runs.status import STATUS, Status, state_of, status_of
 # What can have become of a run, the best first; `damaged`: its folder does not tell.
 STATES = ("finished", "running", "pruned", "stopped", "interrupted", "diverged", "failed", "damaged")
 WITHOUT_RESULT = ("diverged", "failed", "damaged")  # whatever they measured on the way, it is no result
-PLACES = ("run_dir", "resume", "sweep")  # what was typed for these is not the trial's own
 LONGEST_MESSAGE = 2000  # characters
 
 
@@ -60,7 +60,7 @@ class Trial:
     def command(self) -> str:
         """The command line that trains it again, in a folder of its own, for a POSIX shell."""
         last = {override.partition("=")[0]: override for override in self.typed if not override.startswith("-")}
-        own = [override for key, override in last.items() if key.lstrip("+~") not in PLACES]
+        own = [override for key, override in last.items() if key.lstrip("+~") not in OWN_WHEN_TYPED]
         return " ".join(["python train.py", *map(quoted, own)])
 
 

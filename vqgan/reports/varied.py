@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from vqgan.config.keys import NOT_VARIED, is_among
 from vqgan.reports.differences import Values, differing, typed_values
-from vqgan.reports.trial import PLACES, Trial
+from vqgan.reports.trial import Trial
 from vqgan.text import printable
 
-# Where a run is and where its numbers go to, which differ without anything being varied.
-NOT_VARIED = ("name", "objective", "logger", "data.index", "allow_other_data", "allow_other_processes")
 RECIPE = "experiment"  # the group whose choice sets values all over the config
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
@@ -55,7 +54,7 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
     """
     whole = [n for n, trial in enumerate(trials) if trial.values]
     values = differing([trials[n].values for n in whole])
-    values = {key: row for key, row in values.items() if not _is_place(key)}
+    values = {key: row for key, row in values.items() if not is_among(key, NOT_VARIED)}
     all_typed = [typed_values([override.lstrip("+~") for override in trial.typed]) for trial in trials]
     typed = differing([all_typed[n] for n in whole])
     keys = []
@@ -97,10 +96,6 @@ def short_value(value: str | None) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _is_place(key: str) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in NOT_VARIED)
-
-
 def _is_set_by(choice: str, key: str) -> bool:
     return choice == RECIPE or key.startswith(f"{choice}.")
 
@@ -128,8 +123,9 @@ def _completed(key: Key, known: Sequence[int], typed: Sequence[Values]) -> Key:
 def _of_failed_runs(trials: Sequence[Trial], typed: Sequence[Values], known: Sequence[Key]) -> Iterator[Key]:
     """Keys whose values differ only in runs without a config, as a value does that was refused."""
     failed = [n for n, trial in enumerate(trials) if trial.state == "failed" and not trial.values]
-    others = {*PLACES, *(key.name for key in known)}
-    for key in dict.fromkeys(key for n in failed for key in typed[n] if key not in others and not _is_place(key)):
+    names = {key.name for key in known}
+    new = (key for n in failed for key in typed[n] if key not in names and not is_among(key, NOT_VARIED))
+    for key in dict.fromkeys(new):
         row = [values.get(key, trial.values.get(key)) for values, trial in zip(typed, trials)]
         if len(set(row)) > 1:
             yield Key(key, row)

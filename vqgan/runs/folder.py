@@ -13,26 +13,13 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import values_of
+from vqgan.config.keys import EXPECTED, FIXED, MAY_CHANGE
 from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
 from vqgan.files.writing import replace_text
-from vqgan.runs.saved import FIXED, load_config
+from vqgan.runs.saved import load_config
 from vqgan.runs.status import STATUS, Status, record_end, to_json
 from vqgan.runtime.signals import StopSignals
 
-# What changes with the same run_dir only by mistake, as when the overrides are not typed again; resume= may change it.
-EXPECTED = ("seed", "data")
-# Values of data that may change; which files there are is for the checkpoint to say.
-FREE = {
-    "root",
-    "val_root",
-    "batch_size",
-    "workers",
-    "validation_clips",
-    "max_bad_fraction",
-    "max_bad_files",
-    "limits",
-    "index",
-}
 LOOKED_AT = 1.0  # seconds, far longer than `status_of` holds the lock
 
 
@@ -138,7 +125,8 @@ def _comparable(config: DictConfig, key: str) -> object:
     value = config.get(key)
     if not isinstance(value, DictConfig):
         return value
-    return {k: v for k, v in values_of(value, key).items() if k not in FREE}
+    # Which files there are is for the checkpoint to say.
+    return {k: v for k, v in values_of(value, key).items() if f"{key}.{k}" not in MAY_CHANGE}
 
 
 def _difference(old: object, new: object, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from vqgan.config.build import with_moved_classes
+from vqgan.config.keys import NEUTRAL, by_full_key, is_among
 from vqgan.errors import ConfigError
 from vqgan.files.writing import replace_text
 from vqgan.runtime.device import Precision
@@ -21,15 +22,6 @@ from vqgan.runtime.process import this_process
 
 PROCESSES = "processes"  # in the environment
 PACKAGES = ("torch", "numpy", "av", "pillow")  # whose versions can change a bit of a result
-# Keys of the config that no weight depends on. Where the data lie is one: what they are is compared by itself.
-NEUTRAL = (
-    "name", "run_dir", "objective", "resume", "init_from", "allow_other_data", "allow_other_processes", "logger",
-    "data.root", "data.val_root", "data.workers", "data.validation_clips", "data.max_bad_fraction",
-    "data.max_bad_files", "data.limits", "data.index", "data.cache", "data.request_seconds", "data.request_attempts",
-    "trainer.steps", "trainer.log_every", "trainer.evaluate_every",
-    "trainer.pictures", "trainer.checkpoint_every", "trainer.usage_steps", "trainer.keep",
-    "trainer.max_skipped_in_a_row", "trainer.max_skipped_fraction",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +109,9 @@ def write_environment(file: Path, environment: Mapping[str, str]) -> None:
     replace_text(file, json.dumps({**environment, "torch build": build, "platform": platform.platform()}, indent=1))
 
 
-def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested sections that results depend on, as `model.quantizer.decay`."""
-    for name, value in values.items():
-        key = f"{path}{name}"
-        if key in NEUTRAL:
-            continue
-        if isinstance(value, Mapping):
-            yield from by_full_key(value, f"{key}.")
-        else:
-            yield key, value
+def not_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that results depend on, by their full key."""
+    return {key: value for key, value in by_full_key(values) if not is_among(key, NEUTRAL)}
 
 
 def make_provenance(config: Mapping[str, Any], device: torch.device, data: str) -> Provenance:
@@ -134,7 +119,7 @@ def make_provenance(config: Mapping[str, Any], device: torch.device, data: str) 
     return Provenance(
         environment=environment(device, config["trainer"]["precision"]),
         data=data,
-        config=dict(by_full_key(config)),
+        config=not_neutral(config),
         allow_other_data=config["allow_other_data"],
         allow_other_processes=config["allow_other_processes"],
     )

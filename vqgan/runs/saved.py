@@ -8,11 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.config.keys import FIXED
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
-
-# What a run cannot change and still be the same run.
-FIXED = ("backbone", "model", "discriminator")
 
 
 def load_config(folder: Path) -> DictConfig | None:

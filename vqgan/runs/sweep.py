@@ -10,6 +10,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.config.keys import FREE_IN_A_SWEEP, OWN_WHEN_TYPED, is_among
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
 from vqgan.files.writing import replace_text
@@ -17,8 +18,6 @@ from vqgan.runs.saved import typed_for
 
 SWEEP = "sweep.yaml"  # in the sweep's folder
 TRIALS = "vqgan.sweeps.search.Trials"  # the storage of a search that can go on
-# Where things are and where numbers go may change from one start of a sweep to the next.
-FREE = ("run_dir", "sweep", "logger", "data.root", "data.val_root", "data.index", "data.workers", "trainer.device")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def is_search(hydra_config: DictConfig) -> bool:
 
 def own_overrides(typed: Iterable[str]) -> list[str]:
     """What was typed for one job, without what is the sweep's alone."""
-    return [override for override in typed if override.partition("=")[0] not in ("sweep", "run_dir")]
+    return [override for override in typed if override.partition("=")[0] not in OWN_WHEN_TYPED]
 
 
 def refuse_another_job(folder: Path, overrides: Sequence[str]) -> None:
@@ -122,5 +121,4 @@ def write_definition(folder: Path, definition: Definition) -> None:
 
 
 def _is_free(override: str) -> bool:
-    key = override.partition("=")[0].lstrip("+~")
-    return key in FREE or key.startswith("logger.")
+    return is_among(override.partition("=")[0].lstrip("+~"), FREE_IN_A_SWEEP)

@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from vqgan.config.keys import NOT_SHOWN
 from vqgan.errors import ConfigError, StorageError
 from vqgan.files.lock import filling
 from vqgan.files.reading import number, read_rows, read_yaml
@@ -19,11 +20,6 @@ from vqgan.tokenizer.folder import describe, tensors_in, write
 from vqgan.tokenizer.taming import to_taming
 from vqgan.tokenizer.tokenizer import rebuild
 
-# Keys that say nothing of the tokenizer, and may say something of who trained it.
-PRIVATE = (
-    "name", "run_dir", "resume", "init_from", "allow_other_data", "logger", "data.root", "data.val_root", "data.index",
-    "data.cache", "loss.perceptual.weights",
-)  # fmt: skip
 CARD = """---
 library_name: vqgan
 tags: [vqgan, tokenizer, video]
@@ -105,7 +101,7 @@ def validation_at(step: int, run: Path) -> dict[str, float]:
 def recipe_in(run: Path) -> str:
     """A run's config without what is of its machine: names, places and who is told. Nothing in it is resolved."""
     recipe: Any = OmegaConf.to_container(read_yaml(run / "config.yaml"), resolve=False)  # `describe` has read it
-    for key in PRIVATE:
+    for key in NOT_SHOWN:
         *sections, name = key.split(".")
         values = recipe
         for section in sections:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones.backbone import Backbone
-from vqgan.config.build import build, public_values
+from vqgan.config.build import build, discriminator_optimizer_values, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
@@ -171,7 +171,7 @@ def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module, 
     if loss.discriminator_weight == 0:
         return None
     discriminator: nn.Module = build(config.discriminator, "discriminator")
-    values = DictConfig({**config.optimizer, **config.discriminator_optimizer})
+    values = DictConfig(discriminator_optimizer_values(config))
     return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
 
 

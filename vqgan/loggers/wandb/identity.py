@@ -8,16 +8,11 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
+from vqgan.config.keys import NOT_IN_A_NAME, is_among
 from vqgan.errors import ConfigError
 from vqgan.runs.saved import typed_for
 from vqgan.runs.sweep import SWEEP, swept_overrides
 
-# What tells nothing of the results: where, how long, for whom. A section stands for all its keys.
-UNNAMED = (
-    "run_dir", "resume", "allow_other_data", "allow_other_processes", "objective", "sweep", "hydra", "logger",
-    "data.root", "data.val_root", "data.index", "data.workers", "data.limits", "trainer.device", "trainer.log_every",
-    "trainer.evaluate_every", "trainer.checkpoint_every", "trainer.pictures", "trainer.usage_steps", "trainer.keep",
-)  # fmt: skip
 TAGGED = ("experiment", "sweep", "model", "backbone", "data")  # groups whose choice is a tag
 LONGEST_NAME, LONGEST_TAG = 100, 64  # characters; W&B takes 128, and 64
 
@@ -60,5 +55,4 @@ def tags_of(choices: dict[str, str]) -> list[str]:
 
 
 def _is_telling(key: str, value: str) -> bool:
-    hidden = any(key == name or key.startswith((f"{name}.", f"{name}/")) for name in UNNAMED)
-    return not hidden and os.sep not in value
+    return not is_among(key, NOT_IN_A_NAME) and os.sep not in value

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from vqgan.config.keys import NOT_SHOWN
 from vqgan.errors import DivergedError, StoppedError, exit_code_of
 from vqgan.files.reading import is_inside
 from vqgan.files.writing import storing
@@ -30,6 +31,8 @@ MOST_WAITING = 10_000  # rows that the process may be behind before they are dro
 PATIENCE, HURRY = 60.0, 3.0  # seconds that the end of a run waits for uploads; the second if it was stopped or failed
 SLOWEST_UPLOAD = 10**6  # bytes a second, of the files that were to be uploaded
 FIRST_TABLE, MOST_PICTURES = 4, 100  # evaluations in the first table, and shown in the largest one
+# Names of values that are not for others to see, in whichever section; the fingerprint is the data's own name.
+HIDDEN = {*(key.rpartition(".")[2] for key in NOT_SHOWN), "data_fingerprint"}
 STATUS, LOG, STEPS, EXPORTED = "status.json", "process.log", "steps.json", "tokenizer"  # in the run folder's wandb/
 
 
@@ -195,7 +198,8 @@ class WeightsAndBiases(Logger):
             "job_type": "sweep" if sweep or "WANDB_SWEEP_ID" in os.environ else "train",
         }  # fmt: skip
         if self.private:
-            return said | {"name": "private", "group": self.group, "tags": self.tags, "config": self.config}
+            shown = without_names(self.config)
+            return said | {"name": "private", "group": self.group, "tags": self.tags, "config": shown}
         return said | {
             "name": os.environ.get("WANDB_NAME") or name_of(self.run),
             "group": self.group or os.environ.get("WANDB_RUN_GROUP") or sweep,
@@ -245,6 +249,13 @@ class WeightsAndBiases(Logger):
             warnings.warn(
                 f"{what}. Training goes on; metrics.jsonl has all rows{later}. See {self.folder / LOG}.", stacklevel=3
             )
+
+
+def without_names(values: Any) -> Any:
+    """The values of nested sections without names and paths."""
+    if isinstance(values, Mapping):
+        return {key: without_names(value) for key, value in values.items() if key not in HIDDEN}
+    return "private" if isinstance(values, str) and os.sep in values else values
 
 
 def _alert(title: str, text: str, level: str) -> dict[str, Any]:

@@ -21,15 +21,11 @@ from typing import Any
 CONNECT_SECONDS = 5.0
 INIT_SECONDS = 30.0  # after which a server counts as unreachable
 KEEPING_SECONDS = 10.0  # after which a row is surely in an offline run's file: it is written every five seconds
-# Keys that are not for others to see.
-PATHS = ("name", "run_dir", "resume", "init_from", "root", "val_root", "index", "weights", "data_fingerprint")
 
 
 def main() -> None:
     """Start the run, log every row, pass on what else comes, finish at the end of the input."""
     settings = json.loads(sys.stdin.readline())
-    if settings["private"]:
-        settings["config"] = without_paths(settings["config"])
     stage_beside(settings)
     import wandb
 
@@ -228,13 +224,6 @@ def open_run(wandb: Any, settings: dict[str, Any], mode: str) -> Any:
             **(hidden if private else {}),
         ),
     )
-
-
-def without_paths(values: Any) -> Any:
-    """The values of nested sections without names and paths."""
-    if isinstance(values, dict):
-        return {key: without_paths(value) for key, value in values.items() if key not in PATHS}
-    return "private" if isinstance(values, str) and os.sep in values else values
 
 
 def chosen_mode() -> str:
