@@ -164,7 +164,7 @@ def attempt(entry: str, arguments: list[str], folder: str, report: str) -> None:
 def serve() -> None:
     """Import all, then fork for each line of the input; answer with exit code (none if it was ended) and seconds."""
     torch.set_num_threads(1)
-    for name in ("train", "tokenizer", "losses", "commands.train", "commands.export", "commands.import_taming"):
+    for name in ("training.run", "tokenizer", "losses", "commands.train", "commands.export", "commands.import_taming"):
         importlib.import_module(f"vqgan.{name}")
     for warm_up in (honest_config, honest_state, parts):  # torch and Hydra import some more when first used
         warm_up()
