@@ -17,7 +17,7 @@ from vqgan.data.sharding.index import LARGEST_CLIP
 from vqgan.errors import UnusableError, check
 from vqgan.video.file import VideoFile, scan_video
 from vqgan.video.reader import FrameStream
-from vqgan.video.times import Reading, average_rate
+from vqgan.video.times import Reading, average_rate, check_times
 from vqgan.video.writer import Preset, VideoWriter
 
 ROOM = 2**20  # bytes of the largest clip that are left for what is said of it
@@ -59,9 +59,7 @@ class Sharding:
 
     def __post_init__(self) -> None:
         check(self.resolution >= 16 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 16")
-        check(self.stride > 0, "stride", self.stride, "positive")
-        check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check(self.fps is None or self.stride == 1, "stride", self.stride, "1 when fps is given")
+        check_times(self.stride, self.fps)
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check(0 <= self.crf <= 51, "crf", self.crf, "in [0, 51]")
         check(self.keyframe_every > 0, "keyframe_every", self.keyframe_every, "positive")
