@@ -26,7 +26,7 @@ from vqgan.backbones.backbone import Backbone
 from vqgan.config.build import build, conf_dir
 from vqgan.data.reading.files import find_files
 from vqgan.data.reading.streams import in_turn
-from vqgan.data.reading.workers import Watch, supervised
+from vqgan.data.reading.workers import read_jobs
 from vqgan.data.videos import VIDEO_FILES
 from vqgan.quantizers import VectorQuantizer
 from vqgan.tokenizer.encode import encoding_with
@@ -61,9 +61,14 @@ def main() -> None:
         batches = list(in_turn([range(len(videos))], counts, encoding.batch_frames))
 
         def read(keep: list[torch.Tensor] | None = None) -> None:
-            watch = Watch(encoding.workers, encoding.limits)
-            source = FrameSource(videos, encoder.reading, encoding.batch_frames, watch)
-            with closing(supervised(source, lambda position: batches[position:], watch, source.lose)) as results:
+            results = read_jobs(
+                FrameSource(videos, encoder.reading, encoding.batch_frames).read,
+                lambda position: batches[position:],
+                encoding.workers,
+                encoding.limits,
+                lambda video: videos[video].path,
+            )
+            with closing(results):
                 for clip in results:
                     if keep is not None:
                         keep.append(clip.clone())

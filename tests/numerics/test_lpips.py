@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from torch import Tensor
 from tests.numerics.reference import FOLDER, filled, inputs
 from vqgan.errors import ConfigError
 from vqgan.losses import LPIPS
+from vqgan.losses import lpips as module
 from vqgan.losses.lpips import vgg16_features
 
 
@@ -106,10 +111,34 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         LPIPS(str(tmp_path / "other.pth"))
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(ConfigError, match=r"perceptual_weight=0"):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(ConfigError, match=r"\(no network\).* loss\.perceptual\.weights=FILE, .*perceptual_weight=0"):
         LPIPS(None)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("vqgan.files.weights.PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}/vgg16.pth"
+        monkeypatch.setattr(module, "VGG16", dataclasses.replace(module.VGG16, url=silent_url))
+        with pytest.raises(ConfigError, match="timed out"):
+            LPIPS(None)
+
+
+def test_only_the_published_file_is_taken_from_the_cache(
+    trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    module.VGG16.cached.parent.mkdir()
+    shutil.copy(trunk, module.VGG16.cached)
+    with pytest.raises(ConfigError, match="its SHA-256 is"):
+        LPIPS(None)
+    digest = hashlib.sha256(trunk.read_bytes()).hexdigest()
+    monkeypatch.setattr(module, "VGG16", dataclasses.replace(module.VGG16, sha256=digest))
+    torch.testing.assert_close(LPIPS(None).state_dict(), LPIPS(str(trunk)).state_dict(), rtol=0, atol=0)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vqgan.evaluation import networks as feature_networks
-from vqgan.evaluation.networks import WeightFile, bare_package
+from vqgan.evaluation.networks import bare_package
+from vqgan.files.weights import WeightFile
 
 
 class StandIn(torch.nn.Module):

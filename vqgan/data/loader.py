@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from vqgan.data.corpus import ClipDataset
 from vqgan.data.reading.bad_files import BadFiles
-from vqgan.data.reading.workers import Limits, Watch, supervised
+from vqgan.data.reading.workers import Limits, Watch, read_jobs, supervised
 from vqgan.errors import DataError, UnusableError
 from vqgan.runtime.collectives import gather
 from vqgan.runtime.process import ALONE, Process
@@ -218,10 +218,8 @@ def stream_evenly(
     Close it in the end, as by `contextlib.closing`.
     """
     indices = spread(len(dataset), most)
-    watch = Watch(workers, limits)
-    still = _Still(dataset, watch)
-    read: Generator[Tensor | str, None, None] = supervised(
-        still, lambda position: indices[position:], watch, still.lose, file_of=dataset.path
+    read: Generator[Tensor | str, None, None] = read_jobs(
+        dataset.__getitem__, lambda position: ((index,) for index in indices[position:]), workers, limits, dataset.path
     )
     with closing(read):
         for index, result in zip(indices, read):
@@ -242,26 +240,6 @@ def spread(count: int, most: int | None) -> range | list[int]:
 def none_readable(clips: int, bad_files: BadFiles) -> DataError:
     """The error for so many clips of which none can be read."""
     return DataError(f"None of the {clips} validation clips can be read ({bad_files.summary()}).")
-
-
-class _Still(Dataset[Any]):
-    """Clips without augmentation; for one that cannot be read, the reason."""
-
-    def __init__(self, dataset: ClipDataset, watch: Watch) -> None:
-        self.dataset, self.watch, self.lost = dataset, watch, dict[int, str]()
-
-    def lose(self, index: int, _: int, reason: str) -> str:
-        self.lost[index] = reason
-        return str(self.dataset.path(index))
-
-    def __getitem__(self, index: int) -> Tensor | str:
-        if index in self.lost:
-            return self.lost[index]
-        try:
-            with self.watch.reading(index):
-                return self.dataset[index]
-        except UnusableError as error:
-            return str(error)
 
 
 def _collate(samples: list[Sample]) -> Batch:

@@ -56,7 +56,8 @@ class Shards(Corpus):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_times(self.clip_frames, self.stride, self.fps)
+        check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
+        check_times(self.stride, self.fps)
         check(self.shuffle_shards > 0, "shuffle_shards", self.shuffle_shards, "positive")
         check(self.request_seconds > 0, "request_seconds", self.request_seconds, "positive")
         check(self.request_attempts > 0, "request_attempts", self.request_attempts, "positive")

@@ -15,6 +15,7 @@ from torch import Tensor
 from vqgan.data.corpus import ClipDataset
 from vqgan.data.folder import Folder
 from vqgan.data.reading.files import FileKind
+from vqgan.errors import check
 from vqgan.video.crop import augment
 from vqgan.video.file import INDEX_VERSION, VideoFile, scan_video
 from vqgan.video.reader import read_frames
@@ -51,7 +52,8 @@ class Videos(Folder[VideoFile]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_times(self.clip_frames, self.stride, self.fps)
+        check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
+        check_times(self.stride, self.fps)
 
     def accept(self, scanned: VideoFile) -> None:
         """Too few frames for one clip make a video unusable."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import io
-import socket
 import sys
 import types
 import warnings
@@ -22,29 +20,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
+from vqgan.files.weights import NotAvailableError, WeightFile
 from vqgan.losses import LPIPS
-from vqgan.losses.lpips import VGG16_URL
+from vqgan.losses.lpips import VGG16
 
-PATIENCE = 10  # seconds for a server to answer
 FIDELITY = "torch_fidelity"
 
 
-@dataclass(frozen=True)
-class WeightFile:
-    """A published file of weights. Figures are comparable only if it is this one, so no other is taken."""
-
-    key: str  # of `weights` in `conf/evaluate.yaml`
-    name: str  # in torch's cache, as other packages call it there
-    url: str
-    sha256: str
-
-
-VGG16 = WeightFile(
-    "vgg16",
-    "vgg16-397923af.pth",
-    VGG16_URL,
-    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-)
 INCEPTION = WeightFile(
     "inception",
     "weights-inception-2015-12-05-6726825d.pth",
@@ -57,10 +39,6 @@ I3D_TORCHSCRIPT = WeightFile(
     "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
 )
-
-
-class NotAvailableError(Exception):
-    """A network cannot be had; the message is the reason, a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +103,7 @@ def find_weights(published: WeightFile, file: str | None, download: bool) -> Pat
     Raises:
         NotAvailableError: there is none, or another.
     """
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / published.name
-    path = cached if file is None else Path(file).expanduser()
+    path = published.cached if file is None else Path(file).expanduser()
     advice = f"give a file with weights.{published.key}=FILE"
     # Reasons stand in reports, which may be shared: they do not say where files lie.
     called = f"{path.name} in torch's cache" if file is None else f"weights.{published.key}=…/{path.name}"
@@ -135,31 +112,12 @@ def find_weights(published: WeightFile, file: str | None, download: bool) -> Pat
     if not path.is_file():
         if not download:
             raise NotAvailableError(f"no {called}, and download=false: {advice}")
-        _download(published, path, advice)
-    try:
-        with path.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise NotAvailableError(f"{called} cannot be read: {error.strerror}") from None
-    if found != published.sha256:
-        raise NotAvailableError(
-            f"{called} is not {published.name}: its SHA-256 is {found[:12]}…, not {published.sha256[:12]}…"
-        )
+        try:
+            published.download()
+        except NotAvailableError as error:
+            raise NotAvailableError(f"{error}; {advice}") from None
+    published.check(path, called)
     return path
-
-
-def _download(published: WeightFile, path: Path, advice: str) -> None:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)  # else a network that swallows packets holds us for minutes
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.sha256)
-    except (OSError, RuntimeError, ValueError) as error:  # a RuntimeError is a checksum that differs
-        said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        reason = " ".join(str(said).split())
-        raise NotAvailableError(f"weights could not be downloaded ({reason}); {advice}") from None
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 class Inception(nn.Module):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
+from vqgan.files.weights import NotAvailableError, WeightFile
 
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # the name ends in the start of its SHA-256
+VGG16 = WeightFile(
+    "vgg16",
+    "vgg16-397923af.pth",
+    "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+)
 # VGG16 up to relu5_3: the width of each convolution, "pool" between stages (Simonyan & Zisserman 2015).
-VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+LAYERS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 as positions in `features`
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -43,7 +48,7 @@ class LPIPS(nn.Module):
         # ImageNet's mean and deviation, for inputs in [-1, 1]
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
-        self._load_trunk(_local_weights(weights) if weights is not None else _downloaded_weights())
+        self._load_trunk(_weights(_published() if weights is None else Path(weights)))
         self._load_heads()
         self.requires_grad_(False).eval()
 
@@ -95,7 +100,7 @@ def vgg16_features() -> nn.Sequential:
     """VGG16's convolutions up to relu5_3, untrained, numbered as in torchvision."""
     layers: list[nn.Module] = []
     width = 3
-    for stage in VGG16:
+    for stage in LAYERS:
         if isinstance(stage, int):
             layers += [nn.Conv2d(width, stage, 3, padding=1), nn.ReLU()]
             width = stage
@@ -104,9 +109,9 @@ def vgg16_features() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _local_weights(file: str) -> dict[str, Tensor]:
+def _weights(file: Path) -> dict[str, Tensor]:
     try:
-        state: dict[str, Tensor] = torch.load(Path(file).expanduser(), weights_only=True, map_location="cpu")
+        state: dict[str, Tensor] = torch.load(file.expanduser(), weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
     except Exception:  # torch's own words would advise to read it without protection
@@ -114,11 +119,15 @@ def _local_weights(file: str) -> dict[str, Tensor]:
     return state
 
 
-def _downloaded_weights() -> dict[str, Tensor]:
+def _published() -> Path:
     try:
-        return torch.hub.load_state_dict_from_url(VGG16_URL, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+        if not VGG16.cached.is_file():
+            VGG16.download()
+        VGG16.check(VGG16.cached, str(VGG16.cached))
+    except NotAvailableError as error:
         raise ConfigError(
-            f"The perceptual loss needs VGG16's weights, and {VGG16_URL} could not be downloaded ({error}). "
-            "Give a local copy with loss.perceptual.weights=FILE, or train without it: loss.perceptual_weight=0."
+            f"The perceptual loss needs VGG16's weights of {VGG16.url}: {error}. Give a local copy with "
+            "loss.perceptual.weights=FILE, or train without it: loss.perceptual_weight=0, or for a short run "
+            "loss=no_perceptual, whose adversary also starts early and weighs less."
         ) from None
+    return VGG16.cached

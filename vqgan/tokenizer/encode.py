@@ -23,7 +23,7 @@ from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
 from vqgan.video.file import CUT_OFF, scan_video
 from vqgan.video.reader import FrameStream
-from vqgan.video.times import Reading
+from vqgan.video.times import Reading, check_times
 
 Frames = UInt8[np.ndarray, "time height width 3"]
 
@@ -64,9 +64,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         check(self.resolution is None or self.resolution > 0, "resolution", self.resolution, "positive")
-        check(self.stride > 0, "stride", self.stride, "positive")
-        check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check(self.fps is None or self.stride == 1, "stride", self.stride, "1 when fps is given")
+        check_times(self.stride, self.fps)
         check(self.batch_frames > 0, "batch_frames", self.batch_frames, "positive")
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.shard_megabytes > 0, "shard_megabytes", self.shard_megabytes, "positive")

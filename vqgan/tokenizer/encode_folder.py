@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from vqgan.data import BadFiles
 from vqgan.data.reading.bad_files import ledger
 from vqgan.data.reading.files import find_files, look_into
 from vqgan.data.reading.streams import in_turn
-from vqgan.data.reading.workers import Watch, supervised
+from vqgan.data.reading.workers import read_jobs
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError, UnusableError
+from vqgan.errors import ConfigError, DataError
 from vqgan.files.lock import hold, looked_after
 from vqgan.files.state import FileState, refuse_others, state_of
 from vqgan.files.writing import replace_text
@@ -136,15 +134,17 @@ class FolderEncoder:
         self, videos: list[VideoFile], counts: list[int], streams: list[list[int]], bad_files: BadFiles
     ) -> Iterator[_Batch | None]:
         """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
-        watch = Watch(self.encoding.workers, self.encoding.limits)
         cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
-        source = Frames(videos, self.reading, self.encoding.batch_frames, watch, cut_off)
+        source = Frames(videos, self.reading, self.encoding.batch_frames, cut_off)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
             return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
 
         over: set[int] = set()  # videos of which nothing more is wanted
-        read: Any = supervised(source, order, watch, source.lose, file_of=lambda video: videos[video].path)
+        read: Generator[Tensor | str, None, None] = read_jobs(
+            source.read, order, self.encoding.workers, self.encoding.limits,
+            file_of=lambda video: videos[video].path, whole=True,
+        )  # fmt: skip
         with closing(read):
             for job, result in zip(order(0), read):
                 video, first = job or (-1, 0)
@@ -209,44 +209,23 @@ class FolderEncoder:
             replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
 
 
-class Frames(Dataset[Any]):
-    """Batches of frames by (video, first frame); the reason where they cannot be read.
-
-    Of videos that are `cut_off` a batch has the frames before the first that cannot be read, perhaps none.
-    """
+class Frames:
+    """Batches of frames of `videos`, of which those that are `cut_off` end at the first that cannot be read."""
 
     def __init__(
-        self,
-        videos: Sequence[VideoFile],
-        reading: Reading,
-        batch_frames: int,
-        watch: Watch,
-        cut_off: Collection[int] = (),
+        self, videos: Sequence[VideoFile], reading: Reading, batch_frames: int, cut_off: Collection[int] = ()
     ) -> None:
-        self.videos, self.reading, self.batch_frames, self.watch = videos, reading, batch_frames, watch
-        self.cut_off = cut_off
-        self.lost: dict[int, str] = {}
+        self.videos, self.reading, self.batch_frames, self.cut_off = videos, reading, batch_frames, cut_off
         self.open: tuple[int, FrameStream] | None = None  # by the process that reads
 
-    def lose(self, video: int, _: int, reason: str) -> str:
-        """Leave a video out that has ended the process that read it; returns its name."""
-        self.lost[video] = reason
-        return str(self.videos[video].path)
+    def read(self, video: int, first: int) -> UInt8[Tensor, "time height width rgb"]:
+        """The batch from frame `first` of a video on; of one that is cut off perhaps without a frame.
 
-    def __getitem__(self, job: tuple[int, int] | None) -> Tensor | str | None:
-        """A batch, uint8 (time, height, width, rgb)."""
-        if job is None:
-            return None
-        video, first = job
-        if video in self.lost:
-            return self.lost[video]
-        try:
-            with self.watch.reading(video):
-                stream, cut_off = self._stream(video), video in self.cut_off
-                return torch.from_numpy(read_batch(stream, self.reading, first, self.batch_frames, cut_off))
-        except UnusableError as error:
-            self.lost[video] = str(error)
-            return str(error)
+        Raises:
+            UnusableError: it cannot be read.
+        """
+        frames = read_batch(self._stream(video), self.reading, first, self.batch_frames, video in self.cut_off)
+        return torch.from_numpy(frames)
 
     def _stream(self, video: int) -> FrameStream:
         if self.open is None or self.open[0] != video:

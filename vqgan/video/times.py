@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vqgan.errors import UnusableError, check
 from vqgan.video.crop import augment
@@ -16,13 +16,17 @@ from vqgan.video.reader import FrameStream
 TIME_ROUNDING = 1.001e-3
 
 
-def check_times(clip_frames: int, stride: int | None, fps: float | None) -> None:
-    """Raise `InvalidValueError` unless these values say which frames a clip has."""
-    check(clip_frames > 0, "clip_frames", clip_frames, "positive")
+def check_times(stride: int | None, fps: float | None) -> None:
+    """Raise `InvalidValueError` unless these values say which frames of a video are taken."""
     check(stride is None or stride > 0, "stride", stride, "positive")
     check(fps is None or fps > 0, "fps", fps, "positive")
     check(fps is None or stride in (None, 1), "stride", stride, "1 when fps is given")
     check(fps is not None or stride is not None, "stride", stride, "a number unless fps is given")
+
+
+def _on_screen(video: VideoFile, seconds: Float[np.ndarray, "times"]) -> Int[np.ndarray, "times"]:
+    """The position of the frame that is shown at each of these times; -1 before the first."""
+    return np.searchsorted(video.seconds, seconds + TIME_ROUNDING, side="right") - 1
 
 
 def clip_starts(
@@ -40,7 +44,7 @@ def clip_starts(
         after = first + span
     else:
         seconds = video.seconds
-        latest = int(np.searchsorted(seconds, seconds[-1] - (clip_frames - 1) / fps + TIME_ROUNDING, side="right")) - 1
+        latest = _on_screen(video, seconds[-1:] - (clip_frames - 1) / fps).item()
         slots = np.unique((seconds + TIME_ROUNDING) * fps // clip_frames)  # a gap in time has none, however long
         edges = np.stack([slots, slots + 1]) * clip_frames / fps - TIME_ROUNDING
         first, after = np.searchsorted(seconds, edges)
@@ -58,10 +62,9 @@ def clip_positions(
     steps = np.arange(clip_frames)
     if fps is None:
         return np.minimum(start + steps * (stride or 1), len(video.pts) - 1)
-    times = video.seconds[start] + steps / fps
-    on_screen = np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
-    on_screen[0] = start
-    return on_screen
+    positions = _on_screen(video, video.seconds[start] + steps / fps)
+    positions[0] = start
+    return positions
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ class Reading:
         """Of the frames, in the video's own list."""
         if self.fps is None:
             return np.arange(0, len(video.pts), self.stride)
-        times = np.arange(int((video.seconds[-1] + TIME_ROUNDING) * self.fps) + 1) / self.fps
-        return np.searchsorted(video.seconds, times + TIME_ROUNDING, side="right") - 1
+        return _on_screen(video, np.arange(int((video.seconds[-1] + TIME_ROUNDING) * self.fps) + 1) / self.fps)
 
     def times(self, video: VideoFile) -> tuple[float, Int[np.ndarray, "time"]]:
         """Seconds per unit of time, and the time of each of these frames."""

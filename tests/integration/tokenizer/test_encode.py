@@ -685,13 +685,13 @@ def test_who_watches_the_reading_knows_which_file_is_read(
 ) -> None:
     """Else an outage of the storage would be taken for a fault of the videos that were being read."""
     module = {"encode": folder_encoder, "shard": folder_sharder}[command]
-    original, files = module.supervised, []
+    original, files = module.read_jobs, []
 
-    def watched(*arguments: Any, file_of: Callable[[int], Path]) -> Any:
+    def watched(*arguments: Any, file_of: Callable[[int], Path], **others: Any) -> Any:
         files.extend(file_of(number) for number in range(2))
-        return original(*arguments, file_of=file_of)
+        return original(*arguments, file_of=file_of, **others)
 
-    monkeypatch.setattr(module, "supervised", watched)
+    monkeypatch.setattr(module, "read_jobs", watched)
     tokenizer = [made / "tokenizer"] if command == "encode" else []
     quick = QUICK if command == "encode" else ("workers=0", "index=null", "resolution=16")
     assert typed(command, *tokenizer, made / "videos", "--out", tmp_path / "out", *quick)[0] == 0

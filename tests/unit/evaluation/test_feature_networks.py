@@ -12,17 +12,16 @@ import pytest
 import torch
 
 from tests.support.feature_files import StandIn, fidelity_inception, i3d_file, inception_file, publish
-from vqgan.evaluation import networks as feature_networks
 from vqgan.evaluation.networks import (
     I3D,
     INCEPTION,
     Inception,
-    NotAvailableError,
     WeightFiles,
     bare_package,
     find_weights,
     load_networks,
 )
+from vqgan.files.weights import PATIENCE, NotAvailableError
 
 NOWHERE = WeightFiles(vgg16=None, inception=None, i3d=None)
 
@@ -112,7 +111,7 @@ def test_without_a_network_the_reason_says_what_to_do_soon() -> None:
         NotAvailableError, match=r"weights could not be downloaded \(.*refused.*\); give a file with weights\.inception"
     ):
         find_weights(unreachable, None, download=True)
-    assert time.monotonic() - before < feature_networks.PATIENCE
+    assert time.monotonic() - before < PATIENCE
 
 
 def test_all_networks_that_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vgg16_weights: Path) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from vqgan.data.reading.bad_files import BadFiles
 from vqgan.data.reading.index import Index
 from vqgan.data.reading.own_folders import is_own, refuse_run_folder
-from vqgan.data.reading.workers import Limits, Watch, supervised
+from vqgan.data.reading.workers import Limits, read_jobs
 from vqgan.errors import DataError, UnusableError
 from vqgan.runtime.process import this_process
 from vqgan.text import counted
@@ -122,7 +122,8 @@ def look_into(
         unknown = [file for file in files if file not in known]
         results = _scan(unknown, kind, workers, limits)
         with closing(results):
-            for file, (scanned, complaint) in zip(unknown, results):
+            for file, result in zip(unknown, results):
+                scanned, complaint = (None, result) if isinstance(result, str) else result
                 if complaint is not None:
                     bad_files.add(file, complaint)
                 if scanned is not None:
@@ -133,45 +134,33 @@ def look_into(
 
 def _scan(
     files: list[Path], kind: FileKind[Scanned], workers: int, limits: Limits
-) -> Generator[tuple[Scanned | None, str | None], None, None]:
+) -> Generator[tuple[Scanned, str | None] | str, None, None]:
     workers = max(workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if workers else 0
-    watch = Watch(min(workers, len(files)), limits)
-    scanner = _Scanner(kind.scan, files, watch)
-    scan: Generator[tuple[Scanned | None, str | None], None, None] = supervised(
-        scanner, lambda position: range(position, len(files)), watch, scanner.lose, file_of=files.__getitem__
+    scan = read_jobs(
+        partial(_look, kind.scan, files),
+        lambda position: ((number,) for number in range(position, len(files))),
+        min(workers, len(files)),
+        limits,
+        files.__getitem__,
     )
     with closing(scan):
         yield from tqdm(scan, "scanning", len(files), leave=False, delay=2, disable=None, unit="file")
 
 
-class _Scanner(Dataset[Any]):
-    """What `scan` finds in each file; None and the reason for one that cannot be used."""
-
-    def __init__(self, scan: Callable[[Path], tuple[Any, str | None]], files: Sequence[Path], watch: Watch) -> None:
-        self.scan, self.files, self.watch = scan, files, watch
-        self.lost: dict[int, str] = {}
-
-    def lose(self, number: int, _: int, reason: str) -> str:
-        self.lost[number] = reason
-        return str(self.files[number])
-
-    def __getitem__(self, number: int) -> tuple[Any | None, str | None]:
-        file = self.files[number]
-        try:
-            if number in self.lost:
-                raise UnusableError(self.lost[number])
-            if not file.exists():
-                raise UnusableError("dangling link")
-            if not file.is_file():  # a FIFO would block whoever opens it
-                raise UnusableError("not a regular file")
-            if file.stat().st_size == 0:
-                raise UnusableError("empty file")
-            with self.watch.reading(number):
-                return self.scan(file)
-        except UnusableError as error:
-            return None, str(error)
-        except OSError as error:
-            return None, f"unreadable: {error.strerror or error}"
+def _look(
+    scan: Callable[[Path], tuple[Scanned, str | None]], files: list[Path], number: int
+) -> tuple[Scanned, str | None]:
+    file = files[number]
+    try:
+        if not file.exists():
+            raise UnusableError("dangling link")
+        if not file.is_file():  # a FIFO would block whoever opens it
+            raise UnusableError("not a regular file")
+        if file.stat().st_size == 0:
+            raise UnusableError("empty file")
+        return scan(file)
+    except OSError as error:
+        raise UnusableError(f"unreadable: {error.strerror or error}") from None
 
 
 def _keep_visible(folder: Path, subfolders: list[str]) -> None:

@@ -258,6 +258,57 @@ def supervised(
             del iterator
 
 
+def read_jobs(
+    read: Callable[..., Any],
+    jobs: Callable[[int], Iterable[tuple[int, ...] | None]],
+    workers: int,
+    limits: Limits,
+    file_of: Callable[[int], Path],
+    whole: bool = False,
+) -> Generator[Any, None, None]:
+    """What `read(*job)` gives for each job in order, None for a job that is None; the reason as text where it cannot.
+
+    Args:
+        read: can be pickled; raises `UnusableError`.
+        jobs: from a position on; the first number of each is of the file that is read.
+        workers: how many processes; 0 for this one.
+        limits: of each read.
+        file_of: see `supervised`.
+        whole: a file of which one job was unusable is not read again.
+
+    Raises:
+        DataError: the workers fail again and again at one position.
+    """
+    watch = Watch(workers, limits)
+    reads = _Reads(read, watch, whole)
+
+    def lose(subject: int, _: int, reason: str) -> str:
+        reads.lost[subject] = reason
+        return str(file_of(subject))
+
+    return supervised(reads, jobs, watch, lose, file_of=file_of)
+
+
+class _Reads(Dataset[Any]):
+    def __init__(self, read: Callable[..., Any], watch: Watch, whole: bool) -> None:
+        self.read, self.watch, self.whole = read, watch, whole
+        self.lost: dict[int, str] = {}
+
+    def __getitem__(self, job: tuple[int, ...] | None) -> Any:
+        if job is None:
+            return None
+        subject = job[0]
+        if subject in self.lost:
+            return self.lost[subject]
+        try:
+            with self.watch.reading(subject):
+                return self.read(*job)
+        except UnusableError as error:
+            if self.whole:
+                self.lost[subject] = str(error)
+            return str(error)
+
+
 def _no_storage(fault: WorkerError, file: str, times: int) -> WorkerError:
     """What to say of it, without a suspicion.
 

@@ -11,15 +11,13 @@ from typing import Any
 import av
 import numpy as np
 from jaxtyping import Int
-from torch.utils.data import Dataset
 
 from vqgan.data import Limits
-from vqgan.data.reading.workers import Watch
 from vqgan.data.sharding.index import LARGEST_CLIP
 from vqgan.errors import UnusableError, check
 from vqgan.video.file import VideoFile, scan_video
 from vqgan.video.reader import FrameStream
-from vqgan.video.times import Reading, average_rate
+from vqgan.video.times import Reading, average_rate, check_times
 from vqgan.video.writer import Preset, VideoWriter
 
 ROOM = 2**20  # bytes of the largest clip that are left for what is said of it
@@ -61,9 +59,7 @@ class Sharding:
 
     def __post_init__(self) -> None:
         check(self.resolution >= 16 and self.resolution % 2 == 0, "resolution", self.resolution, "even, at least 16")
-        check(self.stride > 0, "stride", self.stride, "positive")
-        check(self.fps is None or self.fps > 0, "fps", self.fps, "positive")
-        check(self.fps is None or self.stride == 1, "stride", self.stride, "1 when fps is given")
+        check_times(self.stride, self.fps)
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check(0 <= self.crf <= 51, "crf", self.crf, "in [0, 51]")
         check(self.keyframe_every > 0, "keyframe_every", self.keyframe_every, "positive")
@@ -88,35 +84,27 @@ class Sharding:
         return np.linspace(0, frames, max(1, frames // self.clip_frames) + 1).round().astype(np.int64)
 
 
-class Clips(Dataset[Any]):
-    """Clips in memory by (video, part); the reason where one cannot be made."""
+class Clips:
+    """The clips of `videos`, made in memory."""
 
-    def __init__(self, videos: Sequence[VideoFile], sharding: Sharding, watch: Watch) -> None:
-        self.videos, self.sharding, self.watch = videos, sharding, watch
-        self.lost: dict[int, str] = {}
+    def __init__(self, videos: Sequence[VideoFile], sharding: Sharding) -> None:
+        self.videos, self.sharding = videos, sharding
         self.open: tuple[int, FrameStream] | None = None  # by the process that reads
 
-    def lose(self, video: int, _: int, reason: str) -> str:
-        """Leave a video out that has ended the process that read it; returns its name."""
-        self.lost[video] = reason
-        return str(self.videos[video].path)
+    def read(self, video: int, part: int) -> VideoFile:
+        """One clip.
 
-    def __getitem__(self, job: tuple[int, int] | None) -> VideoFile | str | None:
-        """One clip."""
-        if job is None:
-            return None
-        video, part = job
-        if video in self.lost:
-            return self.lost[video]
+        Raises:
+            UnusableError: it cannot be made.
+        """
         try:
-            with self.watch.reading(video):
-                return self._encoded(video, part) if self.sharding.reencode else self._as_it_is(video)
-        except UnusableError as error:
-            return str(error)
+            return self._encoded(video, part) if self.sharding.reencode else self._as_it_is(video)
+        except MemoryError:  # the limit: FFmpeg has one of its own, which is not "cannot be encoded"
+            raise
         except OSError as error:
-            return f"unreadable: {error.strerror or error}"
+            raise UnusableError(f"unreadable: {error.strerror or error}") from None
         except av.FFmpegError as error:  # x264's, of sides that it does not take: reading has errors of its own
-            return f"cannot be encoded: {error.strerror or error}"
+            raise UnusableError(f"cannot be encoded: {error.strerror or error}") from None
 
     def _encoded(self, number: int, part: int) -> VideoFile:
         video, sharding = self.videos[number], self.sharding

@@ -19,7 +19,7 @@ from vqgan.data.folder import name_hash
 from vqgan.data.reading.bad_files import ledger
 from vqgan.data.reading.files import find_files, look_into
 from vqgan.data.reading.streams import in_turn
-from vqgan.data.reading.workers import Watch, supervised
+from vqgan.data.reading.workers import read_jobs
 from vqgan.data.sharding.clips import Clips, Sharding
 from vqgan.data.sharding.index import FORMAT, MANIFEST
 from vqgan.data.sharding.writer import TarWriter, listed, made_of, write_index
@@ -104,14 +104,15 @@ class FolderSharder:
         parts = [self.sharding.parts(video) for video in videos]
         counts = [len(edges) - 1 for edges in parts]
         streams = _dealt(counts, max(1, self.sharding.workers))
-        watch = Watch(self.sharding.workers, self.sharding.limits)
-        source = Clips(videos, self.sharding, watch)
+        source = Clips(videos, self.sharding)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
             return itertools.islice(in_turn(streams, counts, 1), position, None)
 
         given = [0] * len(videos)  # clips of each video
-        read: Any = supervised(source, order, watch, source.lose, file_of=lambda video: videos[video].path)
+        read = read_jobs(
+            source.read, order, self.sharding.workers, self.sharding.limits, file_of=lambda video: videos[video].path
+        )
         bar = tqdm(total=sum(counts), unit="clip", disable=None if self.process.rank == 0 else True)
         with ExitStack() as stack:
             stack.enter_context(closing(bar))
