@@ -25,7 +25,7 @@ from vqgan.training.run import run
 from vqgan.video.writer import write_video
 
 EVERY = "trainer.evaluate_every=1"  # else a run that goes on has been evaluated more often
-LEFT_OUT = "vqgan wrote below"
+LEFT_OUT = "since vqgan wrote it: "
 
 
 def make_videos(folder: Path, count: int = 4) -> Path:
@@ -61,10 +61,10 @@ def test_runs_below_their_data_train_on_the_same_and_go_on(composed: Compose, vi
     whole = run(composed(*values(videos, tmp_path / "elsewhere", "trainer.steps=2")))
     used = whole.provenance.data
     first = videos / "runs" / "first"
-    with pytest.warns(UserWarning, match=f"^1 folder that {LEFT_OUT} {videos} is no data: {first}"):
+    with pytest.warns(UserWarning, match=f"^Left out of {videos}, {LEFT_OUT}1 folder, {first}"):
         assert run(composed(*values(videos, first, "trainer.steps=1"))).provenance.data == used
     assert list(first.rglob("*.mp4"))
-    with pytest.warns(UserWarning, match=f"^2 folders that {LEFT_OUT}"):
+    with pytest.warns(UserWarning, match=f"{LEFT_OUT}2 folders, "):
         assert run(composed(*values(videos, videos / "runs" / "second", "trainer.steps=1"))).provenance.data == used
     with pytest.warns(UserWarning, match=LEFT_OUT):
         run(composed(*values(videos, first, "trainer.steps=2")))
@@ -86,7 +86,7 @@ def test_pictures_and_videos_of_ours_are_left_out(names: list[str], videos: Path
     Image.new("RGB", (32, 32)).save(videos / "mine.png")
     for name in names:
         (own / name).touch()
-    with pytest.warns(UserWarning, match=f"^1 folder that {LEFT_OUT} {videos} is no data: {own}"):
+    with pytest.warns(UserWarning, match=f"^Left out of {videos}, {LEFT_OUT}1 folder, {own}"):
         assert find_files(videos, "data.root", VIDEO_FILES.suffixes) == [videos / f"{n}.mp4" for n in range(4)]
     with pytest.warns(UserWarning, match=LEFT_OUT):
         assert find_files(videos, "data.root", IMAGE_FILES.suffixes) == [videos / "mine.png"]

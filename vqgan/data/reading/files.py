@@ -90,7 +90,9 @@ def find_files(root: Path, key: str, suffixes: frozenset[str], without: Path | N
         raise DataError(f"{key}={root} holds no file of a known kind ({' '.join(sorted(suffixes))}){beside}. {hint}")
     if own and this_process().is_first:
         which = f"{min(own)}{', …' if len(own) > 1 else ''}"
-        warnings.warn(f"{counted(len(own), 'folder')} that vqgan wrote below {root} is no data: {which}.", stacklevel=1)
+        warnings.warn(
+            f"Left out of {root}, since vqgan wrote it: {counted(len(own), 'folder')}, {which}.", stacklevel=1
+        )
     return sorted(files)
 
 
