@@ -197,8 +197,8 @@ def test_a_wandb_run_is_kept_offline_with_pictures_and_clips(composed: Compose, 
 
 
 def test_a_resumed_run_keeps_its_id(composed: Compose, tmp_path: Path) -> None:
-    first = run(composed("logger=wandb", "trainer.steps=1")).loggers.state_dict()["wandb"]["id"]
-    again = run(composed("logger=wandb", "trainer.steps=2")).loggers.state_dict()["wandb"]["id"]
+    first = run(composed("logger=wandb", "trainer.steps=1")).journal.loggers.state_dict()["wandb"]["id"]
+    again = run(composed("logger=wandb", "trainer.steps=2")).journal.loggers.state_dict()["wandb"]["id"]
     assert first == again
     assert {file.stem for file in offline_runs(tmp_path / "run")} == {f"run-{first}"}
 
