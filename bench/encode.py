@@ -32,7 +32,7 @@ from vqgan.quantizers import VectorQuantizer
 from vqgan.tokenizer.encode import encoding_with
 from vqgan.tokenizer.encode_folder import FolderEncoder
 from vqgan.tokenizer.encode_folder import Frames as FrameSource
-from vqgan.tokenizer.inference import codes_of, placed
+from vqgan.tokenizer.inference import encode_batch, placed
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.video.file import scan_video
 
@@ -78,7 +78,7 @@ def main() -> None:
 
         def network() -> None:
             for clip in clips:
-                codes_of(tokenizer, clip, encoding.work).cpu()
+                encode_batch(tokenizer, clip, encoding.work).cpu()
 
         def encode() -> None:
             shutil.rmtree(encoder.out, ignore_errors=True)

@@ -16,7 +16,7 @@ from step import FP32, random_clips, trainer_for
 from torch import nn
 from work import Counter
 
-from vqgan.runtime.collectives import from_first, gather, sum_over_processes
+from vqgan.runtime.collectives import broadcast, gather, sum_over_processes
 from vqgan.runtime.gradients import GradientAverage
 from vqgan.training.trainer import Trainer
 
@@ -55,7 +55,7 @@ def best(run: Callable[[], object], rounds: int = 10) -> Both:
 
 SMALL: dict[str, Callable[[], object]] = {
     "all-reduce of 8 bytes": partial(sum_over_processes, torch.tensor(0)),
-    "broadcast object": partial(from_first, False),
+    "broadcast object": partial(broadcast, False),
     "gathered object": partial(gather, {}),
 }
 

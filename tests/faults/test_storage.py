@@ -24,7 +24,7 @@ from vqgan.evaluation.evaluator import Evaluator
 from vqgan.evaluation.networks import WeightFiles
 from vqgan.runs.checkpoint import Checkpoints, read
 from vqgan.runtime.device import out_of_memory
-from vqgan.tokenizer.inference import placed
+from vqgan.tokenizer.inference import move_to
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 from vqgan.training.run import run
 from vqgan.training.step import Step
@@ -228,7 +228,7 @@ def test_an_evaluation_without_memory_is_a_paragraph(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda tokenizer: placed(tokenizer, "cpu"), "Choose a device that has it"),
+        (lambda tokenizer: move_to(tokenizer, "cpu"), "Choose a device that has it"),
         (lambda tokenizer: rebuild(tokenizer.description, tokenizer.state_dict()), "Choose a machine that has it"),
     ],
     ids=["placing", "loading"],

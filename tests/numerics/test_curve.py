@@ -47,7 +47,7 @@ class Drawn(ClipDataset):
 
 @pytest.fixture
 def _one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads."""
+    """Accumulator depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -48,10 +48,10 @@ def _one(
         "MASTER_PORT": str(port),
     }  # fmt: skip
     torch.set_num_threads(1)
-    from vqgan.runtime.collectives import joined
+    from vqgan.runtime.collectives import process_group
 
     try:
-        with joined():
+        with process_group():
             results.put((rank, pickle.dumps(function(*arguments)), None))  # else tensors are in memory that is shared
     except BaseException:
         results.put((rank, None, traceback.format_exc()))

@@ -84,7 +84,7 @@ class Loader:
     ) -> None:
         self.dataset, self.batch_size, self.bad_files, self.process = dataset, batch_size, bad_files, process
         self.watch = Watch(workers, limits)
-        self.sequence = Sequence(dataset, seed, self.watch)
+        self.sequence = EndlessClips(dataset, seed, self.watch)
         self.drawn: dict[int, list[dict[str, Any]]] = {}  # by number, what the newest batches hold
         self.lost: Iterable[dict[str, list[Any]]] = [self.sequence.lost]  # of each process
         self.told = set(bad_files.reasons)  # the bad files that all processes know
@@ -155,7 +155,7 @@ class Loader:
         self.lost = [self.sequence.lost] if self.process.count == 1 else lost
 
 
-class Sequence(Dataset[Sample]):
+class EndlessClips(Dataset[Sample]):
     """The endless sequence of clips, by position."""
 
     def __init__(self, dataset: ClipDataset, seed: int, watch: Watch) -> None:

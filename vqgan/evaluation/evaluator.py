@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import CheckpointError, check
-from vqgan.evaluation.figures import Metric, Sums
+from vqgan.evaluation.figures import Accumulator, Metric
 from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
 from vqgan.frames import to_clips, to_frames
 from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
@@ -83,7 +83,7 @@ class Evaluator:
         with memory_to_begin(ANOTHER_DEVICE):
             tokenizer.to(self.hardware).eval()
             codes = tokenizer.quantizer.codebook_size
-            sums = Sums(self.networks, codes, self.replicates, self.seed, self.batch_frames)
+            sums = Accumulator(self.networks, codes, self.replicates, self.seed, self.batch_frames)
         for group in _groups(clips, self.batch_frames):
             stacked = torch.stack([clip for _, clip in group])
             with memory_at_work(self.hardware, stacked.shape):

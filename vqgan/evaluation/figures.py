@@ -47,7 +47,7 @@ class Metric:
     reason: str | None
 
 
-class Sums:
+class Accumulator:
     """All that is kept of the clips so far.
 
     Args:

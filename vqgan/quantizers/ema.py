@@ -12,7 +12,7 @@ from vqgan.errors import check
 from vqgan.layers import StartsFromData
 from vqgan.quantizers.assignment import nearest, straight_through
 from vqgan.quantizers.quantizer import Quantized, Quantizer
-from vqgan.runtime.collectives import count_of_processes, of_first_process, rows_over_processes, sum_over_processes
+from vqgan.runtime.collectives import broadcast_tensor, count_of_processes, rows_over_processes, sum_over_processes
 
 PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
 
@@ -110,7 +110,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
         """Put the marked codes onto latents drawn at random from all processes', each as a cluster of one."""
         draws = torch.randint(len(latents) * count_of_processes(), (self.codebook_size,), device=latents.device)
-        draws = of_first_process(draws)
+        draws = broadcast_tensor(draws)
         parts = (tensor.split(PLACED_AT_ONCE) for tensor in (codes[:, None], draws, self.codebook, self.cluster_sums))
         for marked, drawn, codebook, sums in zip(*parts):
             codebook.copy_(torch.where(marked, rows_over_processes(latents, drawn), codebook))

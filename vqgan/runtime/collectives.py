@@ -20,11 +20,11 @@ T = TypeVar("T")
 # How long one may keep the others waiting, in a step and otherwise: the first may look into a large folder for hours.
 # Whoever dies is noticed at once.
 STEP, OTHERWISE = datetime.timedelta(minutes=30), datetime.timedelta(days=1)
-hosts: dist.ProcessGroup | None = None  # the group for what is no part of a step; None is the one for steps
+cpu_group: dist.ProcessGroup | None = None  # the group for what is no part of a step; None is the one for steps
 
 
 @contextmanager
-def joined() -> Iterator[Process]:
+def process_group() -> Iterator[Process]:
     """Join the other processes that `torchrun` has started, if there are any, until the end of the block.
 
     Raises:
@@ -36,18 +36,18 @@ def joined() -> Iterator[Process]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(process.local_rank % torch.cuda.device_count())
-    global hosts
-    with noticing_loss():
+    global cpu_group
+    with raising_lost_process():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP)
-        hosts = dist.new_group(backend="gloo", timeout=OTHERWISE)
+        cpu_group = dist.new_group(backend="gloo", timeout=OTHERWISE)
         yield process
     # Not after an error: it could wait for those that are not there any more, and the process ends anyway.
-    hosts = None
+    cpu_group = None
     dist.destroy_process_group()
 
 
 @contextmanager
-def noticing_loss() -> Iterator[None]:
+def raising_lost_process() -> Iterator[None]:
     """A block in which another process may die.
 
     Raises:
@@ -103,7 +103,7 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
     return _Mean.apply(tensor) if dist.is_initialized() else tensor
 
 
-def of_first_process(tensor: Tensor) -> Tensor:
+def broadcast_tensor(tensor: Tensor) -> Tensor:
     """The first process's tensor, of the same shape and type in all."""
     if dist.is_initialized():
         dist.broadcast(tensor, 0)
@@ -136,16 +136,16 @@ def gather(value: T) -> list[T]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value, group=hosts)
+    dist.all_gather_object(values, value, group=cpu_group)
     return values
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value of the first process."""
     if not dist.is_initialized():
         return value
     values = [value]
-    dist.broadcast_object_list(values, group=hosts)
+    dist.broadcast_object_list(values, group=cpu_group)
     return values[0]
 
 
@@ -170,10 +170,10 @@ def first_alone() -> Iterator[None]:
     """A block that the first process is through with before the others begin: they find what it leaves in a cache."""
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     if not is_first:
-        from_first(None)
+        broadcast(None)
     yield
     if is_first:
-        from_first(None)
+        broadcast(None)
 
 
 class _Mean(torch.autograd.Function):

@@ -20,7 +20,7 @@ from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.errors import CheckpointError, DataError, check
 from vqgan.files.writing import storing
-from vqgan.tokenizer.inference import Work, evaluating, frames_of, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, decode_batch, evaluating, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.video.writer import Preset, VideoWriter
 
@@ -59,7 +59,9 @@ def decoding_with(values: Mapping[str, Any]) -> Decoding:
     return decoding
 
 
-def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: TokenVideo, path: Path) -> None:
+def decode_video(
+    tokenizer: Autoencoder, decoding: Decoding, work: InferenceSettings, video: TokenVideo, path: Path
+) -> None:
     """Write the video that tokens stand for, frame by frame at its times, computed where the tokenizer is.
 
     The file appears when it is complete.
@@ -76,7 +78,7 @@ def decode_video(tokenizer: Autoencoder, decoding: Decoding, work: Work, video: 
         write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)
 
 
-def reconstructions(tokenizer: Autoencoder, work: Work, video: TokenVideo) -> Iterator[Frames]:
+def reconstructions(tokenizer: Autoencoder, work: InferenceSettings, video: TokenVideo) -> Iterator[Frames]:
     """The frames that tokens stand for, in the batches in which they were encoded.
 
     Raises:
@@ -85,7 +87,7 @@ def reconstructions(tokenizer: Autoencoder, work: Work, video: TokenVideo) -> It
     for first in range(0, len(video.codes), work.batch_frames):
         codes = torch.from_numpy(video.codes[first : first + work.batch_frames].astype(np.int64))
         try:
-            yield frames_of(tokenizer, codes, work).numpy()
+            yield decode_batch(tokenizer, codes, work).numpy()
         except ValueError as error:
             raise CheckpointError(f"The tokens of {video.path} are not of this tokenizer: {error}") from None
 

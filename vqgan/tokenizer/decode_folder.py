@@ -27,7 +27,7 @@ from vqgan.runtime.process import this_process
 from vqgan.text import counted
 from vqgan.tokenizer.decode import Decoding, decode_video, reconstructions, write_frames
 from vqgan.tokenizer.encode import is_cut_off
-from vqgan.tokenizer.inference import Work, placed
+from vqgan.tokenizer.inference import InferenceSettings, move_to
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.tokens.folder import Tokens, TokenVideo
 from vqgan.tokens.records import COMMON, MANIFEST
@@ -64,9 +64,9 @@ class FolderDecoder:
         if manifest["tokenizer"] != self.tokenizer.sha256():
             raise ConfigError(f"{self.tokens.folder} was encoded by a tokenizer with other weights than this one's.")
         work = {"batch_frames": manifest["batch_frames"], "precision": manifest["precision"]}
-        check_values(Work, work, "manifest")
+        check_values(InferenceSettings, work, "manifest")
         check_values(Reading, manifest["reading"], "manifest.reading")
-        self.work, self.reading = Work(**work), Reading(**manifest["reading"])
+        self.work, self.reading = InferenceSettings(**work), Reading(**manifest["reading"])
         check(self.work.batch_frames > 0, "manifest.batch_frames", self.work.batch_frames, "positive")
         self.measured: list[float] = []  # PSNR of each frame that was shown beside its original, in dB
 
@@ -80,7 +80,7 @@ class FolderDecoder:
             DataError: the tokens are damaged, or no original can be shown.
         """
         process = this_process()
-        placed(self.tokenizer, self.decoding.device)
+        move_to(self.tokenizer, self.decoding.device)
         with hold(self.out, process.rank):
             self._describe()
             bad_files = ledger(self.out, process)

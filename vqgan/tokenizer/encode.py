@@ -18,7 +18,7 @@ from vqgan.config.command import command_config
 from vqgan.data import Limits
 from vqgan.errors import DataError, UnusableError, check
 from vqgan.runtime.device import Precision
-from vqgan.tokenizer.inference import Work, codes_of, evaluating, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, encode_batch, evaluating, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
 from vqgan.video.file import CUT_OFF, scan_video
@@ -70,9 +70,9 @@ class Encoding:
         check(self.shard_megabytes > 0, "shard_megabytes", self.shard_megabytes, "positive")
 
     @property
-    def work(self) -> Work:
+    def work(self) -> InferenceSettings:
         """The part that decoding must do alike."""
-        return Work(self.batch_frames, self.precision)
+        return InferenceSettings(self.batch_frames, self.precision)
 
 
 def is_cut_off(complaint: str | None) -> bool:
@@ -136,7 +136,7 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
             for first in range(0, len(stream.positions), encoding.batch_frames):
                 frames = read_batch(stream, reading, first, encoding.batch_frames, cut_off)
                 if len(frames):
-                    parts.append(codes_of(tokenizer, torch.from_numpy(frames), encoding.work))
+                    parts.append(encode_batch(tokenizer, torch.from_numpy(frames), encoding.work))
                 if len(frames) < encoding.batch_frames:
                     break
     except UnusableError as error:

@@ -29,7 +29,7 @@ from vqgan.runs.provenance import environment
 from vqgan.runtime.process import Process, this_process
 from vqgan.text import counted
 from vqgan.tokenizer.encode import Encoding, is_cut_off, read_batch, reading_for
-from vqgan.tokenizer.inference import codes_of, placed
+from vqgan.tokenizer.inference import encode_batch, move_to
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.tokens.folder import Tokens
 from vqgan.tokens.records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
@@ -85,7 +85,7 @@ class FolderEncoder:
         """
         files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
         mine = files[self.process.rank :: self.process.count]
-        placed(self.tokenizer, self.encoding.device)
+        move_to(self.tokenizer, self.encoding.device)
         with hold(self.out, self.process.rank):
             self._describe()
             for rank in looked_after(self.out, self.process):
@@ -121,7 +121,7 @@ class FolderEncoder:
             for batch, writer in zip(self._batches(videos, counts, streams, bad_files), itertools.cycle(writers)):
                 if batch is None:
                     continue
-                codes = codes_of(self.tokenizer, batch.frames, self.encoding.work) if len(batch.frames) else None
+                codes = encode_batch(self.tokenizer, batch.frames, self.encoding.work) if len(batch.frames) else None
                 if waiting is not None:  # while the device computes these
                     finished += self._write(*waiting)
                 waiting = batch, writer, codes

@@ -27,14 +27,14 @@ from vqgan.runtime.device import (
 
 
 @dataclass(frozen=True)
-class Work:
+class InferenceSettings:
     """What results depend on beside the weights, in their last bits."""
 
     batch_frames: int  # that the network takes at once
     precision: Precision
 
 
-def placed(tokenizer: Autoencoder, device: str) -> Autoencoder:
+def move_to(tokenizer: Autoencoder, device: str) -> Autoencoder:
     """The tokenizer on its device, in evaluation mode."""
     found = find_device(device, "device")
     torch.backends.cudnn.deterministic = True  # the same codes each time
@@ -66,8 +66,8 @@ def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
 
 
 @torch.no_grad()
-def codes_of(
-    tokenizer: Autoencoder, frames: UInt8[Tensor, "frames height width rgb"], work: Work
+def encode_batch(
+    tokenizer: Autoencoder, frames: UInt8[Tensor, "frames height width rgb"], work: InferenceSettings
 ) -> Int[Tensor, "frames rows columns"]:
     """The codes of at most `batch_frames` frames, on the device.
 
@@ -81,8 +81,8 @@ def codes_of(
 
 
 @torch.no_grad()
-def frames_of(
-    tokenizer: Autoencoder, codes: Int[Tensor, "frames rows columns"], work: Work
+def decode_batch(
+    tokenizer: Autoencoder, codes: Int[Tensor, "frames rows columns"], work: InferenceSettings
 ) -> UInt8[Tensor, "frames height width rgb"]:
     """The frames that at most `batch_frames` frames' codes stand for, on the CPU.
 

@@ -16,7 +16,7 @@ from vqgan.reports.page import write_report
 from vqgan.runs.folder import RunFolder
 from vqgan.runs.metrics import speed
 from vqgan.runs.status import status_after
-from vqgan.runtime.collectives import Agreement, from_first, joined, noticing_loss
+from vqgan.runtime.collectives import Agreement, broadcast, process_group, raising_lost_process
 from vqgan.runtime.device import SMALLER_RUN, memory_to_begin
 from vqgan.runtime.signals import StopSignals
 from vqgan.text import counted, table
@@ -41,13 +41,13 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
         VQGANError: see `vqgan.errors`; nothing that was saved is lost.
     """
     check_top_level(config)
-    with joined() as process:
-        config.run_dir = from_first(str(config.run_dir))  # it may hold the time
+    with process_group() as process:
+        config.run_dir = broadcast(str(config.run_dir))  # it may hold the time
         path = Path(config.run_dir)
         _refuse_data_within(path, config)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(RunFolder(path, config, overrides)) if process.is_first else None
-            stack.enter_context(noticing_loss())
+            stack.enter_context(raising_lost_process())
             with memory_to_begin(SMALLER_RUN):
                 trainer = make_trainer(config, path, process, loggers)
             if process.is_first:

@@ -17,7 +17,7 @@ from vqgan.errors import StoppedError, StorageError
 from vqgan.losses import VQGANLoss
 from vqgan.runs.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.runs.provenance import Provenance, write_environment
-from vqgan.runtime.collectives import from_first, gather
+from vqgan.runtime.collectives import broadcast, gather
 from vqgan.runtime.device import (
     SMALLER_RUN,
     is_busy,
@@ -137,7 +137,7 @@ class Trainer:
                 self._look()
                 self._save(None)
                 self.checkpoints.finish()
-                from_first(None)  # the others wait for it, since torchrun ends all when one has ended
+                broadcast(None)  # the others wait for it, since torchrun ends all when one has ended
                 raise self._stopped(f"Stopped by {signal} after step {self.done}; everything is saved.") from None
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -225,7 +225,7 @@ class Trainer:
         if score is None:
             return False
         self.checkpoints.finish()  # else the best so far is not known
-        return from_first(score > self.checkpoints.best_score())
+        return broadcast(score > self.checkpoints.best_score())
 
     def _save(self, score: float | None) -> None:
         if self.saved == self.done:  # by a stop, before its validation

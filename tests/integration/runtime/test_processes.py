@@ -17,7 +17,7 @@ from vqgan.config.build import conf_dir
 from vqgan.data import BadFiles
 from vqgan.errors import ConfigError
 from vqgan.runs.checkpoint import read
-from vqgan.runtime.collectives import Agreement, first_alone, from_first, gather, rows_over_processes, share_of
+from vqgan.runtime.collectives import Agreement, broadcast, first_alone, gather, rows_over_processes, share_of
 from vqgan.runtime.process import this_process
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
@@ -91,7 +91,7 @@ def told(folder: Path) -> dict[str, Any]:
         divided = str(error)
     return {
         "gather": gather({"rank": rank}),
-        "first": from_first(f"of {rank}"),
+        "first": broadcast(f"of {rank}"),
         "agreed": [agreement(flag) for flag in (rank == 1, False, True, False)],
         "share": share_of("abcde"),
         "rows": rows_over_processes(rows, torch.tensor([5, 0, 3])),

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from vqgan.errors import ConfigError, LostProcessError
 from vqgan.runtime import collectives
-from vqgan.runtime.collectives import noticing_loss
+from vqgan.runtime.collectives import raising_lost_process
 
 TOLD = "its own message says why"
 NCCL = (
@@ -31,7 +31,7 @@ TIMEOUT = "The client socket has timed out after 60000ms.\nException raised from
     ids=["NCCL", "network", "gloo"],
 )
 def test_what_was_noticed_stands_beside_the_guess(error: RuntimeError, said: str) -> None:
-    with pytest.raises(LostProcessError, match=TOLD) as lost, noticing_loss():
+    with pytest.raises(LostProcessError, match=TOLD) as lost, raising_lost_process():
         raise error
     assert said in str(lost.value)
     assert "frame" not in str(lost.value)
@@ -39,7 +39,7 @@ def test_what_was_noticed_stands_beside_the_guess(error: RuntimeError, said: str
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), noticing_loss():
+    with pytest.raises(RuntimeError, match="a bug"), raising_lost_process():
         raise RuntimeError("a bug")
 
 

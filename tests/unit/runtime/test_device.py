@@ -19,7 +19,7 @@ from vqgan.frames import to_frames
 from vqgan.measures import ssim
 from vqgan.runs.provenance import environment
 from vqgan.runtime.device import Precision, running_in, tune
-from vqgan.tokenizer.inference import Work, codes_of
+from vqgan.tokenizer.inference import InferenceSettings, encode_batch
 from vqgan.training.validation import evaluate
 from vqgan.training.wiring import make_trainer
 
@@ -63,7 +63,7 @@ def test_tokenizers_work_in_their_precision_and_leave_the_process_as_it_was(
 
     seen: list[tuple[bool, bool, bool]] = []
     tokenizer = Watching(Backbone(**BACKBONE), vector_quantizer(16)).eval()
-    codes_of(tokenizer, torch.zeros(1, 16, 16, 3, dtype=torch.uint8), Work(1, precision))
+    encode_batch(tokenizer, torch.zeros(1, 16, 16, 3, dtype=torch.uint8), InferenceSettings(1, precision))
     assert seen == [(may_round, False, precision == "bf16")]
     assert rounds()
     assert torch.backends.cuda.matmul.allow_tf32

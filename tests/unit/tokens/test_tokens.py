@@ -31,7 +31,7 @@ SIZE = 300  # of the codebook
 DTYPE = smallest_type(SIZE)
 
 
-def codes_of(number: int) -> np.ndarray:
+def encode_batch(number: int) -> np.ndarray:
     """The codes of video `number`: 3 to 6 frames of 2×3."""
     return np.random.default_rng(number).integers(SIZE, size=(3 + number % 4, 2, 3)).astype(DTYPE)
 
@@ -42,7 +42,7 @@ def write_manifest(folder: Path, **values: Any) -> None:
 
 
 def add(writer: ShardWriter, number: int) -> None:
-    codes = codes_of(number)
+    codes = encode_batch(number)
     writer.add(codes[:2])
     writer.add(codes[2:])
     writer.finish(f"videos/{number}.mp4", 0.04, np.arange(len(codes)) * 2, 64, 48)
@@ -67,7 +67,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert tokens.paths == [f"videos/{n}.mp4" for n in range(6)]
     assert len(list((tmp_path / "tokens").glob("*.bin"))) == 3, "of about 100 bytes each"
     for number, video in enumerate(tokens):
-        np.testing.assert_array_equal(video.codes, codes_of(number))
+        np.testing.assert_array_equal(video.codes, encode_batch(number))
         assert video.codes.dtype == DTYPE
         assert not video.codes.flags.writeable
         assert video.fps == pytest.approx(12.5)
@@ -83,7 +83,7 @@ def test_a_kill_at_any_byte_loses_only_what_was_not_finished(tmp_path: Path) -> 
     make(tmp_path / "whole", 3, 10**6)
     shard, listed = (tmp_path / "whole" / f"shard-000-00-00000.{suffix}" for suffix in ("bin", "jsonl"))
     content, lines = shard.read_bytes(), listed.read_bytes()
-    ends = np.cumsum([codes_of(n).nbytes for n in range(3)]).tolist()
+    ends = np.cumsum([encode_batch(n).nbytes for n in range(3)]).tolist()
     for length in range(len(content) + 1):
         # Lines are written after the bytes that they speak of: the last may be cut anywhere.
         finished = sum(end <= length for end in ends)
@@ -132,7 +132,7 @@ def test_what_ends_a_command_anywhere_cuts_off_nothing_that_is_listed(
         before = sys.gettrace()
         with (
             contextlib.suppress(Ended),
-            closing(ShardWriter(folder, "shard-000-00", DTYPE, codes_of(0).nbytes)) as writer,
+            closing(ShardWriter(folder, "shard-000-00", DTYPE, encode_batch(0).nbytes)) as writer,
         ):
             sys.settrace(traced)
             try:
@@ -192,15 +192,15 @@ def test_a_video_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     write_manifest(tmp_path)
     writer = ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
     add(writer, 0)
-    writer.add(codes_of(1))
+    writer.add(encode_batch(1))
     writer.give_up()
     add(writer, 2)
-    writer.add(codes_of(3))
+    writer.add(encode_batch(3))
     writer.close()
     tokens = vqgan.tokens.open(tmp_path)
     assert tokens.paths == ["videos/0.mp4", "videos/2.mp4"]
-    np.testing.assert_array_equal(tokens[1].codes, codes_of(2))
-    assert (tmp_path / "shard-000-00-00000.bin").stat().st_size == codes_of(0).nbytes + codes_of(2).nbytes
+    np.testing.assert_array_equal(tokens[1].codes, encode_batch(2))
+    assert (tmp_path / "shard-000-00-00000.bin").stat().st_size == encode_batch(0).nbytes + encode_batch(2).nbytes
 
 
 def test_a_folder_that_is_still_written_shows_what_is_finished(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_folder_that_is_still_written_shows_what_is_finished(tmp_path: Path) -
     writer = ShardWriter(tmp_path, "shard-000-00", DTYPE, 10**6)
     assert len(vqgan.tokens.open(tmp_path)) == 0
     add(writer, 0)
-    writer.add(codes_of(1))
+    writer.add(encode_batch(1))
     assert vqgan.tokens.open(tmp_path).paths == ["videos/0.mp4"]
     writer.close()
 
@@ -216,14 +216,14 @@ def test_a_folder_that_is_still_written_shows_what_is_finished(tmp_path: Path) -
 def test_clips_and_sequences_cover_the_videos(tmp_path: Path) -> None:
     tokens = make(tmp_path)
     clips = tokens.clips(2)
-    expected = [codes_of(n)[start : start + 2] for n in range(6) for start in range(0, len(codes_of(n)) - 1, 2)]
+    expected = [encode_batch(n)[start : start + 2] for n in range(6) for start in range(0, len(encode_batch(n)) - 1, 2)]
     assert len(clips) == len(expected)
     for clip, codes in zip((clips[i] for i in range(len(clips))), expected):
         assert clip.dtype == torch.int64
         np.testing.assert_array_equal(clip, codes)
-    np.testing.assert_array_equal(tokens.clips(2, stride=2)[0], codes_of(0)[::2][:2])
+    np.testing.assert_array_equal(tokens.clips(2, stride=2)[0], encode_batch(0)[::2][:2])
     sequences = tokens.sequences(7)
-    flat = [codes_of(n).reshape(-1) for n in range(6)]
+    flat = [encode_batch(n).reshape(-1) for n in range(6)]
     runs = [run for codes in flat for run in codes[: len(codes) // 7 * 7].reshape(-1, 7)]
     assert len(sequences) == len(runs)
     for index, run in enumerate(runs):
@@ -248,7 +248,7 @@ def test_a_hugging_face_data_set(tmp_path: Path) -> None:
     assert found.column_names == ["path", "fps", "width", "height", "codes"]
     for number, row in enumerate(found):
         assert row["path"] == f"videos/{number}.mp4"
-        np.testing.assert_array_equal(np.array(row["codes"]), codes_of(number))
+        np.testing.assert_array_equal(np.array(row["codes"]), encode_batch(number))
     assert found.features["codes"].feature.feature.feature.dtype == "uint16"
 
 
