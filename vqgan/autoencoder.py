@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from vqgan.backbones.backbone import Backbone
-from vqgan.backbones.blocks import Level
-from vqgan.backbones.decoder import Decoder
-from vqgan.backbones.encoder import Encoder
+from vqgan.backbones import Backbone
+from vqgan.frames import Frames, Latents, per_frame
+from vqgan.layers import Recomputes
 from vqgan.quantizers import Quantized, Quantizer
 
 FARTHEST = 2.0  # from 0, that frames nominally in [-1, 1] may be
@@ -21,14 +22,29 @@ FARTHEST = 2.0  # from 0, that frames nominally in [-1, 1] may be
 class AutoencoderOutput:
     """What one forward pass gives."""
 
-    reconstruction: Float[Tensor, "frames rgb height width"]  # nominally in [-1, 1]
-    quantization_loss: Float[Tensor, ""]  # commitment and codebook terms, already weighted against each other
-    perplexity: Float[Tensor, ""]  # exp(entropy of code use) of this batch: in [1, codebook_size]
-    indices: Int[Tensor, "frames rows columns"]  # in [0, codebook_size)
+    reconstruction: Float[Tensor, "*clips rgb height width"]  # like the frames: nominally in [-1, 1]
+    quantized: Quantized
+
+    @property
+    def indices(self) -> Int[Tensor, "*clips rows columns *depth"]:
+        """The codes, in [0, codebook_size)."""
+        return self.quantized.indices
+
+    @property
+    def quantization_loss(self) -> Float[Tensor, ""]:
+        """What the quantizer itself minimises, its terms weighted against each other."""
+        return self.quantized.loss
+
+    @property
+    def perplexity(self) -> Float[Tensor, ""]:
+        """exp(entropy of code use) of this batch: in [1, codebook_size]."""
+        return self.quantized.metrics["perplexity"]
 
 
 class Autoencoder(nn.Module):
     """VQGAN's autoencoder: encoder → 1×1 convolution → quantizer → 1×1 convolution → decoder.
+
+    It takes clips, (batch, time, rgb, height, width), and pictures, (n, rgb, height, width), as clips of one frame.
 
     Reference: `VQModel` of taming-transformers' `models/vqgan.py` (Esser et al. 2021, arXiv:2012.09841).
     """
@@ -36,52 +52,70 @@ class Autoencoder(nn.Module):
     def __init__(self, backbone: Backbone, quantizer: Quantizer) -> None:
         super().__init__()
         self.downsampling, self.resolution = backbone.downsampling, backbone.resolution
-        self.encoder = Encoder(backbone)
-        self.quant_conv = nn.Conv2d(backbone.latent_channels, backbone.latent_dim, 1)
+        self.encoder = backbone.encoder()
+        self.quant_conv = nn.Conv2d(backbone.latent_channels, quantizer.latent_dim, 1)
         self.quantizer = quantizer
-        self.post_quant_conv = nn.Conv2d(backbone.latent_dim, backbone.latent_channels, 1)
-        self.decoder = Decoder(backbone)
+        self.post_quant_conv = nn.Conv2d(quantizer.latent_dim, backbone.latent_channels, 1)
+        self.decoder = backbone.decoder()
 
     @property
     def last_layer(self) -> Tensor:
         """The weight at which the gradients of the loss terms are balanced."""
-        return self.decoder.conv_out.weight
+        return self.decoder.last_layer
 
     def compile(self) -> None:
         """Compile encoder and decoder in place; names of parameters stay the same."""
         self.encoder.compile()
         self.decoder.compile()
 
-    def checkpoint_activations(self, wanted: bool) -> None:
-        """Whether the backward pass computes activations a second time instead of having them kept."""
-        for module in self.modules():
-            if isinstance(module, Level):
-                module.recompute = wanted
+    def recompute_activations(self) -> bool:
+        """Let the backward pass compute activations a second time instead of having them kept; whether any part can."""
+        parts = [module for module in self.modules() if isinstance(module, Recomputes)]
+        for part in parts:
+            part.recompute = True
+        return bool(parts)
 
-    def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> AutoencoderOutput:
-        """Reconstruct frames in [-1, 1]; their sides must be multiples of the backbone's downsampling."""
-        quantized = self.quantize(frames)
-        reconstruction = self.decoder(self.post_quant_conv(quantized.latents))
-        return AutoencoderOutput(reconstruction.float(), quantized.loss, quantized.perplexity, quantized.indices)
-
-    def quantize(self, frames: Float[Tensor, "frames rgb height width"]) -> Quantized:
-        """Frames to codes, with everything that the quantizer measures; float32 from the latents on.
+    def forward(self, frames: Float[Tensor, "*clips rgb height width"]) -> AutoencoderOutput:
+        """Reconstruct frames in [-1, 1]; their sides must be multiples of the downsampling.
 
         Raises:
             ValueError: the frames have another shape or type.
         """
-        fits = frames.ndim == 4 and not any(side % self.downsampling for side in frames.shape[2:])
+        if frames.ndim == 4:
+            output = self(frames[:, None])
+            codes = replace(output.quantized, latents=output.quantized.latents[:, 0], indices=output.indices[:, 0])
+            return AutoencoderOutput(output.reconstruction[:, 0], codes)
+        quantized = self.quantize(frames)
+        return AutoencoderOutput(self.reconstruct(quantized.latents), quantized)
+
+    def quantize(self, frames: Frames) -> Quantized:
+        """Clips to codes, with everything that the quantizer measures; float32 from the latents on.
+
+        Raises:
+            ValueError: the frames have another shape or type.
+        """
+        _, height, width = self.downsampling
+        fits = frames.ndim == 5 and frames.shape[-2] % height == frames.shape[-1] % width == 0
         if not fits or not frames.is_floating_point():
+            sides = f"{height}" if height == width else f"{height} (height) and {width} (width)"
             raise ValueError(
-                f"Frames must be (frames, rgb, height, width) in [-1, 1] with sides that are multiples of "
-                f"{self.downsampling}, but are {tuple(frames.shape)} of {frames.dtype}."
+                f"Frames must be (n, rgb, height, width), or clips (batch, time, rgb, height, width), in [-1, 1] with "
+                f"sides that are multiples of {sides}, but are {tuple(frames.shape)} of {frames.dtype}."
             )
-        latents = self.quant_conv(self.encoder(frames))
+        latents = per_frame(self.quant_conv, self.encoder(frames))
         with torch.autocast(latents.device.type, enabled=False):
             return self.quantizer(latents.float())
 
-    def encode(self, frames: Float[Tensor, "frames rgb height width"]) -> Int[Tensor, "frames rows columns"]:
+    def reconstruct(self, latents: Latents) -> Frames:
+        """What quantized latents stand for, nominally in [-1, 1]."""
+        return self.decoder(per_frame(self.post_quant_conv, latents)).float()
+
+    def encode(self, frames: Float[Tensor, "*clips rgb height width"]) -> Int[Tensor, "*clips rows columns *depth"]:
         """Frames in [-1, 1] to code indices in [0, codebook_size).
+
+        Returns:
+            Of pictures (n, rows, columns), of clips (batch, time, rows, columns); with a last dimension `depth` where
+            the quantizer has several codes a position.
 
         Raises:
             ValueError: the frames have another shape, type or range.
@@ -89,21 +123,45 @@ class Autoencoder(nn.Module):
         largest = float(frames.detach().abs().max()) if frames.numel() else 0.0
         if largest > FARTHEST:
             raise ValueError(f"Frames must be in [-1, 1], but reach {largest:g}; of 0 to 255, take frames / 127.5 - 1.")
-        return self.quantize(frames).indices
+        return self.quantize(frames).indices if frames.ndim == 5 else self.quantize(frames[:, None]).indices[:, 0]
 
-    def decode(self, indices: Integer[Tensor, "frames rows columns"]) -> Float[Tensor, "frames rgb height width"]:
-        """Code indices, of any integer type, to frames, nominally in [-1, 1].
+    def decode(
+        self, indices: Integer[Tensor, "*clips rows columns *depth"]
+    ) -> Float[Tensor, "*clips rgb height width"]:
+        """Code indices, of any integer type, as `encode` gives them, to frames, nominally in [-1, 1].
 
         Raises:
             ValueError: they have another shape or type, or one is not in [0, codebook_size).
         """
-        size = self.quantizer.codebook_size
-        if not isinstance(indices, Tensor) or indices.ndim != 3 or indices.is_floating_point():
-            found = f"{tuple(indices.shape)} of {indices.dtype}"
-            raise ValueError(f"Indices must be a tensor of integers (frames, rows, columns), but are {found}.")
+        size, depth = self.quantizer.codebook_size, self.quantizer.depth
+        last = (depth,) if depth > 1 else ()
+        fits = isinstance(indices, Tensor) and indices.ndim - len(last) in (3, 4) and not indices.is_floating_point()
+        if not fits or tuple(indices.shape[indices.ndim - len(last) :]) != last:
+            found = (
+                f"{tuple(indices.shape)} of {indices.dtype}" if isinstance(indices, Tensor) else type(indices).__name__
+            )
+            ends = f", {depth})" if last else ")"
+            raise ValueError(
+                f"Indices must be a tensor of integers (n, rows, columns{ends}, or (batch, time, rows, columns{ends}, "
+                f"but are {found}."
+            )
         indices = indices.long()
         if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
             raise ValueError(
                 f"Indices must be in [0, {size}), but go from {int(indices.min())} to {int(indices.max())}."
             )
-        return self.decoder(self.post_quant_conv(self.quantizer.lookup(indices))).float()
+        if indices.ndim - len(last) == 4:
+            return self.reconstruct(self.quantizer.lookup(indices))
+        return self.reconstruct(self.quantizer.lookup(indices[:, None]))[:, 0]
+
+
+@contextmanager
+def evaluating(autoencoder: Autoencoder) -> Iterator[None]:
+    """An autoencoder in evaluation mode, where its quantizer counts no codes; afterwards it is as it was."""
+    training = [module for module in autoencoder.modules() if module.training]
+    autoencoder.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

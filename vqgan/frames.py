@@ -1,21 +1,37 @@
-"""The only border between video (uint8, what files hold) and frames (float, what networks see)."""
+"""The only border between video (uint8, what files hold) and frames (float, what networks see); what both are called.
+
+Clips go through the whole house with their time. What works on pictures takes them by `per_frame`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+Clips = UInt8[Tensor, "batch time height width rgb"]
+Frames = Float[Tensor, "batch time rgb height width"]  # in [-1, 1]
+Latents = Float[Tensor, "batch time latent rows columns"]  # time and sides as the backbone's downsampling leaves them
+Indices = Int[Tensor, "batch time rows columns *depth"]  # `depth` where a position has several codes
 
-def to_frames(clips: UInt8[Tensor, "batch time height width rgb"]) -> Float[Tensor, "frames rgb height width"]:
+
+def to_frames(clips: Clips) -> Frames:
     """Map clips to frames in [-1, 1], on the device that the clips are on: 0 is -1, 255 is 1."""
-    return rearrange(clips, "b t h w c -> (b t) c h w").float() / 127.5 - 1.0
+    return rearrange(clips, "b t h w c -> b t c h w").float() / 127.5 - 1.0
 
 
-def to_clips(
-    frames: Float[Tensor, "frames rgb height width"], time: int
-) -> UInt8[Tensor, "batch time height width rgb"]:
-    """Map frames back to clips of `time` frames; values outside [-1, 1] are clamped."""
+def to_clips(frames: Frames) -> Clips:
+    """Map frames back to clips; values outside [-1, 1] are clamped."""
     levels = ((frames.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-    return rearrange(levels, "(b t) c h w -> b t h w c", t=time)
+    return rearrange(levels, "b t c h w -> b t h w c")
+
+
+def per_frame(
+    function: Callable[[Float[Tensor, "frames c height width"]], Tensor],
+    clips: Float[Tensor, "batch time c height width"],
+) -> Tensor:
+    """Let a function of pictures work on each frame of clips: (batch·time, …) in, (batch, time, …) back."""
+    return function(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])

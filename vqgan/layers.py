@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vqgan.runtime.collectives import count_of_processes, mean_over_processes
 
@@ -94,3 +96,39 @@ class ActNorm(StartsFromData):
 
     def _start_flag(self) -> Tensor:
         return self.initialized
+
+
+class Recomputes(nn.Module):
+    """A part that can have its activations computed a second time in the backward pass, instead of keeping them."""
+
+    recompute = False
+
+    def maybe_recomputed(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """What the function gives; with `recompute` only its arguments are kept until the backward pass."""
+        if not (self.recompute and torch.is_grad_enabled()):
+            return function(*arguments)
+        kept: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+        return kept
+
+
+class Frozen(nn.Module):
+    """A network whose weights come from a file and never change: always in evaluation mode, and never saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_forget)
+        self.register_load_state_dict_pre_hook(_keep)
+
+    def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002
+        """Stay in evaluation mode whatever is asked for."""
+        return super().train(False)
+
+
+def _forget(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:  # noqa: ARG001
+    for name in [name for name in state if name.startswith(prefix)]:
+        del state[name]
+
+
+def _keep(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = [*module.named_parameters(), *module.named_buffers()]
+    state.update({prefix + name: tensor for name, tensor in own})

@@ -1,5 +1,6 @@
 """The choices of `conf/backbone`: encoder and decoder."""
 
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones.backbone import Backbone, Decoder, Downsampling
+from vqgan.backbones.convolutional import Convolutional
 
-__all__ = ["Backbone"]
+__all__ = ["Backbone", "Convolutional", "Decoder", "Downsampling"]

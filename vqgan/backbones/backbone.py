@@ -1,73 +1,52 @@
-"""The sizes of a backbone, the convolutional encoder and decoder around the quantizer."""
+"""What every backbone is: it builds the encoder and the decoder around the quantizer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-from vqgan.errors import check
-
-MOST_LEVELS, MOST_BLOCKS = 12, 64  # beyond any use; a description from elsewhere must not ask for millions
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """The sizes that encoder and decoder share.
+class Downsampling(NamedTuple):
+    """Frames and pixels to a code along each axis."""
 
-    Args:
-        resolution: nominal side of a frame in pixels; decides at which levels attention stands. Other sizes that
-            are multiples of `downsampling` run as well.
+    time: int
+    height: int
+    width: int
+
+
+class Backbone(ABC):
+    """Builds encoder and decoder; a dataclass of sizes, say.
+
+    Attributes:
+        resolution: nominal side of a frame in pixels. Other sides that are multiples of the downsampling run as well.
         image_channels: 3 for rgb.
-        channels: width of the first level, a multiple of `norm_groups`.
-        channel_multipliers: width of each level as a multiple of `channels`; each level but the last halves the side.
-        residual_blocks: per level in the encoder; the decoder has one more.
-        attention_resolutions: the sides, in nominal pixels, at which each residual block is followed by attention.
-        norm_groups: of every group normalisation; 32 in the reference. As many groups as channels would erase each
-            frame's colours, so narrow networks need fewer.
-        dropout: in [0, 1), inside residual blocks.
-        latent_channels: channels between encoder and the 1×1 convolution to the code dimension (`z_channels`).
-        latent_dim: dimension of a code (`embed_dim`).
+        latent_channels: between encoder and quantizer; the autoencoder projects them to the quantizer's `latent_dim`.
     """
 
     resolution: int
     image_channels: int
-    channels: int
-    channel_multipliers: Sequence[int]
-    residual_blocks: int
-    attention_resolutions: Sequence[int]
-    norm_groups: int
-    dropout: float
     latent_channels: int
-    latent_dim: int
-
-    def __post_init__(self) -> None:
-        check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
-        check(self.norm_groups > 0, "norm_groups", self.norm_groups, "positive")
-        fits = self.channels > 0 and self.channels % self.norm_groups == 0
-        check(fits, "channels", self.channels, f"a multiple of norm_groups={self.norm_groups}")
-        check(
-            0 < len(self.channel_multipliers) <= MOST_LEVELS and all(m > 0 for m in self.channel_multipliers),
-            "channel_multipliers", self.channel_multipliers[:20], f"at most {MOST_LEVELS} positive whole numbers",
-        )  # fmt: skip
-        fits = 0 < self.residual_blocks <= MOST_BLOCKS
-        check(fits, "residual_blocks", self.residual_blocks, f"positive, at most {MOST_BLOCKS}")
-        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
-        check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
-        check(self.latent_dim > 0, "latent_dim", self.latent_dim, "positive")
-        check(
-            self.resolution > 0 and self.resolution % self.downsampling == 0,
-            "resolution", self.resolution, f"a positive multiple of {self.downsampling}",
-        )  # fmt: skip
 
     @property
-    def downsampling(self) -> int:
-        """Pixels per code along each side: the f of f8 and f16."""
-        return int(2 ** (len(self.channel_multipliers) - 1))
+    @abstractmethod
+    def downsampling(self) -> Downsampling:
+        """Frames and pixels to a code."""
 
-    def resolution_at(self, level: int) -> int:
-        """Nominal side of level `level`, 0 being the full resolution."""
-        return int(self.resolution // 2**level)
+    @abstractmethod
+    def encoder(self) -> nn.Module:
+        """A network from `Frames` to `Latents` of `latent_channels`."""
 
-    def channels_at(self, level: int) -> int:
-        """Width of level `level`."""
-        return self.channels * self.channel_multipliers[level]
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """A network from `Latents` of `latent_channels` back to `Frames`, nominally in [-1, 1]."""
+
+
+class Decoder(nn.Module, ABC):
+    """A decoder, which says where the gradients of the loss's terms are to be compared."""
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """The weight of the last layer; `compile` leaves that layer out, since its gradient is asked for by itself."""

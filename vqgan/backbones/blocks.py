@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones.sizes import Sizes
+from vqgan.layers import Recomputes
 
 
 def normalization(channels: int, groups: int) -> nn.GroupNorm:
@@ -26,12 +26,12 @@ def normalization(channels: int, groups: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """norm → swish → conv, twice, plus the input (through a 1×1 convolution where the width changes)."""
 
-    def __init__(self, in_channels: int, out_channels: int, backbone: Backbone) -> None:
+    def __init__(self, in_channels: int, out_channels: int, sizes: Sizes) -> None:
         super().__init__()
-        self.norm1 = normalization(in_channels, backbone.norm_groups)
+        self.norm1 = normalization(in_channels, sizes.norm_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = normalization(out_channels, backbone.norm_groups)
-        self.dropout = nn.Dropout(backbone.dropout)
+        self.norm2 = normalization(out_channels, sizes.norm_groups)
+        self.dropout = nn.Dropout(sizes.dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         same = in_channels == out_channels
         self.nin_shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
@@ -46,9 +46,9 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """One head of self-attention over all positions of a frame, plus the input."""
 
-    def __init__(self, channels: int, backbone: Backbone) -> None:
+    def __init__(self, channels: int, sizes: Sizes) -> None:
         super().__init__()
-        self.norm = normalization(channels, backbone.norm_groups)
+        self.norm = normalization(channels, sizes.norm_groups)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
@@ -92,26 +92,21 @@ class Upsample(nn.Module):
         return F.conv_transpose2d(x, spread, self.conv.bias, stride=2, padding=1)
 
 
-class Level(nn.Module):
-    """All residual blocks of one resolution, each followed by attention where the backbone asks for it."""
+class Level(Recomputes):
+    """All residual blocks of one resolution, each followed by attention where it is asked for."""
 
-    recompute = False  # activations in the backward pass, instead of keeping them
-
-    def __init__(self, backbone: Backbone, level: int, in_channels: int, blocks: int) -> None:
+    def __init__(self, sizes: Sizes, level: int, in_channels: int, blocks: int) -> None:
         super().__init__()
-        out_channels = backbone.channels_at(level)
-        attention = backbone.resolution_at(level) in backbone.attention_resolutions
+        out_channels = sizes.channels_at(level)
+        attention = sizes.resolution_at(level) in sizes.attention_resolutions
         widths = [in_channels] + [out_channels] * blocks
-        self.block = nn.ModuleList(ResidualBlock(a, b, backbone) for a, b in itertools.pairwise(widths))
-        self.attn = nn.ModuleList(AttentionBlock(out_channels, backbone) for _ in range(blocks) if attention)
+        self.block = nn.ModuleList(ResidualBlock(a, b, sizes) for a, b in itertools.pairwise(widths))
+        self.attn = nn.ModuleList(AttentionBlock(out_channels, sizes) for _ in range(blocks) if attention)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
         """Run the blocks in order."""
         for i in range(len(self.block)):
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(self._run, i, x, use_reentrant=False)
-            else:
-                x = self._run(i, x)
+            x = self.maybe_recomputed(self._run, i, x)
         return x
 
     def _run(self, i: int, x: Tensor) -> Tensor:
@@ -122,11 +117,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """The lowest resolution: a residual block, attention (always) and another residual block."""
 
-    def __init__(self, channels: int, backbone: Backbone) -> None:
+    def __init__(self, channels: int, sizes: Sizes) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels, backbone)
-        self.attn_1 = AttentionBlock(channels, backbone)
-        self.block_2 = ResidualBlock(channels, channels, backbone)
+        self.block_1 = ResidualBlock(channels, channels, sizes)
+        self.attn_1 = AttentionBlock(channels, sizes)
+        self.block_2 = ResidualBlock(channels, channels, sizes)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Run the three blocks."""

@@ -20,10 +20,11 @@ VARIANTS = {"VQModel": "vqmodel", "EMAVQ": "emavq"}
 OLDER_NAMES = {"vocab_size": "n_embed", "n_init": "embed_dim"}
 LOSS = "VQLPIPSWithDiscriminator"
 LOSS_DEFAULTS = {"disc_start": 10000, "disc_weight": 0.8, "codebook_weight": 1.0}  # where lossconfig is missing
+GAME = "loss/adversarial"  # a choice, not a value
 LOSS_KEYS = {
     "disc_start": "loss.discriminator_start", "disc_weight": "loss.discriminator_weight",
     "codebook_weight": "loss.quantization_weight", "perceptual_weight": "loss.perceptual_weight",
-    "disc_loss": "loss.adversarial", "disc_ndf": "discriminator.channels", "disc_num_layers": "discriminator.layers",
+    "disc_loss": GAME, "disc_ndf": "discriminator.channels", "disc_num_layers": "discriminator.layers",
 }  # fmt: skip
 MUST_BE = {"disc_conditional": False, "disc_factor": 1.0}  # settings that cannot be honoured otherwise
 TRAIN_KEYS = {
@@ -156,7 +157,7 @@ def _architecture(arguments: Mapping[str, Any], variant: str) -> dict[str, Any]:
     except InvalidValueError as error:
         raise error.under("model_args") from None
     _, quantizer = quantizer_of(config)
-    kept = ("codebook_size", "commitment_weight", "codebook_weight", "decay", "eps")
+    kept = ("codebook_size", "latent_dim", "commitment_weight", "codebook_weight", "decay", "eps")
     values = {f"model.quantizer.{k}": quantizer[k] for k in kept if k in quantizer}
     return {f"backbone.{k}": v for k, v in backbone.items()} | values
 
@@ -179,6 +180,8 @@ def _loss(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ConfigError(f"Unknown key {path}.{unknown[0]}; known are {', '.join(sorted({*LOSS_KEYS, *MUST_BE}))}.")
     words = {k: v for k, v in params.items() if k == "disc_loss"}
+    if any(word not in ("hinge", "vanilla") for word in words.values()):
+        raise ConfigError(f"{path}.disc_loss must be hinge or vanilla, but is {words['disc_loss']!r}.")
     numbers = {k: _number(v, f"{path}.{k}") for k, v in params.items() if k != "disc_loss"}
     return {LOSS_KEYS[k]: v for k, v in (numbers | words).items()} | {"discriminator.norm": norm}
 
@@ -192,7 +195,9 @@ def _number(value: object, key: str) -> int | float:
 def _yaml(values: Mapping[str, Any], model: str, name: str, source: str, dropped: list[str]) -> str:
     tree = OmegaConf.create({"name": name})
     for key, value in values.items():
-        OmegaConf.update(tree, key, value, force_add=True)
+        if key != GAME:
+            OmegaConf.update(tree, key, value, force_add=True)
+    game = f"  - override /{GAME}: {values[GAME]}\n" if GAME in values else ""
     not_carried = f"# Not carried from {source}: {', '.join(dropped)}.\n" if dropped else ""
     return (
         "# @package _global_\n"
@@ -205,6 +210,7 @@ def _yaml(values: Mapping[str, Any], model: str, name: str, source: str, dropped
         f"  - override /model: {model}\n"
         "  - override /discriminator: patchgan\n"
         "  - override /loss: vqgan\n"
+        f"{game}"
         "  - override /optimizer: adam\n"
         "  - override /trainer: long\n"
         f"\n{OmegaConf.to_yaml(tree)}"

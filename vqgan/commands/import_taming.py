@@ -122,8 +122,7 @@ def overrides_for(description: Mapping[str, Any], loss: Mapping[str, Any]) -> li
     """What to type so that a training command has the imported networks' sizes."""
     quantizer = dict(description["quantizer"])
     model = {"VectorQuantizer": "vqmodel", "EMAQuantizer": "emavq"}[quantizer.pop("class")]
-    del quantizer["latent_dim"]
-    values = {f"backbone.{k}": v for k, v in description["backbone"].items()}
+    values = {f"backbone.{k}": v for k, v in description["backbone"].items() if k != "class"}
     values |= {f"model.quantizer.{k}": v for k, v in quantizer.items()}
     discriminator = {"disc_ndf": "channels", "disc_num_layers": "layers"}
     values |= {f"discriminator.{ours}": loss[k] for k, ours in discriminator.items() if k in loss}

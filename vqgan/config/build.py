@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from vqgan.config.keys import SECTIONS, TOP_LEVEL
+from vqgan.config.moved import told, with_moved_classes
 from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
 # What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
@@ -31,32 +32,6 @@ EXTRAS = {
 }
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}
-
-
-# Where classes of version 0.1 are now: runs and recipes that name them go on.
-MOVED = {
-    "vqgan.blocks.Backbone": "vqgan.backbones.Backbone",
-    "vqgan.settings.Settings": "vqgan.training.settings.Settings",
-    "vqgan.schedules.Constant": "vqgan.training.schedules.Constant",
-    "vqgan.schedules.WarmupCosine": "vqgan.training.schedules.WarmupCosine",
-    "vqgan.encoding.Encoding": "vqgan.tokenizer.encode.Encoding",
-    "vqgan.decoding.Decoding": "vqgan.tokenizer.decode.Decoding",
-    "vqgan.sharding.Sharding": "vqgan.data.sharding.clips.Sharding",
-    "vqgan.evaluator.Evaluator": "vqgan.evaluation.evaluator.Evaluator",
-    "vqgan.feature_networks.WeightFiles": "vqgan.evaluation.networks.WeightFiles",
-}
-
-
-def with_moved_classes(values: Any) -> Any:
-    """The same values, nested or by their full key, with each class that has moved named as it is today."""
-    if not isinstance(values, Mapping):
-        return values
-    return {
-        key: MOVED.get(value, value)
-        if str(key).endswith("_target_") and isinstance(value, str)
-        else with_moved_classes(value)
-        for key, value in values.items()
-    }
 
 
 def conf_dir() -> Path:
@@ -71,6 +46,7 @@ def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
     names = sorted(str(c) for c in choices)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{f'{parent}.' if parent else ''}{near[0]}'?" if near else ""
+    hint = told(key) or hint
     return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
 
 
@@ -93,7 +69,7 @@ def unresolvable(error: OmegaConfBaseException, path: str = "The configuration")
         return ConfigError(f"{error.full_key} has no value; give one on the command line: {error.full_key}=...")
     key = "run_dir" if error.full_key in ("hydra.run.dir", "hydra.sweep.dir") else error.full_key or path
     reason = str(error).splitlines()[0].rstrip(".")
-    return ConfigError(f"{key} cannot be resolved: {reason}.")
+    return ConfigError(f"{key} cannot be resolved: {reason}.{told(reason)}")
 
 
 def values_of(node: DictConfig, path: str) -> dict[str, Any]:
@@ -160,8 +136,8 @@ def _check_node(values: object, path: str) -> None:
     """Check that a node names a class, and its keys and types."""
     if not isinstance(values, dict):
         raise InvalidValueError(path, values, "a section with a _target_")
-    target = _find_class(values.get("_target_"), path)
-    parameters = inspect.signature(target).parameters
+    target = find_class(values.get("_target_"), path)
+    parameters = _parameters(target)
     known = {key: value for key, value in values.items() if key in parameters}
     for key in values:
         if key != "_target_" and key not in known:
@@ -214,8 +190,8 @@ def build(node: DictConfig, path: str, **parts: Any) -> Any:
 
 
 def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
-    target = _find_class(values["_target_"], path)
-    parameters = inspect.signature(target).parameters
+    target = find_class(values["_target_"], path)
+    parameters = _parameters(target)
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values and name not in parts:
             raise ConfigError(f"{_at(path, name)} is missing; give it a value: +{_at(path, name)}=...")
@@ -250,24 +226,41 @@ def _refused(make: Callable[[dict[str, Any]], Any], arguments: dict[str, Any], o
     return None
 
 
-def _find_class(name: object, path: str) -> type:
-    """The class of that name, if it is one that a config may build: ours, or a network, optimizer or data set."""
+def find_class(name: object, path: str) -> type:
+    """The class of that name, if it is one that a config may build.
+
+    Those are this package's and what derives from them, networks, optimizers and data sets.
+
+    Raises:
+        ConfigError: there is no such class, or it is none of these.
+    """
     import torch  # not at the top: composing a config must not wait for it
 
     if name is None:
         raise ConfigError(f"{path} has no _target_, the full name of the class that it describes.")
-    buildable = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.Dataset)
     try:
         target = pkgutil.resolve_name(str(name))  # Hydra's own would log the failure as well
     except Exception as error:
-        raise ConfigError(f"{path}._target_ must be the full name of a class, but is {name!r} ({error}).") from None
-    own = getattr(target, "__module__", "").startswith("vqgan.")
-    if not inspect.isclass(target) or not (own or issubclass(target, buildable)):
+        own = " If it is in a folder of your own, name that: --config-dir DIR to train, --parts DIR afterwards."
+        hint = own if isinstance(error, ModuleNotFoundError) else ""
         raise ConfigError(
-            f"{path}._target_ is {name!r}, which a config may not build: only this package's classes and "
-            "subclasses of torch.nn.Module, torch.optim.Optimizer and torch.utils.data.Dataset."
+            f"{path}._target_ must be the full name of a class, but is {name!r} ({error}).{hint}"
+        ) from None
+    buildable = (torch.nn.Module, torch.optim.Optimizer, torch.utils.data.Dataset)
+    is_class = inspect.isclass(target)
+    is_ours = is_class and any(base.__module__.startswith("vqgan.") for base in target.__mro__)
+    if not is_class or not (is_ours or issubclass(target, buildable)):
+        raise ConfigError(
+            f"{path}._target_ is {name!r}, which a config may not build: only this package's classes, what derives "
+            "from them, and subclasses of torch.nn.Module, torch.optim.Optimizer and torch.utils.data.Dataset."
         )
     return target
+
+
+def _parameters(target: type) -> dict[str, inspect.Parameter]:
+    """The named ones of a constructor; a network without one of its own has `*args, **kwargs`."""
+    parameters = inspect.signature(target).parameters.items()
+    return {name: p for name, p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def check_values(target: type, values: dict[str, Any], path: str) -> None:
@@ -276,7 +269,7 @@ def check_values(target: type, values: dict[str, Any], path: str) -> None:
     Raises:
         ConfigError: a key is unknown, or a value has another type.
     """
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     for key in values:
         if key not in parameters:
             raise unknown_key(_at(path, key), parameters)
@@ -288,7 +281,7 @@ def _check_types(target: type, values: dict[str, Any], path: str) -> None:
     for key, value in values.items():
         hint = hints.get(key, Any)
         if not _fits(value, hint):
-            words = _in_words(hint) or "a section with a _target_"
+            words = _in_words(hint) or _section_in_words(_at(path, key))
             raise InvalidValueError(
                 _at(path, key), value, _text_for(_at(path, key), value) if words == "text" else words
             )
@@ -324,6 +317,13 @@ def _in_words(hint: Any) -> str:
         element = next((a for a in (arguments[0], *typing.get_args(arguments[0])) if a in WORDS_FOR_MANY), None)
         return f"a list of {count}{WORDS_FOR_MANY[element] if element else 'values'}"
     return WORDS.get(hint, "")
+
+
+def _section_in_words(key: str) -> str:
+    """What to type where a section is asked for."""
+    group = key.replace(".", "/")
+    choices = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    return f"a choice ({', '.join(f'{group}={name}' for name in choices)})" if choices else "a section with a _target_"
 
 
 def _text_for(key: str, value: object) -> str:

@@ -126,6 +126,18 @@ class Corpus(ABC):
             DataError: see `datasets`.
         """
 
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """The suffixes of the files that it reads, in lower case; none for a data set that makes its own."""
+        return frozenset()
+
+    def times(self) -> tuple[int | None, float | None]:
+        """Which frames of a video make a clip: the stride, and frames a second; None where it is not asked for.
+
+        What a figure depends on, and is written down with it.
+        """
+        return None, None
+
     def refuse_same(self) -> ConfigError:
         """The error for a folder that is to be both trained on and validated on."""
         return ConfigError(

@@ -30,6 +30,11 @@ class Folder(Corpus, Generic[Scanned]):
 
     kind: ClassVar[FileKind[Any]]
 
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """See `Corpus.reads`."""
+        return cls.kind.suffixes
+
     def accept(self, scanned: Scanned) -> None:  # nothing to ask for unless there is something
         """Raise `UnusableError` if a file, which can be used, does not give what this configuration asks for."""
 

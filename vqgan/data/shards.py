@@ -65,6 +65,15 @@ class Shards(Corpus):
         allowed = f"more than {longest:g}, the longest that data.request_attempts allows"
         check(self.limits.stall_seconds > longest, "limits.stall_seconds", self.limits.stall_seconds, allowed)
 
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """See `Corpus.reads`."""
+        return frozenset({".tar"})
+
+    def times(self) -> tuple[int | None, float | None]:
+        """See `Corpus.times`."""
+        return self.stride, self.fps
+
     def datasets(self, bad_files: BadFiles) -> tuple[ClipDataset, ClipDataset]:
         """See `Corpus.datasets`."""
         everything = self._open("root", self.root)

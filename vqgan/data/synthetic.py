@@ -54,6 +54,11 @@ class SyntheticVideos(Videos):
             _refuse_others(folder.parent)
             self._make(folder)
 
+    @classmethod
+    def reads(cls) -> frozenset[str]:
+        """Nothing that was there before."""
+        return frozenset()
+
     def _make(self, folder: Path) -> None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,10 @@ class Videos(Folder[VideoFile]):
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check_times(self.stride, self.fps)
 
+    def times(self) -> tuple[int | None, float | None]:
+        """See `Corpus.times`."""
+        return self.stride, self.fps
+
     def accept(self, scanned: VideoFile) -> None:
         """Too few frames for one clip make a video unusable."""
         clip_starts(scanned, self.clip_frames, self.stride, self.fps)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import check
+from vqgan.frames import per_frame
 from vqgan.layers import ActNorm, BatchNorm
 
 
@@ -42,9 +43,11 @@ class PatchGAN(nn.Module):
         self.main = nn.Sequential(*parts)
         self.apply(_initialize)
 
-    def forward(self, frames: Float[Tensor, "frames rgb height width"]) -> Float[Tensor, "frames 1 rows columns"]:
+    def forward(
+        self, frames: Float[Tensor, "batch time rgb height width"]
+    ) -> Float[Tensor, "batch time 1 rows columns"]:
         """A logit per patch of frames in [-1, 1]."""
-        return self.main(frames)
+        return per_frame(self.main, frames)
 
 
 def _initialize(module: nn.Module) -> None:

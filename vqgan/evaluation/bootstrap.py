@@ -72,22 +72,26 @@ class Mean:
 class CodeUse:
     """How often each code is chosen, exactly, and the entropy of that with its interval.
 
+    Of several codes a position each is counted by itself: what is told is a mean over them.
+
     Args:
         codes: of the codebook.
-        replicates: if replicates × codes are more than 2²⁴ there is no interval.
+        depth: codes of a position.
+        replicates: if replicates × all of these are more than 2²⁴ there is no interval.
     """
 
-    def __init__(self, codes: int, replicates: int) -> None:
-        self.counts: Int[np.ndarray, "codes"] = np.zeros(codes, dtype=np.int64)
+    def __init__(self, codes: int, depth: int, replicates: int) -> None:
+        self.counts: Int[np.ndarray, "depth codes"] = np.zeros((depth, codes), dtype=np.int64)
         # Code by code: a video uses few of them, whose rows lie together.
-        self.drawn = np.zeros((codes, replicates if codes * replicates <= MOST_NUMBERS else 0))
+        self.drawn = np.zeros((depth, codes, replicates if depth * codes * replicates <= MOST_NUMBERS else 0))
 
-    def add(self, counts: Int[np.ndarray, "codes"], weights: Weights) -> None:
+    def add(self, counts: Int[np.ndarray, "depth codes"], weights: Weights) -> None:
         """Take the codes of one video, or of a part of it."""
         self.counts += counts
         if self.drawn.size:
-            used = counts.nonzero()[0]
-            self.drawn[used] += np.outer(counts[used], weights)
+            for drawn, of_one in zip(self.drawn, counts):
+                used = of_one.nonzero()[0]
+                drawn[used] += np.outer(of_one[used], weights)
 
     @property
     def usage(self) -> float:
@@ -97,7 +101,7 @@ class CodeUse:
     @property
     def entropy(self) -> float:
         """In bits per token: 0 if one code is used, log2 of the codebook's size if all are used alike."""
-        return float(entropy(self.counts[:, None])[0])
+        return float(np.mean([entropy(counts[:, None])[0] for counts in self.counts]))
 
     def interval(self, confidence: float) -> Interval | None:
         """The basic interval of the entropy; None if it has none.
@@ -107,12 +111,15 @@ class CodeUse:
         it right (Davison and Hinkley 1997, section 5.2). It never leaves out the value, nor goes beyond log2 of the
         codebook's size.
         """
-        drawn = self.drawn[:, self.drawn.sum(0) > 0]
+        drawn = self.drawn[:, :, self.drawn[0].sum(0) > 0]
         if not drawn.size:
             return None
-        parts = [entropy(drawn[:, i : i + REPLICATES_AT_ONCE]) for i in range(0, drawn.shape[1], REPLICATES_AT_ONCE)]
-        found, value, most = _percentiles(np.concatenate(parts), confidence), self.entropy, np.log2(len(drawn))
-        low, high = 2 * value - found.high, 2 * value - found.low
+        parts = [
+            np.mean([entropy(of_one[:, i : i + REPLICATES_AT_ONCE]) for of_one in drawn], axis=0)
+            for i in range(0, drawn.shape[2], REPLICATES_AT_ONCE)
+        ]
+        found, value = _percentiles(np.concatenate(parts), confidence), self.entropy
+        low, high, most = 2 * value - found.high, 2 * value - found.low, np.log2(drawn.shape[1])
         return Interval(max(0.0, min(low, value)), min(float(most), max(high, value)))
 
 

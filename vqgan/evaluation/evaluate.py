@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from vqgan.config.build import build
 from vqgan.config.command import command_config
+from vqgan.config.outside import look_in
 from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import spread
 from vqgan.errors import ConfigError, check
@@ -27,7 +29,12 @@ PACKAGES = ("lpips", "torch-fidelity")  # beside those that a run depends on
 
 
 def evaluate(
-    runs: Sequence[str], data: str | None, out: Path | None, csv: Path | None, typed: Sequence[str]
+    runs: Sequence[str],
+    data: str | None,
+    out: Path | None,
+    csv: Path | None,
+    typed: Sequence[str],
+    parts: Path | None = None,
 ) -> list[Report]:
     """Measure tokenizers; write what was measured after each, and print one table of all.
 
@@ -37,6 +44,7 @@ def evaluate(
         out: where the report of the only run goes; None for its folder.
         csv: the table that gets a row for each; None for the one beside the report.
         typed: values as `key=value`.
+        parts: a folder with classes that runs are built of, beside this package's; their code is run.
 
     Raises:
         VQGANError: see `vqgan.errors`.
@@ -47,8 +55,10 @@ def evaluate(
         raise ConfigError(f"--out {out} is one file, and {len(runs)} tokenizers are measured: leave it out.")
     reports: list[Report] = []
     evaluator: Evaluator | None = None
+    if parts is not None:
+        look_in(parts)
     for run in runs:
-        subject = open_subject(run)
+        subject = open_subject(run, parts)
         config = command_config("evaluate", typed, {"data": data_section(subject, data)})
         folder: Corpus = build(config.pop("data"), "data")
         evaluator = evaluator or build(config, "")
@@ -107,7 +117,7 @@ class _Ledger(BadFiles):
 
 def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool) -> Report:
     """Measure on all of a folder, or on its validation split; what cannot be used is in the ledger."""
-    unit = subject.network.downsampling
+    unit = math.lcm(*subject.network.downsampling[1:])
     fits = folder.resolution % unit == 0
     check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the tokenizer's downsampling")
     bad_files = _Ledger(ledger, folder)
@@ -138,6 +148,7 @@ def _data(
     folder: Corpus, dataset: ClipDataset, evaluator: Evaluator, evaluation: Measurement, whole: bool
 ) -> dict[str, Any]:
     """What was measured on, without saying where it lies."""
+    stride, fps = folder.times()
     root = folder.root if whole or folder.val_root is None else folder.val_root
     return {
         "root": Path(root).name,
@@ -152,9 +163,9 @@ def _data(
         "resize": "shorter side to the resolution",
         "crop": "center",
         "values": "8 bit, reconstructions rounded",
-        "clip_frames": getattr(folder, "clip_frames", 1),  # pictures have one
-        "stride": getattr(folder, "stride", None),
-        "fps": getattr(folder, "fps", None),
+        "clip_frames": evaluation.frames // evaluation.clips,
+        "stride": stride,
+        "fps": fps,
     }
 
 

@@ -9,18 +9,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import CheckpointError, check
 from vqgan.evaluation.figures import Accumulator, Metric
 from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
-from vqgan.frames import to_clips, to_frames
+from vqgan.frames import Clips, Indices, to_clips, to_frames
 from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
 
 Clip = UInt8[Tensor, "time height width rgb"]
-Clips = UInt8[Tensor, "batch time height width rgb"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Evaluator:
 
     Args:
         clips: at most so many, evenly spread over the data; null for all.
-        batch_frames: frames that go through the networks at once.
+        batch_frames: frames that go through the networks at once, in clips, of which none is cut.
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         precision: of the tokenizer, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits);
             all that measures is float32.
@@ -82,8 +81,10 @@ class Evaluator:
         """
         with memory_to_begin(ANOTHER_DEVICE):
             tokenizer.to(self.hardware).eval()
-            codes = tokenizer.quantizer.codebook_size
-            sums = Accumulator(self.networks, codes, self.replicates, self.seed, self.batch_frames)
+            quantizer = tokenizer.quantizer
+            sums = Accumulator(
+                self.networks, quantizer.codebook_size, quantizer.depth, self.replicates, self.seed, self.batch_frames
+            )
         for group in _groups(clips, self.batch_frames):
             stacked = torch.stack([clip for _, clip in group])
             with memory_at_work(self.hardware, stacked.shape):
@@ -98,16 +99,13 @@ class Evaluator:
         """Loaded once for all tokenizers."""
         return load_networks(self.weights, self.download, self.hardware)
 
-    def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Int[Tensor, "..."]]:
+    def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Indices]:
         """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""
-        parts = []
-        for frames in to_frames(originals).split(self.batch_frames):
-            with running_in(self.precision, self.hardware):
-                parts.append(tokenizer(frames))
-        frames = torch.cat([part.reconstruction for part in parts])
-        if not bool(frames.isfinite().all()):
+        with running_in(self.precision, self.hardware):
+            output = tokenizer(to_frames(originals))
+        if not bool(output.reconstruction.isfinite().all()):
             raise CheckpointError("What the tokenizer makes of its frames is not finite: its weights are broken.")
-        return to_clips(frames, originals.shape[1]), torch.cat([part.indices for part in parts])
+        return to_clips(output.reconstruction), output.indices
 
 
 def _groups(clips: Iterable[tuple[Path, Clip]], batch_frames: int) -> Iterator[list[tuple[Path, Clip]]]:

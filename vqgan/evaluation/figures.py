@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from vqgan.evaluation.bootstrap import CodeUse, Interval, Mean, VideoWeights
 from vqgan.evaluation.frechet import Moments, frechet_distance
 from vqgan.evaluation.networks import I3D, FeatureNetworks, Inception
-from vqgan.frames import to_frames
+from vqgan.frames import Clips, Indices, to_frames
 from vqgan.measures import flicker, measure
-from vqgan.quantizers.usage import count_codes
+from vqgan.quantizers.usage import count_by_depth
 
 UNITS = {
     "psnr": "dB", "psnr_mean_colour": "dB", "ssim": "", "lpips": "", "rfid": "", "rfvd": "", "usage": "of the codes",
@@ -25,7 +25,6 @@ UNITS = {
 }  # fmt: skip
 MEANS = ("psnr", "psnr_mean_colour", "ssim", "lpips", "flicker")
 LONGER = "take longer ones: data.clip_frames=16"
-Clips = UInt8[Tensor, "batch time height width rgb"]
 
 
 @dataclass(frozen=True)
@@ -53,33 +52,37 @@ class Accumulator:
     Args:
         networks: that features come from.
         codes: of the codebook.
+        depth: codes of a position.
         replicates: of the bootstrap.
         seed: of the bootstrap.
         batch_frames: that go through a network at once.
     """
 
-    def __init__(self, networks: FeatureNetworks, codes: int, replicates: int, seed: int, batch_frames: int) -> None:
+    def __init__(
+        self, networks: FeatureNetworks, codes: int, depth: int, replicates: int, seed: int, batch_frames: int
+    ) -> None:
         self.networks, self.batch_frames, self.replicates = networks, batch_frames, replicates
         self.weights = VideoWeights(replicates, seed)
         self.means: dict[str, Mean] = {}
-        self.code_use = CodeUse(codes, replicates)
+        self.code_use = CodeUse(codes, depth, replicates)
         self.frame_features = Moments(Inception.dim), Moments(Inception.dim)  # of originals, of reconstructions
         self.clip_features = Moments(I3D.dim), Moments(I3D.dim)
         self.videos, self.clips, self.frames, self.clip_frames, self.pixels = 0, 0, 0, 0, 0
         self.path: Path | None = None  # of the last clip
 
-    def add(self, paths: list[Path], originals: Clips, reconstructions: Clips, indices: Int[Tensor, "..."]) -> None:
+    def add(self, paths: list[Path], originals: Clips, reconstructions: Clips, indices: Indices) -> None:
         """Take some clips, the file of each, and their codes; clips of one file come one after the other."""
         self.clip_frames = originals.shape[1]
         measured = self._measure(originals, reconstructions)
-        for i, codes in enumerate(indices.chunk(len(paths))):
+        for i, codes in enumerate(indices):
             if paths[i] != self.path:
                 self.path, self.videos = paths[i], self.videos + 1
             weights = self.weights.of(self.videos - 1)
             for name, values in measured.items():
                 mean = self.means.setdefault(name, Mean(self.replicates))
                 mean.add(float(values[i].sum()), len(values[i]), weights)
-            self.code_use.add(count_codes(codes, len(self.code_use.counts)).cpu().numpy(), weights)
+            counts = count_by_depth(codes, *reversed(self.code_use.counts.shape))
+            self.code_use.add(counts.cpu().numpy(), weights)
         self.clips += len(paths)
         self.frames += len(paths) * self.clip_frames
         self.pixels += originals.numel() // 3
@@ -153,7 +156,9 @@ class Accumulator:
             "perplexity": self._metric("perplexity", 2**bits, perplexities),
             "bits_per_token": self._metric("bits_per_token", bits, found),
             "bits_per_pixel": self._metric("bits_per_pixel", bits * per_pixel, scaled),
-            "bits_per_pixel_fixed": self._metric("bits_per_pixel_fixed", math.log2(len(use.counts)) * per_pixel, None),
+            "bits_per_pixel_fixed": self._metric(
+                "bits_per_pixel_fixed", math.log2(use.counts.shape[1]) * per_pixel, None
+            ),
         }
 
     def _metric(self, name: str, value: float | None, interval: Interval | None, reason: str | None = None) -> Metric:

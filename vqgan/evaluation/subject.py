@@ -12,12 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vqgan.config.build import conf_dir, values_of
+from vqgan.config.build import conf_dir, find_class, values_of
 from vqgan.data import BadFiles, ClipDataset, Corpus
-from vqgan.data.images import IMAGE_FILES
 from vqgan.data.loader import none_readable, spread, stream_evenly
 from vqgan.data.reading.files import find_files
-from vqgan.data.videos import VIDEO_FILES
 from vqgan.errors import ConfigError
 from vqgan.evaluation.evaluator import Clip
 from vqgan.runs.checkpoint import Checkpoints
@@ -25,14 +23,7 @@ from vqgan.runs.saved import load_config
 from vqgan.tokenizer import folder as folder_of_tokenizer
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
-# What classes of `conf/data` read, by its file there. The one that generates videos reads nothing that was there
-# before: it would write its own into the user's folder.
-READS = {
-    "vqgan.data.Videos": "videos",
-    "vqgan.data.Images": "images",
-    "vqgan.data.Shards": "shards",
-    "vqgan.data.SyntheticVideos": "",
-}
+SHARD = ".tar"
 
 
 @dataclass(frozen=True)
@@ -58,8 +49,8 @@ class Subject:
     trained_on: str | None
 
 
-def open_subject(source: str) -> Subject:
-    """The tokenizer of a run (its best checkpoint), an exported folder, or a hub id.
+def open_subject(source: str, parts: Path | None = None) -> Subject:
+    """The tokenizer of a run (its best checkpoint), an exported folder, or a hub id; for `parts` see `load`.
 
     Raises:
         ConfigError: there is no such thing.
@@ -77,7 +68,7 @@ def open_subject(source: str) -> Subject:
         trained_on = state.get("provenance", {}).get("data")
     else:
         description, tensors = folder_of_tokenizer.read(source)
-    network = rebuild(description, tensors)
+    network = rebuild(description, tensors, parts)
     network.load_state_dict(tensors)
     here = folder if folder.is_dir() else None
     name = source if here is None else "/".join(folder.resolve().parts[-2:])
@@ -100,38 +91,47 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
         if values is None:
             raise ConfigError(f"{subject.source} is no run, so it has no data of its own; name a folder: --data DIR.")
         return values
-    kind = _kind_of_files(root)
-    target = values.get("_target_") if values is not None else None
-    reads = READS.get(str(target), "" if kind == "shards" else kind)  # a class that we do not know reads its own files
-    if values is None or reads != kind:
-        chosen = OmegaConf.load(conf_dir() / "data" / f"{kind}.yaml")
-        assert isinstance(chosen, DictConfig)
-        chosen.update({"root": root, "resolution": subject.network.resolution})
-        usual = values_of(chosen, "data")
-        kept = usual.keys() - {"_target_", *(["limits"] if kind == "shards" else [])}  # which suit the kind of reading
+    chosen, section = _choice_for(root)
+    own = find_class(values["_target_"], "data") if values is not None and "_target_" in values else None
+    # A class of the user's own that reads such files is taken at its word.
+    fits = own is not None and (
+        own is chosen or (own.__module__.partition(".")[0] != "vqgan" and bool(_reads(own) & _reads(chosen)))
+    )
+    if values is None or not fits:
+        section.update({"root": root, "resolution": subject.network.resolution})
+        usual = values_of(section, "data")
+        # The limits suit the kind of reading.
+        kept = usual.keys() - {"_target_", *(["limits"] if SHARD in _reads(chosen) else [])}
         values = usual | {key: value for key, value in (values or {}).items() if key in kept}
     return values | {"root": root, "val_root": None}
 
 
-def _kind_of_files(root: str) -> str:
-    """`shards`, `videos` or `images`: what most files are, with a warning about the rest; a GIF could be either."""
+def _choice_for(root: str) -> tuple[type, DictConfig]:
+    """The class and the values of the `conf/data` that reads most files of a folder; the rest is warned of."""
+    choices: dict[str, tuple[type, DictConfig]] = {}
+    for file in sorted((conf_dir() / "data").glob("*.yaml")):
+        section = OmegaConf.load(file)
+        assert isinstance(section, DictConfig)
+        choices[file.stem] = find_class(section.get("_target_"), f"data={file.stem}"), section
     folder = Path(root).expanduser()
-    if "://" in root or any(folder.glob("shard-*.tar")):
-        return "shards"
-    videos, pictures = VIDEO_FILES.suffixes, IMAGE_FILES.suffixes
-    suffixes = [file.suffix.lower() for file in find_files(folder, "--data", videos | pictures)]
-    counts = {
-        "videos": sum(suffix not in pictures for suffix in suffixes),
-        "images": sum(suffix not in videos for suffix in suffixes),
-    }
-    kind, other = sorted(counts, key=lambda kind: -counts[kind])
-    if counts[other]:
+    if "://" in root or any(folder.glob(f"shard-*{SHARD}")):
+        return next(choice for choice in choices.values() if SHARD in _reads(choice[0]))
+    readers = {name: _reads(cls) for name, (cls, _) in choices.items() if _reads(cls) - {SHARD}}
+    suffixes = [file.suffix.lower() for file in find_files(folder, "--data", frozenset().union(*readers.values()))]
+    counts = {name: sum(suffix in reads for suffix in suffixes) for name, reads in readers.items()}
+    best, *others = sorted(counts, key=lambda name: -counts[name])
+    left_out = {name: counts[name] for name in others if any(s in readers[name] - readers[best] for s in suffixes)}
+    if left_out:
         warnings.warn(
-            f"--data={root} holds {counts['videos']} videos and {counts['images']} images. The {kind} are measured, "
-            f"the {other} are left out.",
+            f"--data={root} holds {' and '.join(f'{counts[name]} {name}' for name in counts if counts[name])}. The "
+            f"{best} are measured, the {' and '.join(left_out)} are left out.",
             stacklevel=2,
         )
-    return kind
+    return choices[best]
+
+
+def _reads(cls: type) -> frozenset[str]:
+    return cls.reads() if issubclass(cls, Corpus) else frozenset()
 
 
 def read_clips(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
 from vqgan.files.weights import NotAvailableError, WeightFile
+from vqgan.frames import Frames
+from vqgan.layers import Frozen
 
 VGG16 = WeightFile(
     "vgg16",
@@ -24,11 +26,11 @@ TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 as posi
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-class LPIPS(nn.Module):
+class LPIPS(Frozen):
     """Learned perceptual image patch similarity (Zhang et al. 2018, arXiv:1801.03924), VGG16, version 0.1.
 
     The calibrated heads come with the `lpips` package; only its file is read, since importing it needs a working
-    torchvision. Always in evaluation mode: in training mode the reference's heads would drop half their inputs.
+    torchvision. In training mode the reference's heads would drop half their inputs.
 
     Args:
         weights: file with VGG16's ImageNet weights, with torchvision's names (`features.0.weight` …); null
@@ -52,20 +54,14 @@ class LPIPS(nn.Module):
         self._load_heads()
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> LPIPS:  # noqa: ARG002
-        """Stay in evaluation mode whatever is asked for."""
-        return super().train(False)
-
-    def forward(
-        self, a: Float[Tensor, "frames rgb height width"], b: Float[Tensor, "frames rgb height width"]
-    ) -> Float[Tensor, "frames"]:
+    def forward(self, a: Frames, b: Frames) -> Float[Tensor, "batch time"]:
         """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels."""
         # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
         distances = [
             ((x - y).square() * weight).sum(1).mean(dim=(1, 2))
-            for weight, x, y in zip(self.heads.parameters(), self._taps(a), self._taps(b))
+            for weight, x, y in zip(self.heads.parameters(), self._taps(a.flatten(0, 1)), self._taps(b.flatten(0, 1)))
         ]
-        return torch.stack(distances).sum(0)
+        return torch.stack(distances).sum(0).unflatten(0, a.shape[:2])
 
     def _taps(self, frames: Tensor) -> list[Tensor]:
         h = (frames - self.shift) / self.scale

@@ -2,6 +2,7 @@
 
 from vqgan.quantizers.ema import EMAQuantizer
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.usage import CodeUse
 from vqgan.quantizers.vector import VectorQuantizer
 
-__all__ = ["EMAQuantizer", "Quantized", "Quantizer", "VectorQuantizer"]
+__all__ = ["CodeUse", "EMAQuantizer", "Quantized", "Quantizer", "VectorQuantizer"]

@@ -1,8 +1,9 @@
-"""Which code a latent becomes, and how gradients pass it."""
+"""Which code of a table a latent becomes, and how gradients pass it."""
 
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -30,6 +31,26 @@ def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes l
     return torch.cat(found)
 
 
+def to_vectors(latents: Float[Tensor, "*batch latent rows columns"]) -> Float[Tensor, "n latent"]:
+    """Latents one below the other, as they are compared with codes."""
+    return rearrange(latents, "... c h w -> (... h w) c")
+
+
+def to_grid(
+    indices: Int[Tensor, "n"], latents: Float[Tensor, "*batch latent rows columns"]
+) -> Int[Tensor, "*batch rows columns"]:
+    """The indices of `to_vectors(latents)` at the places of the latents."""
+    return indices.view(*latents.shape[:-3], *latents.shape[-2:])
+
+
+def look_up(
+    codebook: Float[Tensor, "codes latent"], indices: Int[Tensor, "*batch rows columns"]
+) -> Float[Tensor, "*batch latent rows columns"]:
+    """The codes that indices name."""
+    return rearrange(codebook[indices], "... h w c -> ... c h w")
+
+
 def straight_through(latents: Tensor, codes: Tensor) -> Tensor:
     """`codes` going forward, to the last bit, and the gradient of `latents` going back."""
+    # Not latents + (codes - latents).detach(), the usual way to write it: that rounds, and codes come out changed.
     return codes.detach() + (latents - latents.detach())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vqgan.errors import check
 from vqgan.layers import StartsFromData
-from vqgan.quantizers.assignment import nearest, straight_through
+from vqgan.quantizers.assignment import look_up, nearest, straight_through, to_grid, to_vectors
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.usage import CodeUse
 from vqgan.runtime.collectives import broadcast_tensor, count_of_processes, rows_over_processes, sum_over_processes
 
 PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
@@ -41,6 +41,8 @@ class EMAQuantizer(StartsFromData, Quantizer):
         revive_after: put a code onto a random latent whenever it was not chosen for so many steps; null for never.
     """
 
+    use: CodeUse
+    codebook: Float[Tensor, "codes latent"]
     cluster_sizes: Float[Tensor, "codes"]
     cluster_sums: Float[Tensor, "codes latent"]
     started: Bool[Tensor, ""]
@@ -62,6 +64,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         check(eps > 0, "eps", eps, "positive")
         check(revive_after is None or revive_after > 0, "revive_after", revive_after, "positive or null")
         self.commitment_weight, self.decay, self.eps, self.revive_after = commitment_weight, decay, eps, revive_after
+        self.use = CodeUse(self, codebook_size)
         codebook = torch.randn(codebook_size, latent_dim)
         self.register_buffer("codebook", codebook)
         self.register_buffer("cluster_sizes", torch.ones(codebook_size))
@@ -70,24 +73,28 @@ class EMAQuantizer(StartsFromData, Quantizer):
         self.register_buffer("step_sums", torch.zeros_like(codebook), persistent=False)  # zero between steps
         self.recent: Float[Tensor, "n latent"] | None = None  # latents of the step's last forward, for revival
 
-    def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Quantized:
+    def forward(self, latents: Float[Tensor, "*batch latent rows columns"]) -> Quantized:
         """Replace each latent by its nearest code; in training, sum what `update` needs."""
-        flat = rearrange(latents.detach(), "n c h w -> (n h w) c")
+        flat = to_vectors(latents.detach())
         if self.training and not self.has_started():
             self._start_from(flat)
         nearest_codes = nearest(flat, self.codebook)
         if self.training:
             self.step_sums.index_add_(0, nearest_codes, flat)
             self.recent = flat
-        indices = nearest_codes.view(len(latents), *latents.shape[2:])
+        indices = to_grid(nearest_codes, latents)
         codes = self.lookup(indices)
         loss = self.commitment_weight * F.mse_loss(latents, codes)
-        return Quantized(straight_through(latents, codes), indices, loss, self.count(indices))
+        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
+
+    def lookup(self, indices: Int[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch latent rows columns"]:
+        """The codes that `indices` name."""
+        return look_up(self.codebook, indices)
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages and the codes by what was summed since the last call."""
-        self.cluster_sizes.mul_(self.decay).add_(self.chosen, alpha=1 - self.decay)
+        self.cluster_sizes.mul_(self.decay).add_(self.use.chosen, alpha=1 - self.decay)
         self.cluster_sums.mul_(self.decay).add_(sum_over_processes(self.step_sums), alpha=1 - self.decay)
         total = self.cluster_sizes.sum()
         smoothed = (self.cluster_sizes + self.eps) / (total + self.codebook_size * self.eps) * total
@@ -96,12 +103,12 @@ class EMAQuantizer(StartsFromData, Quantizer):
         super().update()
         if self.revive_after is not None and self.recent is not None:
             # `idle` goes on counting: a code that was placed anew is not thereby in use.
-            self._place((self.idle > 0) & (self.idle % self.revive_after == 0), self.recent)
+            self._place((self.use.idle > 0) & (self.use.idle % self.revive_after == 0), self.recent)
         self.recent = None
 
     @torch.no_grad()
     def _start_from(self, latents: Float[Tensor, "n latent"]) -> None:
-        self._place(torch.ones_like(self.idle, dtype=torch.bool), latents)
+        self._place(torch.ones_like(self.use.idle, dtype=torch.bool), latents)
         self.started.fill_(True)
 
     def _start_flag(self) -> Tensor:

@@ -1,71 +1,64 @@
-"""What every quantizer is: latents in, codes out, with how well the codebook is used."""
+"""What every quantizer is: latents in, codes out."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqgan.errors import check
-from vqgan.quantizers.usage import count_codes, perplexity
-from vqgan.runtime.collectives import sum_over_processes
+from vqgan.quantizers.usage import CodeUse
 
 
 @dataclass
 class Quantized:
     """Quantized latents."""
 
-    latents: Float[Tensor, "frames latent rows columns"]  # codes; gradients pass straight through to the encoder
-    indices: Int[Tensor, "frames rows columns"]  # in [0, codebook_size)
-    loss: Float[Tensor, ""]
-    perplexity: Float[Tensor, ""]  # exp(entropy of code use): 1 = one code, codebook_size = all alike
+    latents: Float[Tensor, "*batch latent rows columns"]  # codes; gradients pass through to the encoder
+    indices: Int[Tensor, "*batch rows columns *depth"]  # in [0, codebook_size); `depth` where a position has several
+    loss: Float[Tensor, ""]  # its terms already weighted against each other
+    metrics: dict[str, Tensor]  # detached scalars, logged as `codebook/…`; always `perplexity`, see `CodeUse.count`
 
 
 class Quantizer(nn.Module, ABC):
-    """A codebook of `codebook_size` vectors of `latent_dim` numbers.
+    """Replaces each latent, a vector of `latent_dim` numbers, by one of `codebook_size` codes, or by `depth` of them.
 
-    `forward` in training mode counts which codes are chosen; `update` is called once per optimizer step. Between
-    them `idle` knows for each code how many steps ago it was last chosen.
+    What learns by gradients is a Parameter, what learns without is a buffer. A table of codes (`look_up`, `nearest`)
+    and the counting of their use (`CodeUse`) are parts that a quantizer may have.
+
+    Args:
+        codebook_size: codes that an index can name.
+        latent_dim: numbers of a latent; whatever the encoder gives is projected to them.
+        depth: codes a position.
     """
 
-    codebook: Tensor  # (codebook_size, latent_dim): a Parameter where gradients move it, else a buffer
-    idle: Int[Tensor, "codes"]
-    chosen: Int[Tensor, "codes"]
+    use: CodeUse | None = None
 
-    def __init__(self, codebook_size: int, latent_dim: int) -> None:
+    def __init__(self, codebook_size: int, latent_dim: int, depth: int = 1) -> None:
         check(codebook_size > 0, "codebook_size", codebook_size, "positive")
         check(latent_dim > 0, "latent_dim", latent_dim, "positive")
+        check(depth > 0, "depth", depth, "positive")
         super().__init__()
-        self.codebook_size, self.latent_dim = codebook_size, latent_dim
-        self.register_buffer("idle", torch.zeros(codebook_size, dtype=torch.int64))
-        # Always zero between steps, so a checkpoint need not hold it.
-        self.register_buffer("chosen", torch.zeros(codebook_size, dtype=torch.int64), persistent=False)
+        self.codebook_size, self.latent_dim, self.depth = codebook_size, latent_dim, depth
 
     @abstractmethod
-    def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Quantized:
-        """Replace each latent by a code."""
+    def forward(self, latents: Float[Tensor, "*batch latent rows columns"]) -> Quantized:
+        """Replace each latent by a code; float32 in and out."""
 
-    def lookup(self, indices: Int[Tensor, "frames rows columns"]) -> Float[Tensor, "frames latent rows columns"]:
-        """The codes that `indices` name."""
-        return rearrange(self.codebook[indices], "n h w c -> n c h w")
+    @abstractmethod
+    def lookup(self, indices: Int[Tensor, "*batch rows columns *depth"]) -> Float[Tensor, "*batch latent rows columns"]:
+        """The latents that `indices` name: the same bits as `forward` gave with them."""
 
     def update(self) -> None:
         """Take note that an optimizer step is over; codebooks that learn without gradients move here."""
-        self.idle.copy_(torch.where(self.chosen > 0, 0, self.idle + 1))
-        self.chosen.zero_()
+        if self.use is not None:
+            self.use.update()
 
-    def usage(self, steps: int) -> Float[Tensor, ""]:
-        """Share of the codes chosen within the last `steps` training steps, of at least so many; in [0, 1]."""
-        return (self.idle < steps).float().mean()
+    def usage(self, steps: int) -> Float[Tensor, ""] | None:
+        """Share of the codes chosen within the last `steps` training steps, of at least so many; in [0, 1].
 
-    def count(self, indices: Int[Tensor, "..."]) -> Float[Tensor, ""]:
-        """Measure the perplexity of a batch, and in training, of all processes', remember which codes it chose."""
-        counts = count_codes(indices, self.codebook_size)
-        if self.training:
-            counts = sum_over_processes(counts)
-            self.chosen += counts
-        return perplexity(counts)
+        None where that is not counted.
+        """
+        return None if self.use is None else self.use.share(steps)

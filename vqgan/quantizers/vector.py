@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqgan.errors import check
-from vqgan.quantizers.assignment import nearest, straight_through
+from vqgan.quantizers.assignment import look_up, nearest, straight_through, to_grid, to_vectors
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.usage import CodeUse
 
 
 class VectorQuantizer(Quantizer):
@@ -28,21 +28,27 @@ class VectorQuantizer(Quantizer):
         codebook_weight: at least 0; pulls codes to their latents.
     """
 
+    use: CodeUse
+
     def __init__(self, codebook_size: int, latent_dim: int, commitment_weight: float, codebook_weight: float) -> None:
         super().__init__(codebook_size, latent_dim)
         check(commitment_weight >= 0, "commitment_weight", commitment_weight, "at least 0")
         check(codebook_weight >= 0, "codebook_weight", codebook_weight, "at least 0")
         self.commitment_weight, self.codebook_weight = commitment_weight, codebook_weight
+        # Much closer together than latents are: the first steps pull the chosen ones out (the reference's start).
         bound = 1.0 / codebook_size
         self.codebook = nn.Parameter(torch.empty(codebook_size, latent_dim).uniform_(-bound, bound))
+        self.use = CodeUse(self, codebook_size)
 
-    def forward(self, latents: Float[Tensor, "frames latent rows columns"]) -> Quantized:
+    def forward(self, latents: Float[Tensor, "*batch latent rows columns"]) -> Quantized:
         """Replace each latent by its nearest code."""
-        flat = rearrange(latents, "n c h w -> (n h w) c")
-        nearest_codes = nearest(flat.detach(), self.codebook.detach())
-        indices = nearest_codes.view(len(latents), *latents.shape[2:])
+        indices = to_grid(nearest(to_vectors(latents).detach(), self.codebook.detach()), latents)
         codes = self.lookup(indices)
         codebook_loss = F.mse_loss(codes, latents.detach())
         commitment_loss = F.mse_loss(latents, codes.detach())
         loss = self.codebook_weight * codebook_loss + self.commitment_weight * commitment_loss
-        return Quantized(straight_through(latents, codes), indices, loss, self.count(indices))
+        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
+
+    def lookup(self, indices: Int[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch latent rows columns"]:
+        """The codes that `indices` name."""
+        return look_up(self.codebook, indices)

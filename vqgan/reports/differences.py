@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan.config.build import with_moved_classes
 from vqgan.config.keys import OWN, by_full_key
+from vqgan.config.moved import as_today
 from vqgan.errors import ConfigError
 from vqgan.files.reading import is_inside, read_yaml
 from vqgan.runs.saved import typed_for
@@ -24,7 +24,7 @@ def config_values(folder: Path) -> Values:
         return {}
     values = OmegaConf.to_container(config, resolve=False) if isinstance(config, DictConfig) else {}
     assert isinstance(values, dict)
-    found = by_full_key({str(key): value for key, value in with_moved_classes(values).items()})
+    found = by_full_key({str(key): value for key, value in as_today(values).items()})
     return {key: "null" if value is None else str(value) for key, value in found}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from vqgan.config.build import with_moved_classes
 from vqgan.config.keys import NEUTRAL, by_full_key, is_among
+from vqgan.config.moved import as_today
 from vqgan.errors import ConfigError
 from vqgan.files.writing import replace_text
 from vqgan.runtime.device import Precision
@@ -52,7 +52,7 @@ class Provenance:
         Raises:
             ConfigError: it is of a run on other data, or by another number of processes.
         """
-        config = with_moved_classes(state["config"])
+        config = as_today(state["config"])
         then, now = state["environment"][PROCESSES], self.environment[PROCESSES]
         if then != now and not self.allow_other_processes:
             raise ConfigError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.keys import FIXED
+from vqgan.config.moved import as_today
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
 
@@ -25,7 +26,7 @@ def load_config(folder: Path) -> DictConfig | None:
     config = read_yaml(file)
     if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
         raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
-    return config
+    return OmegaConf.create(as_today(OmegaConf.to_container(config, resolve=False)))
 
 
 def typed_for(folder: Path) -> list[str]:

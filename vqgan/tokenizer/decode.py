@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from vqgan.autoencoder import Autoencoder
+from vqgan.autoencoder import Autoencoder, evaluating
 from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.errors import CheckpointError, DataError, check
 from vqgan.files.writing import storing
-from vqgan.tokenizer.inference import InferenceSettings, decode_batch, evaluating, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, decode_batch, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.video.writer import Preset, VideoWriter
 
@@ -71,8 +71,9 @@ def decode_video(
         DataError: x264 takes no frames of that size.
         CheckpointError: the tokens are not of this tokenizer.
     """
-    rows, columns = (side * tokenizer.downsampling for side in video.codes.shape[1:])
-    size = (video.width, video.height) if decoding.size == "source" else (columns, rows)
+    rows, columns = video.codes.shape[1:3]
+    _, height, width = tokenizer.downsampling
+    size = (video.width, video.height) if decoding.size == "source" else (columns * width, rows * height)
     batches = reconstructions(tokenizer, work, video)
     with evaluating(tokenizer):
         write_frames(path, itertools.chain.from_iterable(batches), size, video, decoding)

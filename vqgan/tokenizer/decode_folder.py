@@ -182,7 +182,7 @@ class FolderDecoder:
                     frames = self.reading.crop(stream.read(position, len(reconstruction)))
                     position += len(reconstruction)
                     left, right = (to_frames(torch.from_numpy(part)[None]) for part in (frames, reconstruction))
-                    for pair in zip(frames, reconstruction, psnr(left, right).tolist()):
+                    for pair in zip(frames, reconstruction, psnr(left, right)[0].tolist()):
                         measured.append(pair[-1])
                         yield side_by_side(*pair)
         except OSError as error:

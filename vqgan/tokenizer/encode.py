@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,13 +13,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from vqgan.autoencoder import Autoencoder
+from vqgan.autoencoder import Autoencoder, evaluating
 from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.data import Limits
 from vqgan.errors import DataError, UnusableError, check
 from vqgan.runtime.device import Precision
-from vqgan.tokenizer.inference import InferenceSettings, encode_batch, evaluating, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, encode_batch, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
 from vqgan.video.file import CUT_OFF, scan_video
@@ -104,7 +105,7 @@ def reading_for(encoding: Encoding, tokenizer: Autoencoder) -> Reading:
         ConfigError: the resolution does not fit it.
     """
     resolution = encoding.resolution or tokenizer.resolution
-    multiple = tokenizer.downsampling
+    multiple = math.lcm(*tokenizer.downsampling[1:])
     fits = resolution % multiple == 0
     check(fits, "resolution", resolution, f"a multiple of {multiple}, the tokenizer's downsampling")
     return Reading(resolution, multiple, encoding.square, encoding.stride, encoding.fps)

@@ -188,6 +188,7 @@ class FolderEncoder:
             "format": FORMAT,
             "tokenizer": self.tokenizer.sha256(),
             "codebook_size": quantizer.codebook_size,
+            "depth": quantizer.depth,
             "dtype": self.dtype.str,
             "reading": asdict(self.reading),
             "batch_frames": self.encoding.batch_frames,

@@ -17,9 +17,10 @@ from vqgan.files.lock import filling
 from vqgan.files.reading import number, read_rows, read_yaml
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.tokenizer.folder import describe, tensors_in, write
-from vqgan.tokenizer.taming import to_taming
-from vqgan.tokenizer.tokenizer import rebuild
+from vqgan.tokenizer.taming import VARIANTS, to_taming
+from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
+THEIRS = [quantizer for quantizer, _ in VARIANTS.values()]
 CARD = """---
 library_name: vqgan
 tags: [vqgan, tokenizer, video]
@@ -46,13 +47,14 @@ frames = tokenizer.decode(indices)
 """
 
 
-def export(run: Path, out: Path, layout: str) -> None:
+def export(run: Path, out: Path, layout: str, parts: Path | None = None) -> None:
     """Write the best checkpoint of a run.
 
     Args:
         run: a run folder.
         out: made where it is missing.
         layout: `safetensors` or `taming`.
+        parts: a folder with classes that the tokenizer is built of; whoever loads the export must name it too.
 
     Raises:
         ConfigError: there is no run.
@@ -64,16 +66,18 @@ def export(run: Path, out: Path, layout: str) -> None:
     description = describe(run)
     step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
     network, discriminator = (tensors_in(state, part, run) for part in ("autoencoder", "discriminator"))
-    rebuild(description, network)  # or nothing is written
+    tokenizer = rebuild(description, network, parts)  # or nothing is written
     if layout == "taming":
         write_taming(out, to_taming(network, discriminator or None), description)
     else:
-        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, description))
+        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, tokenizer))
 
 
 def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """`model.ckpt`, a checkpoint that the reference loads, and `model.json`, its `model.params`."""
     b, q = description["backbone"], description["quantizer"]
+    if b["class"] != "Convolutional" or q["class"] not in THEIRS:
+        raise ConfigError(f"The reference has no such networks as {b['class']} with {q['class']}: leave --format out.")
     sizes = {
         "double_z": False, "z_channels": b["latent_channels"], "resolution": b["resolution"],
         "in_channels": b["image_channels"], "out_ch": b["image_channels"], "ch": b["channels"],
@@ -111,17 +115,15 @@ def recipe_in(run: Path) -> str:
     return OmegaConf.to_yaml(recipe, resolve=False)
 
 
-def model_card(run: Path, name: str, step: int, description: Mapping[str, Any]) -> str:
+def model_card(run: Path, name: str, step: int, tokenizer: Tokenizer) -> str:
     """What the tokenizer is, how good, and from which recipe."""
     measured = validation_at(step, run)
     figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
-    side = description["backbone"]["resolution"]
-    levels = len(description["backbone"]["channel_multipliers"])
     return CARD.format(
         name=name,
-        side=side,
-        codes=side // 2 ** (levels - 1),
-        size=description["quantizer"]["codebook_size"],
+        side=tokenizer.resolution,
+        codes=tokenizer.resolution // tokenizer.downsampling.height,
+        size=tokenizer.quantizer.codebook_size,
         step=step,
         figures="\n".join(figures),
         recipe=recipe_in(run),

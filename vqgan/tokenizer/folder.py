@@ -1,17 +1,14 @@
 """A trained tokenizer as a folder of plain data: written by `export` and `import-taming`, read by `load`.
 
 `model.safetensors` holds the autoencoder's tensors, `discriminator.safetensors` (where there is one) the
-discriminator's, `config.json` the sizes. Nothing in them is ever run: a model is rebuilt through this package's own
-classes alone.
+discriminator's, `config.json` the classes and values of backbone and quantizer. Nothing in them is ever run: a model is
+rebuilt through this package's own classes alone, and those of a folder that whoever loads it names.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
 import json
-import pkgutil
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,18 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
 from vqgan.files.lock import filling
-from vqgan.quantizers import Quantizer
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
 
-FORMAT = 1  # of config.json
+FORMAT = 2  # of config.json; in 1 there was one class of backbones, which held the latent dimension
 LARGEST_DESCRIPTION = 2**20  # bytes
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # that weights may be stored in
 MOST_REFERENCES = 4  # from one value of a config to the next
+MOST_NESTED = 4  # parts of parts
 LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
@@ -76,9 +72,7 @@ def describe(run: Path) -> dict[str, Any]:
     try:
         config = load_config(run)
         assert config is not None
-        quantizer, backbone = sizes_in(config, "model.quantizer"), sizes_in(config, "backbone")
-        del backbone["_target_"]
-        name = str(quantizer.pop("_target_")).rpartition(".")[2]
+        return description_of(part_in(config, "backbone"), part_in(config, "model.quantizer"))
     except (
         ConfigError,
         OmegaConfBaseException,
@@ -89,11 +83,10 @@ def describe(run: Path) -> dict[str, Any]:
         AssertionError,
     ) as error:
         raise CheckpointError(f"{run / 'config.yaml'} does not describe a tokenizer: {error}") from None
-    return description_of(backbone, name, quantizer)
 
 
-def sizes_in(config: DictConfig, section: str) -> dict[str, Any]:
-    """The values of a section, where they are plain or refer to plain ones; nothing else in the config is looked at.
+def part_in(config: DictConfig, section: str) -> dict[str, Any]:
+    """The class and the values of a section, where they are plain or refer to plain ones, or are such parts again.
 
     Raises:
         ValueError: a value is more than that. (References within references could fill any memory.)
@@ -103,28 +96,33 @@ def sizes_in(config: DictConfig, section: str) -> dict[str, Any]:
     def follow(path: str) -> Any:
         return functools.reduce(lambda node, key: node[key], path.split("."), tree)
 
-    values = {}
-    for key, value in follow(section).items():
-        for _ in range(MOST_REFERENCES):
-            reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-            value = follow(reference[1]) if reference else value
-        if "${" in str(value) or isinstance(value, dict):
-            raise ValueError(f"{section}.{key} is no plain value")
-        values[str(key)] = value
-    return values
+    def part(node: Any, path: str, depth: int) -> dict[str, Any]:
+        if depth == MOST_NESTED:
+            raise ValueError(f"{path} is nested too deeply")
+        values = {"class": class_name(str(node["_target_"]))}
+        for key, value in node.items():
+            for _ in range(MOST_REFERENCES):
+                reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+                value = follow(reference[1]) if reference else value
+            if isinstance(value, dict):
+                value = part(value, f"{path}.{key}", depth + 1)
+            elif "${" in str(value):
+                raise ValueError(f"{path}.{key} is no plain value")
+            if key != "_target_":
+                values[str(key)] = value
+        return values
+
+    return part(follow(section), section, 0)
 
 
-def description_of(backbone: Mapping[str, Any], quantizer: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `config.json`: sizes, and the name and values of the quantizer."""
-    return {"format": FORMAT, "backbone": dict(backbone), "quantizer": {"class": quantizer, **values}}
+def class_name(target: str) -> str:
+    """How a description names a class: this package's by their own name, others in full."""
+    return target.rpartition(".")[2] if target.startswith("vqgan.") else target
 
 
-def quantizer_classes() -> dict[str, type[Quantizer]]:
-    """All quantizers of this package, by name: the only classes that a description can ask for."""
-    package = vqgan.quantizers
-    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
-    found = [value for module in modules for value in vars(module).values() if inspect.isclass(value)]
-    return {c.__name__: c for c in found if issubclass(c, Quantizer) and not inspect.isabstract(c)}
+def description_of(backbone: Mapping[str, Any], quantizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `config.json`: of each part its class and values."""
+    return {"format": FORMAT, "backbone": dict(backbone), "quantizer": dict(quantizer)}
 
 
 def write(
@@ -186,7 +184,10 @@ def _read_description(file: Path) -> dict[str, Any]:
         description = json.loads(file.read_text())
         if not isinstance(description, dict):
             raise ValueError(f"{file.name} holds no description")
-    except (OSError, ValueError, RecursionError) as error:
+        if description.get("format") == 1:
+            backbone = {key: value for key, value in dict(description["backbone"]).items() if key != "latent_dim"}
+            description = description_of({"class": "Convolutional", **backbone}, dict(description["quantizer"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({error}).") from None
     return description
 

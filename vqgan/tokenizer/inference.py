@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,18 +42,6 @@ def move_to(tokenizer: Autoencoder, device: str) -> Autoencoder:
     return tokenizer.eval()
 
 
-@contextmanager
-def evaluating(tokenizer: Autoencoder) -> Iterator[None]:
-    """A tokenizer in evaluation mode; in training mode its quantizer would count codes. Afterwards it is as it was."""
-    training = [module for module in tokenizer.modules() if module.training]
-    tokenizer.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Raise `ConfigError` for values that mean something to a command alone, not to a tokenizer in Python."""
     for key in keys:
@@ -68,7 +55,7 @@ def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
 @torch.no_grad()
 def encode_batch(
     tokenizer: Autoencoder, frames: UInt8[Tensor, "frames height width rgb"], work: InferenceSettings
-) -> Int[Tensor, "frames rows columns"]:
+) -> Int[Tensor, "frames rows columns *depth"]:
     """The codes of at most `batch_frames` frames, on the device.
 
     Raises:
@@ -77,12 +64,12 @@ def encode_batch(
     device = tokenizer.last_layer.device
     with memory_at_work(device, frames.shape), running_in(work.precision, device):
         # Not `encode`, which would wait for the device to look at values that cannot be out of range.
-        return tokenizer.quantize(to_frames(on_device(frames[None], device))).indices
+        return tokenizer.quantize(to_frames(on_device(frames[None], device))).indices[0]
 
 
 @torch.no_grad()
 def decode_batch(
-    tokenizer: Autoencoder, codes: Int[Tensor, "frames rows columns"], work: InferenceSettings
+    tokenizer: Autoencoder, codes: Int[Tensor, "frames rows columns *depth"], work: InferenceSettings
 ) -> UInt8[Tensor, "frames height width rgb"]:
     """The frames that at most `batch_frames` frames' codes stand for, on the CPU.
 
@@ -92,4 +79,4 @@ def decode_batch(
     """
     device = tokenizer.last_layer.device
     with memory_at_work(device, codes.shape), running_in(work.precision, device):
-        return to_clips(tokenizer.decode(codes.to(device)), len(codes))[0].cpu()
+        return to_clips(tokenizer.decode(codes[None].to(device)))[0].cpu()

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.config.build import build
 from vqgan.errors import CheckpointError, ConfigError, InvalidValueError
 from vqgan.tokenizer.folder import description_of
@@ -74,7 +74,8 @@ def translate(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Im
     if strange:
         raise CheckpointError(f"The checkpoint has tensors of an unknown loss: {', '.join(sorted(strange)[:5])}.")
     quantizer, values = quantizer_of(config)
-    description = description_of(asdict(backbone_of(config)), quantizer, values)
+    backbone = {"class": "Convolutional", **asdict(backbone_of(config))}
+    description = description_of(backbone, {"class": quantizer, **values})
     codes = values["codebook_size"]
 
     ours["quantizer.idle"] = torch.zeros(codes, dtype=torch.int64)  # how long codes are idle is not known there
@@ -93,8 +94,8 @@ def to_taming(autoencoder: Mapping[str, Tensor], discriminator: Mapping[str, Ten
     return state | {DISCRIMINATOR + k: v for k, v in (discriminator or {}).items()}
 
 
-def backbone_of(config: Mapping[str, Any]) -> Backbone:
-    """Our sizes for the reference's `ddconfig` and `embed_dim`.
+def backbone_of(config: Mapping[str, Any]) -> Convolutional:
+    """Our sizes for the reference's `ddconfig`.
 
     Raises:
         ConfigError: a size is missing or has no counterpart here.
@@ -111,17 +112,12 @@ def backbone_of(config: Mapping[str, Any]) -> Backbone:
     unknown, missing = sorted(sizes.keys() - DOWN.keys()), sorted(DOWN.keys() - sizes.keys())
     if unknown or missing:
         raise ConfigError(f"ddconfig does not fit: unknown {unknown or 'none'}, missing {missing or 'none'}.")
-    if "embed_dim" not in config:
-        raise ConfigError("The config has no embed_dim.")
-    values: dict[Any, Any] = {DOWN[k]: v for k, v in sizes.items()} | {
-        "norm_groups": NORM_GROUPS,
-        "latent_dim": config["embed_dim"],
-    }
+    values: dict[Any, Any] = {DOWN[k]: v for k, v in sizes.items()} | {"norm_groups": NORM_GROUPS}
     try:
-        backbone: Backbone = build(DictConfig({"_target_": "vqgan.backbones.Backbone", **values}), "ddconfig")
+        backbone: Convolutional = build(DictConfig({"_target_": "vqgan.backbones.Convolutional", **values}), "ddconfig")
     except InvalidValueError as error:
         key = error.key.removeprefix("ddconfig.")
-        theirs = {ours: name for name, ours in DOWN.items()} | {"latent_dim": "embed_dim"}
+        theirs = {ours: name for name, ours in DOWN.items()}
         raise InvalidValueError(f"ddconfig.{theirs.get(key, key)}", error.value, error.expected) from None
     return backbone
 
@@ -131,8 +127,9 @@ def quantizer_of(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     variant = config.get("variant", "VQModel")
     if variant not in VARIANTS:
         raise ConfigError(f"The variant {variant!r} is not supported; choose one of {', '.join(VARIANTS)}.")
-    if "n_embed" not in config:
-        raise ConfigError("The config has no n_embed.")
+    for key in ("n_embed", "embed_dim"):
+        if key not in config:
+            raise ConfigError(f"The config has no {key}.")
     name, values = VARIANTS[variant]
     return name, {"codebook_size": config["n_embed"], "latent_dim": config["embed_dim"], **values}
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 try:
@@ -28,14 +27,14 @@ except ImportError:
 
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
-from vqgan.config.build import check_values
-from vqgan.errors import CheckpointError, missing_extra
+from vqgan.backbones import Backbone
+from vqgan.errors import missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
 from vqgan.tokenizer.decode import decode_video, decoding_with
 from vqgan.tokenizer.encode import encode_video, encoding_with
-from vqgan.tokenizer.folder import FORMAT, LONGEST_REASON, compare, quantizer_classes, read, write
+from vqgan.tokenizer.folder import read, write
+from vqgan.tokenizer.rebuild import parts_of
 from vqgan.tokens.folder import TokenVideo
 
 CARD = """---
@@ -60,8 +59,8 @@ class Tokenizer(Autoencoder, ModelHubMixin):
     `push_to_hub("user/name")` and `Tokenizer.from_pretrained("user/name")` are Hugging Face's (extra `hub`).
 
     Args:
-        backbone: the sizes of encoder and decoder.
-        quantizer: the codebook.
+        backbone: builds encoder and decoder.
+        quantizer: between them.
         description: the content of `config.json` by which it is built again.
     """
 
@@ -106,9 +105,8 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         return digest.hexdigest()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        b = self.description["backbone"]
-        size = self.quantizer.codebook_size
-        card = CARD.format(resolution=b["resolution"], codes=b["resolution"] // self.downsampling, codebook_size=size)
+        codes, size = self.resolution // self.downsampling.height, self.quantizer.codebook_size
+        card = CARD.format(resolution=self.resolution, codes=codes, codebook_size=size)
         write(save_directory, self.description, self.state_dict(), None, card)
 
     @classmethod
@@ -117,46 +115,34 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
 
 
-def load(source: str | Path) -> Tokenizer:
+def load(source: str | Path, parts: str | Path | None = None) -> Tokenizer:
     """A trained tokenizer, in evaluation mode on the CPU, its weights without gradients.
 
     Args:
         source: a run folder (its best checkpoint is taken), an exported folder, or the id of a Hugging Face model.
+        parts: a folder with Python files whose classes the tokenizer may be built of, beside this package's own; their
+            code is run.
 
     Raises:
         CheckpointError: it is damaged, does not fit together, or would need to run code.
         ConfigError: there is no such thing.
     """
-    return _load(source)
+    return _load(source, parts)
 
 
-def _load(source: str | Path, **download: Any) -> Tokenizer:
+def _load(source: str | Path, parts: str | Path | None = None, **download: Any) -> Tokenizer:
     description, state = read(source, **download)
-    network = rebuild(description, state)
+    network = rebuild(description, state, parts)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
 
-def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> Tokenizer:
-    """A tokenizer of the described sizes; `state` is only compared, so that no false size takes memory.
+def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor], parts: str | Path | None = None) -> Tokenizer:
+    """A tokenizer as described; see `parts_of`.
 
     Raises:
         CheckpointError: the description is not of this format, or tensors are missing, unknown or of another shape.
         StorageError: memory ran out.
     """
-    try:
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']} instead of {FORMAT}")
-        values = dict(description["quantizer"])
-        quantizer = quantizer_classes()[values.pop("class")]
-        check_values(quantizer, values, "quantizer")
-        check_values(Backbone, dict(description["backbone"]), "backbone")
-        backbone = Backbone(**description["backbone"])
-        with torch.device("meta"):
-            expected = Autoencoder(backbone, quantizer(**values)).state_dict()
-        compare(expected, state)
-    except Exception as error:  # a hostile description can make the constructors fail in any way
-        text = " ".join(str(error).split())[:LONGEST_REASON]
-        raise CheckpointError(f"The tokenizer's description does not fit: {type(error).__name__}: {text}.") from None
     with memory_to_begin("Choose a machine that has it."):
-        return Tokenizer(backbone, quantizer(**values), description)
+        return Tokenizer(*parts_of(description, state, parts), description)

@@ -3,8 +3,9 @@
 A token folder is written by `vqgan encode` and holds
 
 - `manifest.json`: the tokenizer (its SHA-256 and sizes), how videos were read, the type of the integers, versions;
-- `shard-….bin`: the codes of whole videos one after the other, each (frames, rows, columns) in that order, as
-  little-endian unsigned integers of 1, 2 or 4 bytes, the smallest that hold the codebook;
+- `shard-….bin`: the codes of whole videos one after the other, each (frames, rows, columns) in that order, or where a
+  position has several codes (frames, rows, columns, depth), as little-endian unsigned integers of 1, 2 or 4 bytes, the
+  smallest that hold the codebook;
 - `shard-….jsonl` beside each: a line per video that is complete: its path below the folder of videos, the first byte in
   the shard, its shape, the times of its frames, its size, frame rate and checksum;
 - `bad_files….jsonl`: every video that could not be used, and why.
@@ -36,7 +37,7 @@ from vqgan.tokens.records import Record, read_manifest, read_records, smallest_t
 from vqgan.video.times import average_rate
 
 SHARDS = "shard-*.jsonl"
-Codes = UInt[np.ndarray, "frames rows columns"]
+Codes = UInt[np.ndarray, "frames rows columns *depth"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Tokens(Sequence[TokenVideo]):
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.codebook_size: int = self.manifest["codebook_size"]
+        self.depth: int = self.manifest.get("depth", 1)  # codes of a position
         self.dtype = smallest_type(self.codebook_size)
         found: dict[str, tuple[Record, Path]] = {}
         for listed in sorted(folder.glob(SHARDS)):
@@ -135,11 +137,16 @@ class Tokens(Sequence[TokenVideo]):
         return TokenClips(self, frames, stride)
 
     def sequences(self, length: int) -> TokenSequences:
-        """All runs of `length` codes that do not overlap, frame by frame, row by row: a transformer's input."""
+        """All runs of `length` codes that do not overlap, frame by frame, row by row: a transformer's input.
+
+        The codes of one position come one after the other.
+        """
         return TokenSequences(self, length)
 
     def to_datasets(self, cache_dir: str | None = None) -> datasets.Dataset:
-        """A Hugging Face data set, a row per video: `path`, `fps`, `width`, `height`, `codes` (frames, rows, columns).
+        """A Hugging Face data set, a row per video: `path`, `fps`, `width`, `height`, `codes`.
+
+        They are (frames, rows, columns), or (frames, rows, columns, depth).
 
         Raises:
             ConfigError: the package `datasets` is not installed.
@@ -149,6 +156,7 @@ class Tokens(Sequence[TokenVideo]):
         except ImportError:
             raise missing_extra("A Hugging Face data set", "hub") from None
         codes = List(List(List(Value(self.dtype.newbyteorder("=").name))))
+        codes = List(codes) if self.depth > 1 else codes
         numbers = {"fps": Value("float64"), "width": Value("int64"), "height": Value("int64")}
         features = Features({"path": Value("string"), **numbers, "codes": codes})
         return Dataset.from_generator(_rows, features=features, gen_kwargs={"tokens": self}, cache_dir=cache_dir)
@@ -170,7 +178,7 @@ class Tokens(Sequence[TokenVideo]):
 
 
 class TokenClips(Dataset[Tensor]):
-    """Clips of codes, int64 (time, rows, columns), of the videos that are long enough."""
+    """Clips of codes, int64 (time, rows, columns[, depth]), of the videos that are long enough."""
 
     def __init__(self, tokens: Tokens, frames: int, stride: int) -> None:
         self.tokens, self.frames, self.stride = tokens, frames, stride
@@ -180,7 +188,7 @@ class TokenClips(Dataset[Tensor]):
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
 
-    def __getitem__(self, index: int) -> Int[Tensor, "time rows columns"]:
+    def __getitem__(self, index: int) -> Int[Tensor, "time rows columns *depth"]:
         video, number = _locate(self.ends, index)
         first = number * self.span
         return _as_tensor(self.tokens[video].codes[first : first + self.span : self.stride])

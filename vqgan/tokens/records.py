@@ -17,12 +17,13 @@ from vqgan.config.build import check_values
 from vqgan.errors import ConfigError, DataError
 from vqgan.files.state import FileState
 
-FORMAT = 2  # of the folder; in 1, lines did not say which file a video was
+FORMAT = 2  # of the folder; in 1, lines did not say which file a video was, and each position had one code
 READ = (1, FORMAT)
 MANIFEST = "manifest.json"
 # What all videos of a token folder have in common.
 COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
 LARGEST_CODEBOOK = 2**32
+MOST_CODES = 2**10  # of a position
 
 
 def smallest_type(codebook_size: int) -> np.dtype[Any]:
@@ -36,7 +37,7 @@ class Record:
 
     path: str
     offset: int  # of the first byte
-    shape: tuple[int, int, int]  # frames, rows, columns
+    shape: tuple[int, ...]  # frames, rows, columns, and depth where a position has several codes
     time_base: float
     times: str  # packed, see `pack_times`
     width: int
@@ -99,7 +100,11 @@ def _record(values: dict[str, Any]) -> Record:
     check_values(Record, values, "")
     record = Record(**{**values, "shape": tuple(values["shape"])})
     path = PurePosixPath(record.path)
-    if min(*record.shape, record.offset + 1, record.width, record.height) < 1 or not 0 < record.time_base < math.inf:
+    if (
+        len(record.shape) not in (3, 4)
+        or min(*record.shape, record.offset + 1, record.width, record.height) < 1
+        or not 0 < record.time_base < math.inf
+    ):
         raise ValueError(f"the entry of {record.path!r} makes no sense")
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{record.path!r} is no path below a folder")
@@ -119,6 +124,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError(f"format {manifest['format']} instead of {FORMAT}")
         if not 0 < int(manifest["codebook_size"]) <= LARGEST_CODEBOOK:
             raise ValueError(f"a codebook of {manifest['codebook_size']}")
+        if not 0 < int(manifest.get("depth", 1)) <= MOST_CODES:
+            raise ValueError(f"{manifest['depth']} codes a position")
         return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{folder} is no folder of tokens written by vqgan encode ({error}).") from None

@@ -38,11 +38,11 @@ class ShardWriter:
         self.shard: FileIO | None = None
         self.end = 0  # of the last complete video
         self.crc32 = 0  # of the video that is being written
-        self.shape = (0, 0, 0)
+        self.shape: tuple[int, ...] = (0, 0, 0)
         ends = [repair(shard, dtype.itemsize) for shard in sorted(folder.glob(f"{name}-*.bin"))]
         self.number = max(0, len(ends) - 1 if ends and ends[-1] < largest else len(ends))
 
-    def add(self, codes: UInt[np.ndarray, "frames rows columns"]) -> None:
+    def add(self, codes: UInt[np.ndarray, "frames rows columns *depth"]) -> None:
         """Add frames to the video that is being written.
 
         Raises:

@@ -7,7 +7,6 @@ of what has lasted. To add one, write it, and name it in `RULES`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from statistics import fmean, median
@@ -20,8 +19,7 @@ from vqgan.training.history import FEWEST, LATER_EVALUATIONS, SOME_STEPS, Histor
 LOW_USAGE = 0.1  # of the codes that could have been chosen; healthy runs use more than half
 RISING = 1.1  # low usage or perplexity that grows by so much from one window to the next is mending itself
 MUCH_WORSE = 1.25  # the pixel distance after the adversary came in, to the one before: 2 dB; 0.9 in the demo
-CHANCE = {"hinge": 1.0, "vanilla": math.log(2)}  # ½ (1 + 1), and ½ (ln 2 + ln 2): equal logits for real and fake
-NO_BETTER_THAN_CHANCE, NEARLY_PERFECT = 0.98, 0.1  # of that loss
+NO_BETTER_THAN_CHANCE, NEARLY_PERFECT = 0.98, 0.1  # of the loss that equal logits for real and fake give
 # In steps of the discriminator. The demo's is at 1.00 for its first hundred, and recovers.
 STUCK_UPDATES, WINNING_UPDATES = 500, 200
 AT_CLAMP = 0.99  # of the clamp; the logged weight is a mean over micro-batches
@@ -76,12 +74,12 @@ def discriminator_stuck(history: History, setup: Setup) -> str | None:
     taming-transformers #31, #44, #61, #93, magvit2 #16; unleashing-transformers #17: it recovers.
     """
     losses = _discriminator_losses(history, setup, STUCK_UPDATES)
-    if not losses or min(losses) < NO_BETTER_THAN_CHANCE * CHANCE[setup.adversarial]:
+    if not losses or setup.chance is None or min(losses) < NO_BETTER_THAN_CHANCE * setup.chance:
         return None
     often = "trainer.discriminator_every=1, " if setup.discriminator_every > 1 else ""
     return (
         f"The discriminator has been no better than chance for {STUCK_UPDATES} of its steps (train/discriminator "
-        f"{losses[0]:.3f}, where guessing gives {CHANCE[setup.adversarial]:.3f}): unless it recovers by itself try "
+        f"{losses[0]:.3f}, where guessing gives {setup.chance:.3f}): unless it recovers by itself try "
         f"{often}a higher discriminator_optimizer.lr, or a lower loss.discriminator_weight than "
         f"{setup.discriminator_weight:g}."
     )
@@ -93,7 +91,7 @@ def discriminator_winning(history: History, setup: Setup) -> str | None:
     The other end of the same threads: taming-transformers #31, #93.
     """
     losses = _discriminator_losses(history, setup, WINNING_UPDATES)
-    if not losses or max(losses) > NEARLY_PERFECT * CHANCE[setup.adversarial]:
+    if not losses or setup.chance is None or max(losses) > NEARLY_PERFECT * setup.chance:
         return None
     newest = next(row for row in reversed(history.rows) if "train/discriminator" in row)
     return (
@@ -110,12 +108,12 @@ def adaptive_weight_clamped(history: History, setup: Setup) -> str | None:
     taming-transformers #73, MONAI GenerativeModels #144, dmvae #3, latent-diffusion #176.
     """
     rows = history.last(SOME_STEPS, "adversarial/weight")
-    clamp = setup.max_adaptive_weight * setup.discriminator_weight
-    if not rows or min(row["adversarial/weight"] for row in rows) < AT_CLAMP * clamp:
+    clamp = setup.largest_weight
+    if not rows or clamp is None or min(row["adversarial/weight"] for row in rows) < AT_CLAMP * clamp:
         return None
     return (
         f"The adaptive weight was at its clamp for {SOME_STEPS} steps, so the adversarial term has the fixed weight "
-        f"{clamp:g}: if loss.max_adaptive_weight={setup.max_adaptive_weight:g} was to be out of reach, the "
+        f"{clamp:g}: if loss.max_adaptive_weight={clamp / setup.discriminator_weight:g} was to be out of reach, the "
         "discriminator's gradient has all but vanished, so try a lower clamp or a later loss.discriminator_start, and "
         "if it was not, raise it to let the weight adapt."
     )

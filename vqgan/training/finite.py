@@ -59,7 +59,7 @@ class Buffers:
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         networks = list(networks)
-        saved = [network.state_dict() for network in networks]  # others are zero between steps
+        saved = [network.state_dict() for network in networks]  # others are zero between steps, or never change
         self.buffers = [
             buffer
             for network, state in zip(networks, saved)

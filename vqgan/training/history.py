@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 FEWEST = 3  # rows, whatever the cadence of logging, below which nothing has lasted
 MOST_ROWS = 200  # kept; noise averages out over them, and a checkpoint holds them
@@ -28,21 +28,21 @@ class Setup:
         codebook_size: codes.
         latents_per_step: latents that are quantized in one step.
         usage_steps: the window of `codebook/usage`.
-        adversarial: the discriminator's loss.
+        chance: the discriminator's loss where it tells nothing apart; None where that is not known.
         discriminator_start: steps before the adversary.
         discriminator_every: steps from one of the discriminator's to the next.
         discriminator_weight: of the adversarial term, beside the adaptive one.
-        max_adaptive_weight: the clamp of the adaptive weight.
+        largest_weight: the clamp of the adversarial term's weight; None where there is none.
     """
 
     codebook_size: int
     latents_per_step: int
     usage_steps: int
-    adversarial: Literal["hinge", "vanilla"]
+    chance: float | None
     discriminator_start: int
     discriminator_every: int
     discriminator_weight: float
-    max_adaptive_weight: float
+    largest_weight: float | None
 
     @property
     def recovery_steps(self) -> int:

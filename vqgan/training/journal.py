@@ -107,7 +107,9 @@ class Journal:
         quantizer = step.autoencoder.network.quantizer
         row = self.outcomes.numbers()
         row["train/skipped_steps"] = self.outcomes.skipped.total
-        row["codebook/usage"] = float(quantizer.usage(min(self.settings.usage_steps, done)))
+        usage = quantizer.usage(min(self.settings.usage_steps, done))
+        if usage is not None:
+            row["codebook/usage"] = float(usage)
         players = {"autoencoder": step.autoencoder, "discriminator": step.discriminator}
         rates = {name: player.learning_rate(done - 1) for name, player in players.items() if player is not None}
         return row | {f"learning_rate/{name}": float(rate) for name, rate in rates.items()}

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.frames import to_frames
-from vqgan.losses import Loss, VQGANLoss
+from vqgan.frames import Clips, Frames, to_frames
+from vqgan.losses import Loss, Objective
 from vqgan.runtime.collectives import mean_over_processes
 from vqgan.runtime.device import on_device
 from vqgan.runtime.process import ALONE, Process
@@ -21,8 +20,6 @@ from vqgan.training.outcomes import Outcome
 from vqgan.training.player import Player
 from vqgan.training.settings import Settings
 
-Frames = Float[Tensor, "frames rgb height width"]
-Clips = UInt8[Tensor, "batch time height width rgb"]
 RANKS_APART = 2**26  # steps between the random numbers of one process and those of the next
 
 
@@ -45,7 +42,7 @@ class Step:
     settings: Settings
     autoencoder: Player[Autoencoder]
     discriminator: Player[nn.Module] | None
-    loss: VQGANLoss
+    loss: Objective
     device: torch.device
     seed: int
     process: Process = ALONE
@@ -54,7 +51,7 @@ class Step:
         self.players: list[Player[Any]] = [self.autoencoder]
         if self.discriminator is not None:
             self.players.append(self.discriminator)
-        self.buffers = Buffers([player.network for player in self.players])
+        self.buffers = Buffers([*(player.network for player in self.players), self.loss])
 
     def __call__(self, number: int, clips: Sequence[Clips]) -> Outcome:
         """Compute one step.
@@ -106,7 +103,8 @@ class Step:
             output = autoencoder(frames)
             loss = self.loss.autoencoder_loss(frames, output, discriminator, autoencoder.last_layer, number)
         (loss.total / parts).backward()
-        loss.metrics |= {"train/total": loss.total.detach(), "codebook/perplexity": output.perplexity.detach()}
+        loss.metrics["train/total"] = loss.total.detach()
+        loss.metrics |= {f"codebook/{name}": value.detach() for name, value in output.quantized.metrics.items()}
         return output.reconstruction.detach(), loss
 
     def discriminator_gradients(
@@ -119,7 +117,7 @@ class Step:
             loss = self.loss.discriminator_loss(frames, reconstruction, network, number, logits=logits)
         # Into the discriminator alone: the logits' graph goes on to the autoencoder.
         (loss.total / parts).backward(inputs=list(network.parameters()))
-        return loss.metrics | {"train/discriminator": loss.total.detach()}
+        return {"train/discriminator": loss.total.detach()} | loss.metrics
 
     def update_autoencoder(self, number: int, finite: Tensor) -> None:
         """Move the autoencoder's parameters by their gradients, and the codebook where it learns without."""

@@ -14,7 +14,8 @@ from torch import nn
 from vqgan.autoencoder import Autoencoder
 from vqgan.data import Loader
 from vqgan.errors import StoppedError, StorageError
-from vqgan.losses import VQGANLoss
+from vqgan.frames import Clips
+from vqgan.losses import Objective
 from vqgan.runs.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.runs.provenance import Provenance, write_environment
 from vqgan.runtime.collectives import broadcast, gather
@@ -31,7 +32,7 @@ from vqgan.runtime.signals import StopRequested, StopSignals
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
 from vqgan.training.settings import Settings
-from vqgan.training.step import Clips, Step
+from vqgan.training.step import Step
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,7 +74,7 @@ class Trainer:
         return None if self.step.discriminator is None else self.step.discriminator.network
 
     @property
-    def loss(self) -> VQGANLoss:
+    def loss(self) -> Objective:
         """What both minimise."""
         return self.step.loss
 
@@ -161,6 +162,8 @@ class Trainer:
         if step.discriminator is not None:
             parts["discriminator"] = step.discriminator.network
             parts["discriminator_optimizer"] = step.discriminator.optimizer
+        if step.loss.state_dict():  # of terms that remember something
+            parts["loss"] = step.loss
         return parts
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import reduce
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vqgan.autoencoder import Autoencoder
+from vqgan.autoencoder import Autoencoder, evaluating
 from vqgan.files.writing import replace_text
-from vqgan.frames import to_clips, to_frames
+from vqgan.frames import Clips, Frames, to_clips, to_frames
 from vqgan.loggers import Rows
-from vqgan.measures import Clips, Frames, measure
-from vqgan.quantizers.usage import count_codes, perplexity
+from vqgan.measures import measure
+from vqgan.quantizers.usage import count_by_depth, perplexity
 from vqgan.runtime.collectives import gather, share_of, sum_over_processes
 from vqgan.runtime.process import Process
 from vqgan.video.pictures import write_middle_frames, write_pictures
@@ -31,7 +30,7 @@ class Evaluation:
     """What was measured on validation clips, on the CPU."""
 
     metrics: dict[str, float]  # by their names in the panel `validation/`
-    counts: Int[Tensor, "codes"]  # how often each code was chosen
+    counts: Int[Tensor, "depth codes"]  # how often each code was chosen, of those of a position apart
     psnr_of_clips: Float[Tensor, "batch"]  # dB, means over the frames of each clip
 
     def extremes(self, most: int) -> tuple[list[int], list[int]]:
@@ -46,12 +45,13 @@ class Evaluation:
             `codebook_size`; `dead`, the codes that were never chosen; `perplexity`; and `shares`: of all choices,
             those of the most used code, the second …, the least used one, at evenly spaced ranks if there are many.
         """
-        size = len(self.counts)
+        counts = self.counts.sum(0)
+        size = len(counts)
         ranks = torch.linspace(0, size - 1, min(size, MOST_RANKS), dtype=torch.float64).round().long()
-        shares = self.counts.sort(descending=True).values[ranks] / self.counts.sum()
+        shares = counts.sort(descending=True).values[ranks] / counts.sum()
         return {
             "codebook_size": size,
-            "dead": int((self.counts == 0).sum()),
+            "dead": int((counts == 0).sum()),
             "perplexity": self.metrics["validation/perplexity"],
             "shares": [float(f"{share:.5g}") for share in shares.tolist()],
         }
@@ -65,39 +65,33 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
         The same in each process: as metrics what `measure` finds, as `validation/psnr` …, all means over frames;
         `validation/perplexity` and `validation/usage` of the codebook over all clips together.
     """
-    was_training = autoencoder.training
-    autoencoder.eval()
-    device = autoencoder.last_layer.device
+    quantizer, device = autoencoder.quantizer, autoencoder.last_layer.device
     measured: dict[int, dict[str, Tensor]] = {}  # by the number of the batch
-    counts = torch.zeros(autoencoder.quantizer.codebook_size, dtype=torch.int64, device=device)
-    for number, group in share_of(clips.split(batch_size)):
-        frames = to_frames(group.to(device))
-        output = autoencoder(frames)
-        of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
-        measured[number] = {name: values.cpu() for name, values in of_frames.items()}
-        counts += count_codes(output.indices, len(counts))
-    autoencoder.train(was_training)
+    counts = torch.zeros(quantizer.depth, quantizer.codebook_size, dtype=torch.int64, device=device)
+    with evaluating(autoencoder):
+        for number, group in share_of(clips.split(batch_size)):
+            frames = to_frames(group.to(device))
+            output = autoencoder(frames)
+            of_frames = measure(frames, output.reconstruction.clamp(-1, 1), perceptual)
+            measured[number] = {name: values.cpu() for name, values in of_frames.items()}
+            counts += count_by_depth(output.indices, *reversed(counts.shape))
     counts = sum_over_processes(counts)
     batches = [of_frames for _, of_frames in sorted(item for part in gather(measured) for item in part.items())]
     per_frame = {name: torch.cat([of_frames[name] for of_frames in batches]) for name in batches[0]}
     metrics = {f"validation/{name}": float(values.mean()) for name, values in per_frame.items()}
-    metrics["validation/perplexity"] = float(perplexity(counts))
+    # Of several codes a position: the geometric mean, whose logarithm is the mean number of nats a code.
+    metrics["validation/perplexity"] = float(torch.stack([perplexity(part) for part in counts]).log().mean().exp())
     metrics["validation/usage"] = float((counts > 0).float().mean())
-    psnr_of_clips = reduce(per_frame["psnr"], "(clip time) -> clip", "mean", clip=len(clips))
-    return Evaluation(metrics, counts.cpu(), psnr_of_clips)
+    return Evaluation(metrics, counts.cpu(), per_frame["psnr"].mean(1))
 
 
 @torch.no_grad()
 def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Frames:
     """Reconstructions of clips, on the CPU, in [-1, 1]; changes no state."""
-    was_training = autoencoder.training
-    autoencoder.eval()
     device = autoencoder.last_layer.device
-    parts = [
-        autoencoder(to_frames(group.to(device))).reconstruction.clamp(-1, 1).cpu() for group in clips.split(batch_size)
-    ]
-    autoencoder.train(was_training)
-    return torch.cat(parts)
+    with evaluating(autoencoder):
+        parts = [autoencoder(to_frames(group.to(device))).reconstruction for group in clips.split(batch_size)]
+    return torch.cat([part.clamp(-1, 1).cpu() for part in parts])
 
 
 EXTREMES = 4  # clips that are shown as the worst, and as the best
@@ -118,7 +112,7 @@ class Validation:
         process: all of them measure; the first one shows and records.
     """
 
-    clips: UInt8[Tensor, "batch time height width rgb"]
+    clips: Clips
     sources: Sequence[str]
     videos: Sequence[str]
     batch_size: int
@@ -148,7 +142,7 @@ class Validation:
             return {}
         shown = self.clips[:: -(-len(self.clips) // self.pictures)]
         reconstructions = reconstruct(autoencoder, shown, self.batch_size)
-        files = write_pictures(self._pictures, step, shown, to_clips(reconstructions, shown.shape[1]))
+        files = write_pictures(self._pictures, step, shown, to_clips(reconstructions))
         self._show_extremes(autoencoder, step, evaluation)
         return files
 
@@ -180,7 +174,7 @@ class Validation:
         for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
             shown = self.clips[numbers, middle : middle + 1]
             reconstructions = reconstruct(autoencoder, shown, self.batch_size)
-            write_middle_frames(self._pictures / f"{name}.png", shown, to_clips(reconstructions, 1))
+            write_middle_frames(self._pictures / f"{name}.png", shown, to_clips(reconstructions))
             ranking[name] = [
                 {"clip": n, "source": self.sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
                 for n in numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -14,13 +15,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Backbone
 from vqgan.config.build import build, discriminator_optimizer_values, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
-from vqgan.losses import VQGANLoss
+from vqgan.losses import Objective, Term
 from vqgan.reports.page import LiveReport
 from vqgan.runs.folder import has_checkpoints
 from vqgan.runs.provenance import make_provenance
@@ -53,8 +54,9 @@ def make_trainer(
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
-    fits, unit = data.resolution % backbone.downsampling == 0, f"{backbone.downsampling}, the backbone's downsampling"
-    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}")
+    unit = math.lcm(*backbone.downsampling[1:])
+    fits = data.resolution % unit == 0
+    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
     divides = data.batch_size % process.count == 0
     check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
@@ -94,7 +96,7 @@ def make_trainer(
         ),
         loggers=Loggers({**make_loggers(config, folder, facts), **(loggers or {})} if process.is_first else {}),
         advisor=make_advisor(
-            settings, loss, autoencoder, frames_per_step * (data.resolution // backbone.downsampling) ** 2
+            settings, loss, autoencoder, frames_per_step * data.resolution**2 // math.prod(backbone.downsampling)
         ),
         report=LiveReport(folder),
         process=process,
@@ -112,7 +114,7 @@ def make_trainer(
 
 def make_step(
     settings: Settings,
-    loss: VQGANLoss,
+    loss: Objective,
     autoencoder: tuple[Autoencoder, Optimizer],
     discriminator: tuple[nn.Module, Optimizer] | None,
     schedule: Schedule,
@@ -126,7 +128,9 @@ def make_step(
     for network in (autoencoder[0], critic, loss):
         if network is not None:
             prepare(network, device, settings.channels_last)
-    autoencoder[0].checkpoint_activations(settings.activation_checkpointing)
+    if settings.activation_checkpointing:
+        able = autoencoder[0].recompute_activations()
+        check(able, "trainer.activation_checkpointing", True, "false: no part of this backbone can compute them again")
     if settings.compile:
         require_compiler()
         for network in (autoencoder[0], critic, loss.perceptual):
@@ -158,15 +162,21 @@ def _refuse_different(fingerprint: str, config: DictConfig) -> None:
             raise ConfigError(f"Process {rank} was started with another config than the others; type the same for all.")
 
 
-def make_loss(config: DictConfig) -> VQGANLoss:
-    """The loss; its perceptual network only if it has a weight."""
-    has_weight = config.loss.perceptual_weight > 0
-    perceptual = build(config.loss.perceptual, "loss.perceptual") if has_weight else None
-    loss: VQGANLoss = build(config.loss, "loss", perceptual=perceptual)
+def make_loss(config: DictConfig) -> Objective:
+    """The loss and its terms; a perceptual network only where it has a weight."""
+    parts: dict[str, Any] = {}
+    if "terms" in config.loss:
+        terms = {str(name): build(node, f"loss.terms.{name}") for name, node in config.loss.terms.items()}
+        for name, term in terms.items():
+            check(isinstance(term, Term), f"loss.terms.{name}", type(term).__name__, "a term of a loss")
+        parts["terms"] = terms
+    if config.loss.get("perceptual_weight") == 0:
+        parts["perceptual"] = None
+    loss: Objective = build(config.loss, "loss", **parts)
     return loss
 
 
-def make_discriminator(config: DictConfig, loss: VQGANLoss) -> tuple[nn.Module, Optimizer] | None:
+def make_discriminator(config: DictConfig, loss: Objective) -> tuple[nn.Module, Optimizer] | None:
     """The discriminator and its optimizer; None if its term has no weight."""
     if loss.discriminator_weight == 0:
         return None
@@ -198,17 +208,17 @@ def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerpr
     }
 
 
-def make_advisor(settings: Settings, loss: VQGANLoss, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
+def make_advisor(settings: Settings, loss: Objective, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
     """What watches the numbers."""
     setup = Setup(
         codebook_size=autoencoder.quantizer.codebook_size,
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
-        adversarial=loss.adversarial,
+        chance=loss.chance,
         discriminator_start=loss.discriminator_start,
         discriminator_every=settings.discriminator_every,
         discriminator_weight=loss.discriminator_weight,
-        max_adaptive_weight=loss.max_adaptive_weight,
+        largest_weight=loss.largest_weight,
     )
     return Advisor(setup)
 

@@ -1,0 +1,60 @@
+"""What older versions called otherwise: the only place that knows, so that their runs and recipes go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Classes: what names them goes on meaning them.
+CLASSES = {
+    "vqgan.blocks.Backbone": "vqgan.backbones.Convolutional",
+    "vqgan.backbones.Backbone": "vqgan.backbones.Convolutional",
+    "vqgan.settings.Settings": "vqgan.training.settings.Settings",
+    "vqgan.schedules.Constant": "vqgan.training.schedules.Constant",
+    "vqgan.schedules.WarmupCosine": "vqgan.training.schedules.WarmupCosine",
+    "vqgan.encoding.Encoding": "vqgan.tokenizer.encode.Encoding",
+    "vqgan.decoding.Decoding": "vqgan.tokenizer.decode.Decoding",
+    "vqgan.sharding.Sharding": "vqgan.data.sharding.clips.Sharding",
+    "vqgan.evaluator.Evaluator": "vqgan.evaluation.evaluator.Evaluator",
+    "vqgan.feature_networks.WeightFiles": "vqgan.evaluation.networks.WeightFiles",
+}
+# Keys: a finished run's are translated, whoever types one is told the new one.
+KEYS = {"backbone.latent_dim": "model.quantizer.latent_dim"}
+SECTIONS = ("backbone", "model", "loss")
+# What was one of some texts, and is now a section.
+PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
+GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
+
+
+def with_moved_classes(values: Any) -> Any:
+    """The same values, nested or by their full key, with each class that has moved named as it is today."""
+    if not isinstance(values, Mapping):
+        return values
+    return {
+        key: CLASSES.get(value, value)
+        if str(key).endswith("_target_") and isinstance(value, str)
+        else with_moved_classes(value)
+        for key, value in values.items()
+    }
+
+
+def as_today(config: Any) -> Any:
+    """A run's config, perhaps of an older version, as this one would have written it; anything else as it is."""
+    config = with_moved_classes(config)
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in SECTIONS):
+        return config
+    backbone, model, loss = (dict(config[key]) for key in SECTIONS)
+    quantizer = model.get("quantizer")
+    if "latent_dim" in backbone and isinstance(quantizer, dict):
+        dimension = backbone.pop("latent_dim")
+        if quantizer.get("latent_dim") == "${backbone.latent_dim}":
+            model["quantizer"] = {**quantizer, "latent_dim": dimension}
+    if isinstance(loss.get("pixel"), str):
+        loss = {**loss, "pixel": PIXEL.get(loss["pixel"], loss["pixel"])}
+        loss |= {"adversarial": GAMES.get(str(loss.get("adversarial")), loss.get("adversarial")), "terms": {}}
+    return {**config, "backbone": backbone, "model": model, "loss": loss}
+
+
+def told(text: str) -> str:
+    """What to add to a complaint that names a key which has moved; nothing if it names none."""
+    return "".join(f" {old} is now {new}." for old, new in KEYS.items() if old in text)
