@@ -22,7 +22,7 @@ import torch
 from measure import alternating, machine, ratio, table
 from omegaconf import OmegaConf
 
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.config.build import build, conf_dir
 from vqgan.data.reading.files import find_files
 from vqgan.data.reading.streams import in_turn
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     values = OmegaConf.load(conf_dir() / "backbone" / f"{args.backbone}.yaml")
-    backbone: Backbone = build(values, "backbone")
+    backbone: Convolutional = build(values, "backbone")
     tokenizer = Tokenizer(backbone, VectorQuantizer(1024, backbone.latent_dim, 0.25, 1.0), {})
     encoding = replace(
         encoding_with({"resolution": args.resolution, "precision": args.precision}), workers=args.workers

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.conftest import Compose
 from tests.support.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.data import Loader
-from vqgan.data.loader import Sample, Sequence
+from vqgan.data.loader import EndlessClips, Sample
 from vqgan.errors import ConfigError, DataError
 from vqgan.files.reading import read_rows
 from vqgan.runs.checkpoint import Checkpoints, read
@@ -393,13 +393,13 @@ def test_a_run_that_its_data_end_keeps_what_it_goes_on_from(
     values = ("trainer.steps=6", "trainer.checkpoint_every=1")
     run(composed(*values, f"run_dir={tmp_path / 'whole'}"))
     config = composed(*values)
-    original = Sequence.__getitem__
+    original = EndlessClips.__getitem__
 
-    def failing(self: Sequence, number: int) -> Sample:
+    def failing(self: EndlessClips, number: int) -> Sample:
         return original(self, number) if number < 6 else Sample(None, {}, [("a.mp4", "its storage is gone")])
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sequence, "__getitem__", failing)
+        patch.setattr(EndlessClips, "__getitem__", failing)
         with pytest.raises(DataError, match="cannot be read"):
             run(config)
     status = status_of(tmp_path / "run")

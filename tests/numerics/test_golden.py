@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tests.numerics.reference import FOLDER, filled, inputs, ours
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.discriminators import PatchGAN
-from vqgan.losses import VQGANLoss
+from vqgan.losses import L1, Hinge, Vanilla, VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 from vqgan.training.schedules import Constant
 from vqgan.training.settings import Settings
@@ -25,6 +25,7 @@ from vqgan.training.wiring import make_step
 FILES = sorted(f for f in FOLDER.glob("*.json") if "config" in json.loads(f.read_text()))
 FLOOR = 1e-6  # gradients that are zero by construction show as noise around 1e-8
 DISCRIMINATOR = "loss.discriminator."
+GAMES = {"hinge": Hinge, "vanilla": Vanilla}
 METRICS = {
     "total_loss": "train/total",
     "quant_loss": "train/quantization",
@@ -87,19 +88,20 @@ class Golden:
         """The loss, without a perceptual term."""
         settings = self.config["loss"]
         return VQGANLoss(
-            pixel="l1",
+            pixel=L1(1.0),
             perceptual_weight=0.0,
             perceptual=None,
             quantization_weight=settings.get("codebook_weight", 1.0),
-            adversarial=settings.get("disc_loss", "hinge"),
+            adversarial=GAMES[settings.get("disc_loss", "hinge")](),
             discriminator_start=settings["disc_start"],
             discriminator_weight=settings.get("disc_weight", 1.0),
             max_adaptive_weight=1e4,
+            terms={},
         )
 
-    def _backbone(self) -> Backbone:
+    def _backbone(self) -> Convolutional:
         sizes = self.config["ddconfig"]
-        return Backbone(
+        return Convolutional(
             resolution=sizes["resolution"],
             image_channels=sizes["in_channels"],
             channels=sizes["ch"],
@@ -109,7 +111,6 @@ class Golden:
             norm_groups=32,
             dropout=sizes.get("dropout", 0.0),
             latent_channels=sizes["z_channels"],
-            latent_dim=self.config["embed_dim"],
         )
 
     def _quantizer(self) -> Quantizer:
@@ -162,7 +163,7 @@ def test_evaluation(golden: Golden) -> None:
     expected = {k.removeprefix("eval/"): v for k, v in golden.arrays.items() if k.startswith("eval/")}
     assert close(frames, expected["input"])
     output = network(frames)
-    assert close(network.quant_conv(network.encoder(frames)), expected["latent"])
+    assert close(network.quant_conv(network.encoder(frames[:, None])[:, 0]), expected["latent"])
     assert torch.equal(output.indices, expected["indices"].long())
     assert close(output.reconstruction, expected["reconstruction"])
     assert close(output.quantization_loss, expected["quantization_loss"])
@@ -175,7 +176,7 @@ def test_trajectory(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     step = golden.step(golden.loss())
     gradients = record_gradients(step, monkeypatch)
     # The reference's input is float already.
-    monkeypatch.setattr("vqgan.training.step.to_frames", lambda frames: frames)
+    monkeypatch.setattr("vqgan.training.step.to_frames", lambda frames: frames[:, None])
     for number, row in enumerate(golden.trajectory):
         metrics = step(number, [golden.frames(number + 1)]).metrics
         relative = 1e-3 if number >= len(golden.trajectory) * 2 // 3 else 1e-4  # differences grow

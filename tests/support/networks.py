@@ -7,17 +7,17 @@ from typing import Any
 import torch
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
-from vqgan.losses import VQGANLoss
+from vqgan.backbones import Convolutional
+from vqgan.losses import L1, Hinge, VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 
 BACKBONE: dict[str, Any] = {
     "resolution": 16, "image_channels": 3, "channels": 8, "channel_multipliers": [1, 2], "residual_blocks": 1,
-    "attention_resolutions": [8], "norm_groups": 4, "dropout": 0.0, "latent_channels": 8, "latent_dim": 4,
+    "attention_resolutions": [8], "norm_groups": 4, "dropout": 0.0, "latent_channels": 8,
 }  # fmt: skip
 LOSS: dict[str, Any] = {
-    "pixel": "l1", "perceptual_weight": 0.0, "quantization_weight": 1.0, "adversarial": "hinge",
-    "discriminator_start": 0, "discriminator_weight": 0.8, "max_adaptive_weight": 1e4, "perceptual": None,
+    "perceptual_weight": 0.0, "quantization_weight": 1.0, "discriminator_start": 0, "discriminator_weight": 0.8,
+    "max_adaptive_weight": 1e4, "perceptual": None,
 }  # fmt: skip
 
 
@@ -32,12 +32,14 @@ def vector_quantizer(codes: int = 16, commitment_weight: float = 0.25, codebook_
 
 def autoencoder(quantizer: Quantizer | None = None, **values: Any) -> Autoencoder:
     torch.manual_seed(0)
-    return Autoencoder(Backbone(**{**BACKBONE, **values}), quantizer or vector_quantizer())
+    return Autoencoder(Convolutional(**{**BACKBONE, **values}), quantizer or vector_quantizer())
 
 
 def loss(**values: Any) -> VQGANLoss:
-    return VQGANLoss(**{**LOSS, **values})
+    parts = {"pixel": L1(1.0), "adversarial": Hinge(), "terms": {}}
+    return VQGANLoss(**{**LOSS, **parts, **values})
 
 
 def frames(count: int = 2, side: int = 16) -> torch.Tensor:
+    """Pictures; `frames()[:, None]` are clips of one frame."""
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.networks import BACKBONE
 from tests.unit.video.test_video_file import Recording
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.quantizers import VectorQuantizer
 from vqgan.tokenizer.folder import description_of, write
 from vqgan.tokenizer.tokenizer import Tokenizer
@@ -19,8 +19,9 @@ CODES = 300
 def random_tokenizer(codes: int = CODES, seed: int = 0) -> Tokenizer:
     torch.manual_seed(seed)
     values = {"codebook_size": codes, "latent_dim": 4, "commitment_weight": 0.25, "codebook_weight": 1.0}
-    description = description_of(BACKBONE, "VectorQuantizer", values)
-    tokenizer = Tokenizer(Backbone(**BACKBONE), VectorQuantizer(codes, 4, 0.25, 1.0), description)
+    backbone = {"class": "Convolutional", **BACKBONE}
+    description = description_of(backbone, {"class": "VectorQuantizer", **values})
+    tokenizer = Tokenizer(Convolutional(**BACKBONE), VectorQuantizer(codes, 4, 0.25, 1.0), description)
     with torch.no_grad():
         tokenizer.quantizer.codebook.normal_()
     return tokenizer.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
@@ -17,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.commands import ended_before
 from vqgan.config.build import conf_dir
 from vqgan.config.keys import TOP_LEVEL
+from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 from vqgan.errors import ConfigError, StoppedError
-from vqgan.runs.saved import load_config, typed_for
+from vqgan.runs.saved import load_config, translated, typed_for
 from vqgan.runs.sweep import SWEEP
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import StopRequested
@@ -47,6 +49,7 @@ def compose_and_run(config: DictConfig) -> float | None:
 
         if config.resume is not None:
             typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]
+            config = translated(config)  # Hydra has composed it from the run's own
         config.run_dir = str(folder)
         train.run(config, typed)
         return None
@@ -62,6 +65,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     try:
         sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
+        if own := _config_dir(sys.argv[1:]):
+            look_in(own)  # the classes that its yaml files name
         if any(flag in sys.argv for flag in MULTIRUN):
             if this_process().count > 1:
                 raise ConfigError(
@@ -83,6 +88,15 @@ def main() -> None:
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
             raise
         end(known or error)
+
+
+def _config_dir(arguments: list[str]) -> str | None:
+    """The folder of the user's own yaml files, if one is named."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    known, _ = parser.parse_known_args(arguments)
+    found: str | None = known.config_dir
+    return found
 
 
 def resuming(arguments: list[str]) -> list[str]:

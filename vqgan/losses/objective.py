@@ -40,9 +40,12 @@ class Objective(nn.Module, ABC):
 
     discriminator_weight: float
     discriminator_start: int
-    perceptual: nn.Module | None = None
-    chance: float | None = None
-    largest_weight: float | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.perceptual: nn.Module | None = None
+        self.chance: float | None = None
+        self.largest_weight: float | None = None
 
     def is_adversarial(self, step: int) -> bool:
         """Whether step `step` (counted from 0) has an adversarial term: one threshold for both players."""

@@ -26,6 +26,11 @@ def load_config(folder: Path) -> DictConfig | None:
     config = read_yaml(file)
     if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
         raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
+    return translated(config)
+
+
+def translated(config: DictConfig) -> DictConfig:
+    """A run's config as this version would have written it, interpolations as they are."""
     return OmegaConf.create(as_today(OmegaConf.to_container(config, resolve=False)))
 
 

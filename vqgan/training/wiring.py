@@ -170,7 +170,7 @@ def make_loss(config: DictConfig) -> Objective:
         for name, term in terms.items():
             check(isinstance(term, Term), f"loss.terms.{name}", type(term).__name__, "a term of a loss")
         parts["terms"] = terms
-    if config.loss.get("perceptual_weight") == 0:
+    if not config.loss.get("perceptual_weight", 1.0) > 0:
         parts["perceptual"] = None
     loss: Objective = build(config.loss, "loss", **parts)
     return loss

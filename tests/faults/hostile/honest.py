@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.config.build import conf_dir
 from vqgan.quantizers import EMAQuantizer
 from vqgan.runs.checkpoint import _with_digest
@@ -27,13 +27,17 @@ from vqgan.runs.checkpoint import _with_digest
 MIB = 2**20
 BACKBONE: dict[str, Any] = {
     "resolution": 16, "image_channels": 3, "channels": 4, "channel_multipliers": [1, 1], "residual_blocks": 1,
-    "attention_resolutions": [], "norm_groups": 2, "dropout": 0.0, "latent_channels": 4, "latent_dim": 4,
+    "attention_resolutions": [], "norm_groups": 2, "dropout": 0.0, "latent_channels": 4,
 }  # fmt: skip
 QUANTIZER: dict[str, Any] = {
     "codebook_size": 8, "latent_dim": 4, "commitment_weight": 0.25, "decay": 0.9, "eps": 1e-5,
     "start_from_data": True, "revive_after": None,
 }  # fmt: skip
-DESCRIPTION = {"format": 1, "backbone": BACKBONE, "quantizer": {"class": "EMAQuantizer", **QUANTIZER}}
+DESCRIPTION = {
+    "format": 2,
+    "backbone": {"class": "Convolutional", **BACKBONE},
+    "quantizer": {"class": "EMAQuantizer", **QUANTIZER},
+}
 TAMING: dict[str, Any] = {
     "target": "taming.models.vqgan.VQModel",
     "params": {
@@ -53,7 +57,7 @@ def parts() -> dict[str, Any]:
 @functools.cache
 def honest_state() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    state: dict[str, Tensor] = Autoencoder(Backbone(**BACKBONE), EMAQuantizer(**QUANTIZER)).state_dict()
+    state: dict[str, Tensor] = Autoencoder(Convolutional(**BACKBONE), EMAQuantizer(**QUANTIZER)).state_dict()
     return state
 
 

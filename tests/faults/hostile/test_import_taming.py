@@ -16,7 +16,7 @@ from tests.faults.hostile.attempts import CHECKPOINT, CONFIG, Attempt
 from tests.faults.hostile.config_texts import ALIASES, COPY, HIDDEN, SYSTEM, Texts, text_of, whole
 from tests.faults.hostile.honest import BACKBONE, TAMING, a_taming_config, grown, with_value
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.quantizers import VectorQuantizer
 from vqgan.tokenizer.taming import to_taming
 
@@ -28,7 +28,7 @@ def taming(path: str, value: object) -> Callable[[], str]:
 
 @functools.cache
 def taming_state() -> dict[str, Tensor]:
-    backbone = Backbone(**BACKBONE | {"channels": 32, "norm_groups": 32})
+    backbone = Convolutional(**BACKBONE | {"channels": 32, "norm_groups": 32})
     return to_taming(Autoencoder(backbone, VectorQuantizer(8, 4, 1.0, 0.25)).state_dict(), None)
 
 

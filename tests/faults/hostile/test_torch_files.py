@@ -26,7 +26,7 @@ from tests.faults.hostile.honest import (
 )
 from tests.faults.hostile.torch_files import CALLS, FILES, STRANGERS, Build, a_hostile_run, doubled, endless
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.quantizers import EMAQuantizer
 
 
@@ -144,7 +144,7 @@ def test_a_network_as_large_as_the_config_says_but_not_as_the_file_is_not_built(
     key = path.rpartition(".")[2]
     backbone, quantizer = ({**sizes, **({key: size} if key in sizes else {})} for sizes in (BACKBONE, QUANTIZER))
     with torch.device("meta"):
-        shapes = Autoencoder(Backbone(**backbone), EMAQuantizer(**quantizer)).state_dict()
+        shapes = Autoencoder(Convolutional(**backbone), EMAQuantizer(**quantizer)).state_dict()
     run = a_run(world / "run", config_with(path, size), claim(shapes))
     assert (run / "checkpoints" / "latest" / "state.pt").stat().st_size < 64 * MIB
     for entry in (("load", run), ("command", "export", run, "--out", world / "out")):

@@ -35,7 +35,7 @@ WRONG_TYPES = {
     "backbone.channel_multipliers=[1,two]": "a list of whole numbers",
     "model.quantizer.start_from_data=maybe": "true or false",
     "model.quantizer=5": "a section with a _target_",
-    "loss.pixel=l3": "one of l1, l2",
+    "loss.pixel=l3": "a choice (loss/pixel=l1, loss/pixel=l2)",
     "loss.perceptual=5": "null",
     "name=2024": "text (quoted: 'name=\"2024\"')",
     "name=''": "text",
@@ -48,12 +48,17 @@ OUT_OF_RANGE = [
     *[f"data.{key}=0" for key in ("batch_size", "validation_clips", "clip_frames", "stride", "videos", "val_fraction")],
     *["data.val_fraction=2", "data.val_fraction=1", "data.workers=-1", "data.max_bad_fraction=1.5"],
     *["data.max_bad_files=-1", "data.resolution=8", "data.resolution=18"],
-    *["model.quantizer.codebook_size=0", "model.quantizer.decay=1.5", "model.quantizer.decay=-0.1"],
+    *[
+        "model.quantizer.latent_dim=0",
+        "model.quantizer.codebook_size=0",
+        "model.quantizer.decay=1.5",
+        "model.quantizer.decay=-0.1",
+    ],
     *["model.quantizer.eps=0", "model.quantizer.revive_after=0", "model.quantizer.commitment_weight=-1"],
     *["model.quantizer.commitment_weight=nan"],
     *[f"backbone.{key}=0" for key in ("channels", "image_channels", "norm_groups", "residual_blocks")],
     *["backbone.dropout=1", "backbone.channels=6", "backbone.channel_multipliers=[]"],
-    *["backbone.channel_multipliers=[1,0]", "backbone.latent_channels=0", "backbone.latent_dim=0"],
+    *["backbone.channel_multipliers=[1,0]", "backbone.latent_channels=0"],
     *[f"loss.{key}=-1" for key in ("perceptual_weight", "quantization_weight", "discriminator_start")],
     *["loss.discriminator_weight=-1", "loss.max_adaptive_weight=0"],
     *["discriminator.channels=0", "discriminator.layers=0"],
@@ -192,7 +197,7 @@ def test_values_from_the_environment_are_named_not_shown(composed: Compose, monk
     values = public_values(config)
     assert values["data"]["root"] == "/videos/<environment: TOKEN>"
     assert values["trainer"]["steps"] == "<environment: STEPS>"
-    assert values["model"]["quantizer"]["latent_dim"] == config.backbone.latent_dim
+    assert values["discriminator"]["image_channels"] == config.backbone.image_channels
     assert config.data.root == "/videos/hunter2"
     assert config.trainer.steps == 7
 

@@ -28,7 +28,7 @@ from vqgan.runs.provenance import make_provenance, not_neutral
 from vqgan.runs.sweep import Definition, agreed, refuse_another_job, write_definition
 from vqgan.tokenizer.export import recipe_in
 
-GROUPS = sorted(file for file in conf_dir().glob("*/*.yaml") if file.parent.name in SECTIONS)
+GROUPS = sorted(file for key in SECTIONS for file in (conf_dir() / key).rglob("*.yaml"))
 COMMANDS = ("shard", "encode", "decode", "evaluate")  # whose values are of no run
 RECIPES = [file for file in conf_dir().glob("*.yaml") if file.stem not in COMMANDS]
 RECIPES += sorted((conf_dir() / "experiment").glob("*.yaml"))
@@ -61,7 +61,8 @@ def is_path(value: str, comment: str) -> bool:
 def paths_in(file: Path) -> set[str]:
     text = file.read_text()
     node = yaml.compose(text)
-    section = file.parent.name if file.parent.name in SECTIONS else ""
+    parts = file.parent.relative_to(conf_dir()).parts
+    section = ".".join(parts) if parts and parts[0] in SECTIONS else ""
     return {key for key, value, comment in leaves(node, text.splitlines(), section) if is_path(value, comment)}
 
 

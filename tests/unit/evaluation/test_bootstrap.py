@@ -72,9 +72,9 @@ def test_entropy_equals_scipys() -> None:
 def code_use(count: int, seed: int, replicates: int = 200) -> tuple[CodeUse, float]:
     """The codes of some videos, each of which prefers some of 64; and the entropy of all there could be."""
     liking = 0.5 / np.arange(1, 65) ** 0.7
-    rng, use, weights = np.random.default_rng(seed), CodeUse(64, replicates), VideoWeights(replicates, seed)
+    rng, use, weights = np.random.default_rng(seed), CodeUse(64, 1, replicates), VideoWeights(replicates, seed)
     for number in range(count):
-        use.add(rng.multinomial(100, rng.dirichlet(liking)), weights.of(number))
+        use.add(rng.multinomial(100, rng.dirichlet(liking))[None], weights.of(number))
     return use, float(scipy.stats.entropy(liking, base=2))
 
 
@@ -87,26 +87,39 @@ def test_the_interval_of_the_entropy_holds_the_truth() -> None:
         assert found is not None
         assert found.low <= use.entropy <= found.high < 6.0
         hits += found.low <= truth <= found.high
-        percentiles += np.quantile(entropy(use.drawn), 0.975) > truth
+        percentiles += np.quantile(entropy(use.drawn[0]), 0.975) > truth
     assert 88 <= hits <= 99
     assert percentiles < 10
 
 
 def test_counts_are_exact_and_usage_is_theirs() -> None:
-    use, weights = CodeUse(8, 10), VideoWeights(10, 0)
-    use.add(np.array([5, 0, 0, 1, 0, 0, 0, 2]), weights.of(0))
-    use.add(np.array([1, 0, 0, 0, 0, 0, 0, 0]), weights.of(1))
-    assert use.counts.tolist() == [6, 0, 0, 1, 0, 0, 0, 2]
+    use, weights = CodeUse(8, 1, 10), VideoWeights(10, 0)
+    use.add(np.array([[5, 0, 0, 1, 0, 0, 0, 2]]), weights.of(0))
+    use.add(np.array([[1, 0, 0, 0, 0, 0, 0, 0]]), weights.of(1))
+    assert use.counts.tolist() == [[6, 0, 0, 1, 0, 0, 0, 2]]
     assert use.usage == 3 / 8
-    np.testing.assert_array_equal(use.drawn[0], 5 * weights.of(0) + weights.of(1))
+    np.testing.assert_array_equal(use.drawn[0, 0], 5 * weights.of(0) + weights.of(1))
 
 
 def test_a_large_codebook_has_no_interval_and_takes_no_memory() -> None:
-    use = CodeUse(MOST_NUMBERS // 1000 + 1, 1000)
-    use.add(np.ones(len(use.counts), dtype=np.int64), VideoWeights(1000, 0).of(0))
+    use = CodeUse(MOST_NUMBERS // 1000 + 1, 1, 1000)
+    use.add(np.ones(use.counts.shape, dtype=np.int64), VideoWeights(1000, 0).of(0))
     assert use.interval(0.95) is None
     assert use.drawn.nbytes == 0
-    assert use.entropy == pytest.approx(np.log2(len(use.counts)))
+    assert use.entropy == pytest.approx(np.log2(use.counts.size))
+
+
+def test_of_several_codes_a_position_each_has_its_entropy() -> None:
+    """Together they would look like one source with more of it."""
+    use, weights = CodeUse(4, 2, 50), VideoWeights(50, 0)
+    counts = np.array([[8, 0, 0, 0], [0, 4, 4, 0]])
+    for video in range(3):
+        use.add(counts, weights.of(video))
+    assert use.entropy == pytest.approx((0.0 + 1.0) / 2)
+    assert use.usage == 3 / 8
+    found = use.interval(0.9)
+    assert found is not None
+    assert found.low <= 0.5 <= found.high
 
 
 def test_no_replicates_no_interval() -> None:

@@ -19,11 +19,12 @@ from torch import Tensor
 from tests.support.feature_files import i3d_file, inception_file, publish
 from tests.support.networks import BACKBONE, vector_quantizer
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.errors import CheckpointError, InvalidValueError
 from vqgan.evaluation.evaluator import Evaluator
 from vqgan.evaluation.figures import UNITS
 from vqgan.evaluation.networks import WeightFiles
+from vqgan.quantizers import Quantized
 
 VALUES: dict[str, Any] = {
     "clips": None, "batch_frames": 8, "device": "cpu", "precision": "fp32", "replicates": 100, "confidence": 0.95,
@@ -36,12 +37,12 @@ class Dimmed(Autoencoder):
     """Takes a tenth of each frame's contrast away; its codes are how bright each quarter is."""
 
     def __init__(self) -> None:
-        super().__init__(Backbone(**BACKBONE), vector_quantizer(CODES))
+        super().__init__(Convolutional(**BACKBONE), vector_quantizer(CODES))
 
     def forward(self, frames: Tensor) -> AutoencoderOutput:
-        quarters = torch.nn.functional.adaptive_avg_pool2d(frames.mean(1), 2)
+        quarters = torch.nn.functional.adaptive_avg_pool2d(frames.mean(2), 2)
         indices = ((quarters + 1) / 2 * CODES).long().clamp(0, CODES - 1)
-        return AutoencoderOutput(frames * 0.9, torch.zeros(()), torch.ones(()), indices)
+        return AutoencoderOutput(frames * 0.9, Quantized(frames, indices, torch.zeros(()), {}))
 
 
 @pytest.fixture(autouse=True)

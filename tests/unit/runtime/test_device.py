@@ -13,7 +13,7 @@ from tests.conftest import Compose
 from tests.support.networks import BACKBONE, vector_quantizer
 from tests.unit.evaluation.test_evaluator import Dimmed, clips, evaluator
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
-from vqgan.backbones.backbone import Backbone
+from vqgan.backbones import Convolutional
 from vqgan.evaluation import figures
 from vqgan.frames import to_frames
 from vqgan.measures import ssim
@@ -62,7 +62,7 @@ def test_tokenizers_work_in_their_precision_and_leave_the_process_as_it_was(
             return super().quantize(frames)
 
     seen: list[tuple[bool, bool, bool]] = []
-    tokenizer = Watching(Backbone(**BACKBONE), vector_quantizer(16)).eval()
+    tokenizer = Watching(Convolutional(**BACKBONE), vector_quantizer(16)).eval()
     encode_batch(tokenizer, torch.zeros(1, 16, 16, 3, dtype=torch.uint8), InferenceSettings(1, precision))
     assert seen == [(may_round, False, precision == "bf16")]
     assert rounds()

@@ -50,9 +50,9 @@ def test_what_is_varied_and_what_is_not() -> None:
 
 
 def test_a_study_is_part_of_it_and_what_is_typed_wins() -> None:
-    found = definition_of(composed("sweep=codebook", "backbone.latent_dim=4"))
+    found = definition_of(composed("sweep=codebook", "model.quantizer.latent_dim=4"))
     assert found.swept == {"model.quantizer.codebook_size": "256,1024,4096"}
-    assert found.fixed == {"sweep": "codebook", "backbone.latent_dim": "4"}
+    assert found.fixed == {"sweep": "codebook", "model.quantizer.latent_dim": "4"}
 
 
 @pytest.mark.parametrize(

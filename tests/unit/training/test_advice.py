@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -17,8 +18,8 @@ from vqgan.training.advice import RULES, Advisor
 from vqgan.training.history import MOST_ROWS, History, Setup
 
 SETUP = Setup(
-    codebook_size=1024, latents_per_step=2048, usage_steps=100, adversarial="hinge", discriminator_start=400,
-    discriminator_every=3, discriminator_weight=0.1, max_adaptive_weight=1e4,
+    codebook_size=1024, latents_per_step=2048, usage_steps=100, chance=1.0, discriminator_start=400,
+    discriminator_every=3, discriminator_weight=0.1, largest_weight=1e3,
 )  # fmt: skip
 Change = Callable[[int], dict[str, float]]
 
@@ -146,7 +147,7 @@ def test_the_vanilla_loss_has_its_own_levels(loss: float, name: str) -> None:
     def change(step: int) -> dict[str, float]:
         return {"train/discriminator": loss} if step > 400 else {}
 
-    assert list(given(2000, change=change, adversarial="vanilla")) == [name]
+    assert list(given(2000, change=change, chance=math.log(2))) == [name]
 
 
 def test_patience_is_counted_in_steps_of_the_discriminator() -> None:

@@ -13,7 +13,7 @@ from vqgan.training.validation import Evaluation, evaluate, reconstruct
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:
-    a = frames(3, 32)
+    a = frames(3, 32)[None]
     noise = torch.randn(a.shape, generator=torch.Generator().manual_seed(5))
     return a, (a + noise * torch.tensor([0.02, 0.2, 0.6]).view(3, 1, 1, 1)).clamp(-1, 1)
 
@@ -21,18 +21,18 @@ def pairs() -> tuple[torch.Tensor, torch.Tensor]:
 def test_psnr_and_ssim_equal_scikit_image() -> None:
     a, b = pairs()
     for i in range(3):
-        x, y = (((t[i].permute(1, 2, 0).double() + 1) / 2).numpy() for t in (a, b))
-        assert float(psnr(a, b)[i]) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1), abs=1e-3)
+        x, y = (((t[0, i].permute(1, 2, 0).double() + 1) / 2).numpy() for t in (a, b))
+        assert float(psnr(a, b)[0, i]) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1), abs=1e-3)
         expected = structural_similarity(
             x, y, channel_axis=2, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
-        assert float(ssim(a, b)[i]) == pytest.approx(expected, abs=1e-5)
+        assert float(ssim(a, b)[0, i]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_equal_frames_are_perfect() -> None:
     a, _ = pairs()
-    assert psnr(a, a).tolist() == [100.0] * 3
-    torch.testing.assert_close(ssim(a, a), torch.ones(3))
+    assert psnr(a, a).tolist() == [[100.0] * 3]
+    torch.testing.assert_close(ssim(a, a), torch.ones(1, 3))
 
 
 def test_evaluation_changes_nothing() -> None:
@@ -65,7 +65,7 @@ def test_the_use_of_codes_is_recorded_by_rank(codes: int) -> None:
     counts = torch.arange(codes).flip(0)[torch.randperm(codes, generator=torch.Generator().manual_seed(3))] + (
         codes == 1
     )
-    use = Evaluation({"validation/perplexity": 2.5}, counts, torch.zeros(1)).code_use()
+    use = Evaluation({"validation/perplexity": 2.5}, counts[None], torch.zeros(1)).code_use()
     assert use["codebook_size"] == codes
     assert use["dead"] == (codes > 1)
     assert use["perplexity"] == 2.5
@@ -89,11 +89,12 @@ def test_mean_colour_is_what_a_tokenizer_must_beat() -> None:
 def test_what_is_measured_does_not_depend_on_autocast(precision: torch.dtype) -> None:
     """Smooth, bright frames: in half precision their SSIM would be above 1."""
     smooth = torch.nn.functional.interpolate(torch.rand(4, 3, 4, 4), 32, mode="bicubic").clamp(0, 1)
+    smooth = smooth[:, None]
     noisy = (smooth + 0.01 * torch.randn(smooth.shape)).clamp(-1, 1)
 
     class Distance(torch.nn.Conv2d):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return super().forward(a - b).square().mean(dim=(1, 2, 3))
+            return super().forward((a - b).flatten(0, 1)).square().mean(dim=(1, 2, 3))[:, None]
 
     network = Distance(3, 2, 3)
     with torch.no_grad():

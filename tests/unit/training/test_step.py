@@ -149,7 +149,7 @@ def test_the_gradients_do_not_depend_on_how_memory_is_used(
 def test_the_codebook_learns_once_with_activation_checkpointing() -> None:
     plain, saving = (autoencoder(ema_quantizer()).train() for _ in range(2))
     saving.load_state_dict(plain.state_dict())
-    saving.checkpoint_activations(True)
+    saving.recompute_activations()
     for network in (plain, saving):
         network(frames()).reconstruction.sum().backward()
         network.quantizer.update()
@@ -170,7 +170,7 @@ def test_activation_checkpointing_keeps_less() -> None:
 
     network = autoencoder(residual_blocks=2).train()
     whole = kept(network)
-    network.checkpoint_activations(True)
+    network.recompute_activations()
     assert any(isinstance(module, Level) and module.recompute for module in network.modules())
     assert kept(network) < 0.5 * whole
 
@@ -258,12 +258,12 @@ def test_a_start_from_data_that_is_taken_back_comes_again(start: bool) -> None:
 
 def test_actnorm_starts_once(composed: Compose, tmp_path: Path) -> None:
     critic = PatchGAN(3, 8, 1, "actnorm")
-    critic(frames())
+    critic(frames()[:, None])
     norm = critic.main[3]
     scale = norm.scale.detach().clone()
     norm.begin_step()
     assert norm.surely_started
-    critic(frames() * 3)
+    critic(frames()[:, None] * 3)
     assert torch.equal(norm.scale, scale)
     critic.load_state_dict(PatchGAN(3, 8, 1, "actnorm").state_dict())
     assert not norm.has_started(), "loaded state is looked at anew"
