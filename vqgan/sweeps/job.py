@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.config.user_errors import USER_ERRORS, in_our_words
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.files.writing import replace_text
+from vqgan.runs.objective import Objective
 from vqgan.runs.status import SETTLED, record_end, status_of
 from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
 from vqgan.runtime import signals
 from vqgan.runtime.process import this_process
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import values_of
 from vqgan.text import without_secrets
 

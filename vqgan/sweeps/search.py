@@ -24,8 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
 from vqgan.loggers import Logger
+from vqgan.runs.objective import Objective
 from vqgan.runs.status import SETTLED, status_of
-from vqgan.sweeps.objective import Objective
 
 optuna.logging.set_verbosity(logging.WARNING)
 # It warns of each trial without a value, which has told by itself what became of it.
@@ -128,7 +128,7 @@ class Pruning(Logger):
             raise ConfigError(
                 f"objective={self.objective.scalar}: no such scalar is measured; there are: {', '.join(measured)}."
             )
-        value = self.objective.of(step, scalars)
+        value = self.objective.score(step, scalars)
         if value is None:
             return
         try:

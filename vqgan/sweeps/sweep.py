@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from vqgan.config.user_errors import USER_ERRORS, end
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, missing_extra
 from vqgan.files.writing import storing
+from vqgan.runs.objective import Objective
 from vqgan.runs.saved import typed_for
 from vqgan.runs.status import SETTLED, Status, status_of
 from vqgan.runs.sweep import agreed, definition_of, is_search, swept_overrides, write_definition
-from vqgan.sweeps.objective import Objective
 from vqgan.text import counted, table
 
 LONGEST_REASON = 160  # characters of a message in a table

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
+from vqgan.runs.objective import Objective
 from vqgan.sweeps import search
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.search import Pruning, Trial, Trials
 
 LEARNING_RATE = LogUniformDistribution(1e-4, 1e-2)

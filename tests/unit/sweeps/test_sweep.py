@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from vqgan.config.build import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError
+from vqgan.runs.objective import Objective
 from vqgan.runs.sweep import agreed, definition_of, refuse_another_job, write_definition
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import Sweep, exit_code, read_jobs, summary, values_of
 
 PSNR = Objective("validation/psnr")
