@@ -16,7 +16,8 @@ from torch import nn
 
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.runs import checkpoint
-from vqgan.runs.checkpoint import Checkpoints, _with_digest
+from vqgan.runs.checkpoint import Checkpoints, _with_digest, rating, read_manifest
+from vqgan.runs.criterion import Criterion
 
 
 def network(value: float) -> nn.Module:
@@ -25,12 +26,17 @@ def network(value: float) -> nn.Module:
     return module
 
 
+def save(checkpoints: Checkpoints, step: int, score: float | None = None, **parts: nn.Module) -> None:
+    checkpoints.save_in_background(step, score, **parts)
+    checkpoints.finish()
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Checkpoints:
     """Checkpoints of steps 10, 20 and 30, whose weights are the step."""
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
     for step in (10, 20, 30):
-        checkpoints.save(step, score=float(-step), network=network(step))
+        save(checkpoints, step, score=float(-step), network=network(step))
     return checkpoints
 
 
@@ -56,15 +62,15 @@ def test_no_checkpoint_is_step_zero(tmp_path: Path) -> None:
 def test_the_best_and_the_newest_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, score in ((1, 5.0), (2, 9.0), (3, 1.0), (4, 2.0), (5, None)):
-        checkpoints.save(step, score=score, network=network(step))
+        save(checkpoints, step, score=score, network=network(step))
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000002", "step-00000004", "step-00000005"]
     assert checkpoints.best_score() == 9.0
 
 
 def test_a_checkpoint_can_be_rated_after_it_was_saved(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(1, score=5.0, network=network(1.0))
-    checkpoints.save(2, network=network(2.0))
+    save(checkpoints, 1, score=5.0, network=network(1.0))
+    save(checkpoints, 2, network=network(2.0))
     checkpoints.rate(2, 9.0)
     assert checkpoints.best_score() == 9.0
     assert (tmp_path / "best").resolve().name == "step-00000002"
@@ -172,7 +178,7 @@ def test_a_failed_save_leaves_the_others_and_names_the_path(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(StorageError, match="step-00000040"):
-        saved.save(40, network=network(40))
+        save(saved, 40, network=network(40))
     assert not list(saved.folder.glob(".unfinished*"))
     assert loaded(saved) == (30, 30.0)
 
@@ -213,7 +219,7 @@ def test_a_damaged_best_gives_way_to_the_best_intact_one(saved: Checkpoints) -> 
         saved.replace_damaged_best()
     assert (saved.folder / "best").resolve().name == "step-00000020"
     saved.keep = 1
-    saved.save(40, score=-15.0, network=network(40))
+    save(saved, 40, score=-15.0, network=network(40))
     assert (saved.folder / "best").resolve().name == "step-00000040"
     assert not (saved.folder / "step-00000010").exists()
     saved.replace_damaged_best()
@@ -222,12 +228,51 @@ def test_a_damaged_best_gives_way_to_the_best_intact_one(saved: Checkpoints) -> 
 
 def test_without_another_the_next_evaluation_is_the_best(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
-    checkpoints.save(1, score=9.0, network=network(1))
-    checkpoints.save(2, network=network(2))
+    save(checkpoints, 1, score=9.0, network=network(1))
+    save(checkpoints, 2, network=network(2))
     (tmp_path / "step-00000001" / "state.pt").unlink()
     with pytest.warns(UserWarning, match="the next evaluation decides"):
         checkpoints.replace_damaged_best()
     assert checkpoints.best_score() == float("-inf")
+
+
+def without_objective(folder: Path) -> None:
+    """The manifest as versions wrote it before there was a choice."""
+    manifest = read_manifest(folder)
+    del manifest["objective"]
+    (folder / "manifest.json").write_text(_with_digest(manifest))
+
+
+def test_a_manifest_that_names_no_objective_is_of_psnr(saved: Checkpoints) -> None:
+    for folder in saved.folder.glob("step-*"):
+        without_objective(folder)
+    saved.warn_of_another_objective()
+    assert saved.best_score() == -10.0
+    save(saved, 40, score=-15.0, network=network(40))
+    assert (saved.folder / "best").resolve().name == "step-00000010"
+
+
+def test_scores_of_another_objective_are_not_compared(saved: Checkpoints) -> None:
+    without_objective(saved.folder / "step-00000010")
+    checkpoints = Checkpoints(saved.folder, 3, Criterion("-validation/lpips"))
+    with pytest.warns(UserWarning, match=r"best checkpoint by validation/psnr.*objective=-validation/lpips rates"):
+        checkpoints.warn_of_another_objective()
+    assert checkpoints.best_score() == float("-inf")
+    assert (saved.folder / "best").resolve().name == "step-00000010", "until the next evaluation"
+    save(checkpoints, 40, score=-99.0, network=network(40))
+    assert (saved.folder / "best").resolve().name == "step-00000040"
+    assert rating(saved.folder / "best") == (Criterion("-validation/lpips"), -99.0)
+    checkpoints.warn_of_another_objective()  # without a word
+    flip_one_bit(saved.folder / "step-00000040" / "state.pt")
+    with pytest.warns(UserWarning, match="the next evaluation decides"):
+        checkpoints.replace_damaged_best()
+
+
+def test_a_checkpoint_is_rated_by_the_objective_of_then(saved: Checkpoints) -> None:
+    checkpoints = Checkpoints(saved.folder, 3, Criterion("validation/ssim"))
+    checkpoints.rate(30, 0.5)
+    assert (saved.folder / "best").resolve().name == "step-00000030"
+    assert rating(saved.folder / "best") == (Criterion("validation/ssim"), 0.5)
 
 
 def test_only_copies_from_cuda_travel_while_the_host_goes_on(

@@ -14,6 +14,7 @@ import yaml
 from vqgan.errors import StoppedError, exit_code_of, missing_extra
 from vqgan.loggers.best import Best
 from vqgan.loggers.logger import Advice, Logger
+from vqgan.runs.criterion import criterion_in
 from vqgan.runs.metrics import HOURS
 from vqgan.runs.provenance import not_neutral
 from vqgan.runs.saved import typed_for
@@ -64,7 +65,7 @@ class TensorBoard(Logger):
             raise missing_extra("logger=tensorboard", "tensorboard") from None
         self.run, self.folder, self.config = folder, folder / "tensorboard", config
         self.writer: SummaryWriter | None = None
-        self.best = Best()
+        self.best = Best(criterion_in(config))
         self.began: float | None = None  # seconds since 1970
         self.step, self.hours = 0, 0.0
 
@@ -124,7 +125,9 @@ class TensorBoard(Logger):
         layout = {panel: {title: ["Multiline", names] for title, names in CHARTS[panel].items()} for panel in CHARTS}
         writer.add_custom_scalars(layout)
         values = {k: v if isinstance(v, int | float) else str(v) for k, v in not_neutral(self.config).items()}
-        experiment, start, _ = hparams(values, dict.fromkeys(_best(name) for name in COMPARED))
+        experiment, start, _ = hparams(
+            values, dict.fromkeys(_best(name) for name in (*COMPARED, self.best.objective.scalar))
+        )
         self._add(experiment)
         self._add(start)
 

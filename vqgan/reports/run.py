@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any, TypedDict
 from vqgan.files.reading import number, read_object, read_rows, read_text
 from vqgan.reports.differences import Values, config_values, overrides
 from vqgan.reports.strips import Comparison, Extreme, Strips, spread
+from vqgan.runs.criterion import Criterion, criterion_in
 from vqgan.runs.metrics import Curve, Metrics, read_metrics, speed_of
 from vqgan.runs.status import state_of
 
@@ -19,8 +19,6 @@ BAD_FILES = "bad_files.jsonl"
 MOST_ROWS = 1000  # of a table; more are counted
 MOST_EVALUATIONS = 100  # whose use of codes is shown
 MOST_RANKS, MOST_ADVICE = 1024, 30
-# In names of figures; others are distances and losses.
-HIGHER_IS_BETTER = re.compile("psnr|ssim|usage|perplexity|frames_per_second")
 
 
 class Table(TypedDict):
@@ -89,7 +87,7 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "steps": steps,
         "hours": hours[-1] if hours else None,
         "speed": speed_of(metrics),
-        "figures": list(_figures(metrics)),
+        "figures": list(figures(metrics, criterion_in(values), "validation/")),
         "advice": _advice(folder),
         "curves": metrics.curves(points),
         "codebook": _code_use(folder),
@@ -118,18 +116,16 @@ def steps_of(values: Values) -> float | None:
     return number(int(value)) if value is not None and value.isdecimal() and len(value) < 16 else None
 
 
-def _figures(metrics: Metrics) -> Iterator[Figure]:
+def figures(metrics: Metrics, objective: Criterion, panel: str = "") -> Iterator[Figure]:
+    """What each metric of a panel came to, by default of all panels; those of which no value is known are left out."""
     for name, column in metrics.columns.items():
-        known = column.numbers() if name.startswith("validation/") else []
+        known = column.numbers() if name.startswith(panel) else []
         if known:
-            yield figure(name, metrics, known, HIGHER_IS_BETTER.search(name) is not None)
+            yield _figure(name, metrics, known, objective.is_higher_better(name))
 
 
-def figure(name: str, metrics: Metrics, known: Sequence[tuple[int, float]], higher_is_better: bool) -> Figure:
-    """A metric of which some values are known, each with its row.
-
-    What was measured before the first step is no run's best, unless it is all there is.
-    """
+def _figure(name: str, metrics: Metrics, known: Sequence[tuple[int, float]], higher_is_better: bool) -> Figure:
+    # What was measured before the first step is no run's best, unless it is all there is.
     trained = [(row, value) for row, value in known if metrics.steps[row] > 0] or known
     choose = max if higher_is_better else min
     row, best = choose(trained, key=lambda pair: pair[1])

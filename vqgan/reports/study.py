@@ -11,11 +11,12 @@ from pathlib import Path
 from vqgan.errors import ConfigError
 from vqgan.reports.importance import FEWEST, Importance, importances
 from vqgan.reports.page import names_of
-from vqgan.reports.trial import STATES, Trial, is_higher_better, read_trial
+from vqgan.reports.trial import STATES, Trial, read_trial
 from vqgan.reports.varied import Key, varied
+from vqgan.runs.criterion import PSNR, criterion_in
 from vqgan.text import counted
 
-METRIC = "validation/psnr"
+METRIC = PSNR.scalar
 MOST_NAMES = 20  # in a message
 POINTS = 8000  # of a metric's curves of all runs together
 FEWEST_POINTS, MOST_POINTS = 30, 1000  # of one
@@ -103,13 +104,13 @@ def points_of(count: int) -> int:
 
 
 def _objective(trials: Sequence[Trial]) -> str:
-    objectives = {trial.values.get("objective", METRIC).removeprefix("-") for trial in trials if trial.values}
+    objectives = {criterion_in(trial.values).scalar for trial in trials if trial.values}
     common = objectives.pop() if len(objectives) == 1 else METRIC
     return common if any(common in trial.figures for trial in trials) else METRIC
 
 
 def _is_higher_better(metric: str, trials: Sequence[Trial]) -> bool:
-    return is_higher_better(metric, next((trial.values for trial in trials if trial.values), {}))
+    return criterion_in(next((trial.values for trial in trials if trial.values), {})).is_higher_better(metric)
 
 
 def _require(metric: str, trials: Sequence[Trial]) -> None:

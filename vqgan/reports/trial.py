@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vqgan.config.keys import OWN_WHEN_TYPED
 from vqgan.files.reading import is_inside
 from vqgan.reports.differences import Values, config_values, overrides
-from vqgan.reports.run import HIGHER_IS_BETTER, Figure, figure, steps_of
+from vqgan.reports.run import Figure, figures, steps_of
+from vqgan.runs.criterion import criterion_in
 from vqgan.runs.metrics import Curve, Metrics, read_metrics
 from vqgan.runs.status import STATUS, Status, state_of, status_of
 
@@ -91,18 +92,10 @@ def read_trial(folder: Path, name: str, points: int) -> Trial:
         step=metrics.last_step(),
         steps=steps_of(values),
         hours=hours[-1] if hours else None,
-        figures={figure["name"]: figure for figure in _figures(metrics, values)},
+        figures={figure["name"]: figure for figure in figures(metrics, criterion_in(values))},
         frames_per_second=statistics.median(rates) if rates else None,
         curves=metrics.curves(points),
     )
-
-
-def is_higher_better(metric: str, values: Values) -> bool:
-    """Whether larger values of a metric are better ones: by the objective in the config of a run, else by its name."""
-    objective = values.get("objective", "")
-    if objective.removeprefix("-") == metric:
-        return not objective.startswith("-")
-    return HIGHER_IS_BETTER.search(metric) is not None
 
 
 def quoted(text: str) -> str:
@@ -111,13 +104,6 @@ def quoted(text: str) -> str:
         return shlex.quote(text)
     escaped = "".join(_escaped(character) for character in text)
     return f"$'{escaped}'"
-
-
-def _figures(metrics: Metrics, values: Values) -> Iterator[Figure]:
-    """Of all metrics."""
-    for name, column in metrics.columns.items():
-        if known := column.numbers():
-            yield figure(name, metrics, known, is_higher_better(name, values))
 
 
 def _status(folder: Path, metrics: Metrics, values: Values) -> Status:

@@ -17,6 +17,7 @@ import torch
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.files.plain_data import read_plain
 from vqgan.files.writing import storing
+from vqgan.runs.criterion import PSNR, Criterion, criterion_in
 from vqgan.runtime.device import is_out_of_memory
 
 MANIFEST, STATE = "manifest.json", "state.pt"
@@ -40,25 +41,19 @@ class Checkpoints:
     Args:
         folder: made at the first save; the run folder must be there.
         keep: so many of the newest stay, and the best.
+        objective: by which scores were given; a score by another one is not compared with them.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, objective: Criterion = PSNR) -> None:
+        self.folder, self.keep, self.objective = folder, keep, objective
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.saving: Future[Path] | None = None
 
-    def save(self, step: int, score: float | None = None, **stateful: Stateful) -> Path:
+    def save_in_background(self, step: int, score: float | None = None, **stateful: Stateful) -> None:
         """Write the checkpoint of step `step`; if `score` is the highest so far it becomes `best`.
 
-        At every instant there is a good checkpoint, if there was one before.
-
-        Raises:
-            StorageError: it cannot be written; the older checkpoints are untouched.
-        """
-        return self._save(step, score, {name: part.state_dict() for name, part in stateful.items()})
-
-    def save_in_background(self, step: int, score: float | None = None, **stateful: Stateful) -> None:
-        """The same of a copy of the state, while training goes on; waits for the save before. `finish` it.
+        A copy of the state is written while training goes on, after the save before; `finish` it. At every instant
+        there is a good checkpoint, if there was one before.
 
         Raises:
             StorageError: the one before could not be written.
@@ -105,7 +100,7 @@ class Checkpoints:
             StorageError: it cannot be written.
         """
         target = self._path(step)
-        manifest = read_manifest(target) | {"score": score}
+        manifest = read_manifest(target) | {"score": score, "objective": self.objective.name}
         aside = target / f".{MANIFEST}"
         with storing(target):
             aside.write_text(_with_digest(manifest))
@@ -140,30 +135,26 @@ class Checkpoints:
         found = self._newest_first()
         links = [self.folder / name for name in (["latest"] if found else ["latest", "best"])]
         complaints = [f"{link} leads to no checkpoint." for link in links if link.is_symlink() and not link.exists()]
-        for path in found:
+        intact = self._first_intact(found, complaints)
+        if intact is None:
+            return 0
+        path, step, state = intact
+        if state.keys() != stateful.keys():
+            raise ConfigError(
+                f"{path} is of another kind of run: it holds {', '.join(state)}, not {', '.join(stateful)}."
+            )
+        for name, part in stateful.items():
             try:
-                step, state = read(path)
-            except CheckpointError as error:
-                complaints.append(str(error))
-                continue
-            if state.keys() != stateful.keys():
-                raise ConfigError(
-                    f"{path} is of another kind of run: it holds {', '.join(state)}, not {', '.join(stateful)}."
-                )
-            for name, part in stateful.items():
-                try:
-                    part.load_state_dict(state[name])
-                except ConfigError:
+                part.load_state_dict(state[name])
+            except ConfigError:
+                raise
+            except Exception as error:  # whatever a part makes of a state that is not its own
+                if is_out_of_memory(error):
                     raise
-                except Exception as error:  # whatever a part makes of a state that is not its own
-                    if is_out_of_memory(error):
-                        raise
-                    raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
-            if complaints:
-                warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)
-            return step
-        self._refuse_if_any(complaints)
-        return 0
+                raise ConfigError(f"{path} does not fit this configuration's {name}: {error}") from None
+        if complaints:
+            warnings.warn(f"{' '.join(complaints)} The run goes on from {path}, the newest good one.", stacklevel=2)
+        return step
 
     def read_best(self) -> tuple[int, dict[str, Any]]:
         """Step and state of `best`, or of the newest good checkpoint if that is damaged.
@@ -173,18 +164,14 @@ class Checkpoints:
         """
         best = (self.folder / "best").resolve()
         found = [*([best] if best in [path.resolve() for path in self._newest_first()] else []), *self._newest_first()]
-        complaints = []
-        for path in dict.fromkeys(found):
-            try:
-                step, state = read(path)
-            except CheckpointError as error:
-                complaints.append(str(error))
-                continue
-            if complaints:
-                warnings.warn(f"{' '.join(complaints)} {path} is taken instead.", stacklevel=2)
-            return step, state
-        self._refuse_if_any(complaints)
-        raise CheckpointError(f"There is no checkpoint in {self.folder}.")
+        complaints: list[str] = []
+        intact = self._first_intact(dict.fromkeys(found), complaints)
+        if intact is None:
+            raise CheckpointError(f"There is no checkpoint in {self.folder}.")
+        path, step, state = intact
+        if complaints:
+            warnings.warn(f"{' '.join(complaints)} {path} is taken instead.", stacklevel=2)
+        return step, state
 
     def replace_damaged_best(self) -> None:
         """Let `best` be the best intact checkpoint, if it leads to a damaged one: its score could not be reached again.
@@ -199,7 +186,7 @@ class Checkpoints:
             return
         except CheckpointError as error:
             complaint = str(error)
-        scores = {path: _score(path) for path in self._newest_first() if _is_intact(path)}
+        scores = {path: self._score(path) for path in self._newest_first() if _is_intact(path)}
         known = {path: score for path, score in scores.items() if score is not None}
         found = max(known, key=known.__getitem__, default=None)
         with storing(best):
@@ -209,10 +196,26 @@ class Checkpoints:
         instead = f"{found} is the best of the others" if found else "the next evaluation decides which one is the best"
         warnings.warn(f"{complaint} It was the best checkpoint: {instead}.", stacklevel=2)
 
+    def warn_of_another_objective(self) -> None:
+        """Say what becomes of a `best` that was chosen by another objective than this one."""
+        best = self.folder / "best"
+        rated = rating(best)
+        if rated is not None and rated[0] != self.objective:
+            warnings.warn(
+                f"{best.resolve()} is the best checkpoint by {rated[0].name}, and is not compared with those that "
+                f"objective={self.objective.name} rates: it stays `best` until the next evaluation, from which on the "
+                "best is sought anew. Copy it if you need it later.",
+                stacklevel=2,
+            )
+
     def best_score(self) -> float:
-        """The score of `best`; minus infinity if there is none."""
-        score = _score(self.folder / "best")
+        """The score of `best`; minus infinity if there is none, or it is by another objective."""
+        score = self._score(self.folder / "best")
         return float("-inf") if score is None else score
+
+    def _score(self, path: Path) -> float | None:
+        rated = rating(path)
+        return None if rated is None or rated[0] != self.objective else rated[1]
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -220,20 +223,30 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), key=_number, reverse=True)
 
-    def _refuse_if_any(self, complaints: list[str]) -> None:
-        """Raise unless there never was a checkpoint: a run must not begin anew in silence."""
+    def _first_intact(self, paths: Iterable[Path], complaints: list[str]) -> tuple[Path, int, dict[str, Any]] | None:
+        """The first good one of some checkpoints, with its step and state; what is wrong with those before it is added.
+
+        None if there never was one. Where all are damaged that is an error: a run must not begin anew in silence.
+        """
+        for path in paths:
+            try:
+                return path, *read(path)
+            except CheckpointError as error:
+                complaints.append(str(error))
         if complaints:
             raise CheckpointError(
                 f"{' '.join(complaints)} No checkpoint in {self.folder} is intact, so nothing was loaded. Bring one "
                 "back from a copy, or begin anew with another run_dir."
             )
+        return None
 
     def _write(self, aside: Path, step: int, score: float | None, state: Mapping[str, Any]) -> None:
         aside.mkdir()
         torch.save(dict(state), aside / STATE)
         file = aside / STATE
         files = {STATE: {"sha256": _sha256(file), "bytes": file.stat().st_size}}
-        manifest = {"step": step, "score": score, "torch": torch.__version__, "files": files}
+        rated = {"score": score, "objective": self.objective.name}
+        manifest = {"step": step, **rated, "torch": torch.__version__, "files": files}
         (aside / MANIFEST).write_text(_with_digest(manifest))
         for part in (*aside.iterdir(), aside):
             _flush(part)
@@ -302,10 +315,11 @@ def _is_intact(path: Path) -> bool:
     return True
 
 
-def _score(path: Path) -> float | None:
-    """The score that a checkpoint was saved with; None where it has none, or its manifest is damaged."""
+def rating(path: Path) -> tuple[Criterion, float] | None:
+    """A checkpoint's score, and by which objective it is; None where it has none, or its manifest is damaged."""
     try:
-        return float(read_manifest(path)["score"])
+        manifest = read_manifest(path)
+        return criterion_in(manifest), float(manifest["score"])
     except (CheckpointError, TypeError, ValueError, KeyError, OverflowError):
         return None
 

@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.config.user_errors import USER_ERRORS, in_our_words
 from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, StorageError
 from vqgan.files.writing import replace_text
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.status import SETTLED, record_end, status_of
 from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
 from vqgan.runtime import signals
 from vqgan.runtime.process import this_process
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import values_of
 from vqgan.text import without_secrets
 
@@ -40,7 +40,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
         StoppedError: a signal came; this ends the sweep.
         ConfigError: the folder is another job's; so does this.
     """
-    objective = Objective(config.objective)
+    objective = Criterion(config.objective)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     sweep = Path(hydra_config.sweep.dir).absolute()
     folder, trial = Path(hydra_config.runtime.output_dir), _trial_of(hydra_config)
@@ -90,7 +90,7 @@ def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> Non
     if trial is not None:
         from vqgan.sweeps.search import Pruning
 
-        loggers["pruning"] = Pruning(trial, Objective(config.objective), config.trainer.steps)
+        loggers["pruning"] = Pruning(trial, Criterion(config.objective), config.trainer.steps)
     train.run(config, typed, loggers)
 
 

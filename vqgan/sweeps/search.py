@@ -24,8 +24,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
 from vqgan.loggers import Logger
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.status import SETTLED, status_of
-from vqgan.sweeps.objective import Objective
 
 optuna.logging.set_verbosity(logging.WARNING)
 # It warns of each trial without a value, which has told by itself what became of it.
@@ -113,7 +113,7 @@ class Pruning(Logger):
         steps: of the whole run; after its last one there is nothing to be stopped.
     """
 
-    def __init__(self, trial: Trial, objective: Objective, steps: int) -> None:
+    def __init__(self, trial: Trial, objective: Criterion, steps: int) -> None:
         self.trial, self.objective, self.steps = trial, objective, steps
 
     def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
@@ -128,7 +128,7 @@ class Pruning(Logger):
             raise ConfigError(
                 f"objective={self.objective.scalar}: no such scalar is measured; there are: {', '.join(measured)}."
             )
-        value = self.objective.of(step, scalars)
+        value = self.objective.score(step, scalars)
         if value is None:
             return
         try:

@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from vqgan.config.user_errors import USER_ERRORS, end
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, missing_extra
 from vqgan.files.writing import storing
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.saved import typed_for
 from vqgan.runs.status import SETTLED, Status, status_of
 from vqgan.runs.sweep import agreed, definition_of, is_search, swept_overrides, write_definition
-from vqgan.sweeps.objective import Objective
 from vqgan.text import counted, table
 
 LONGEST_REASON = 160  # characters of a message in a table
@@ -38,7 +38,7 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
         with _ending():
-            Objective(config.objective)
+            Criterion(config.objective)
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
@@ -58,7 +58,7 @@ class Sweep(Callback):
         """Say what has become of each job, and end with the exit code of the first that failed, if one did."""
         with _ending():
             jobs = read_jobs(self.folder)
-            rows = summary(jobs, Objective(config.objective))
+            rows = summary(jobs, Criterion(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
             if len(jobs) > 1:
                 print(f"Compare them: vqgan compare {shlex.quote(str(self.folder))}")
@@ -103,7 +103,7 @@ def read_jobs(folder: Path) -> list[Job]:
     ]
 
 
-def summary(jobs: Sequence[Job], objective: Objective) -> list[tuple[str, str]]:
+def summary(jobs: Sequence[Job], objective: Criterion) -> list[tuple[str, str]]:
     """Rows of a table: how many ended how, each that did not finish with the reason, and the best one."""
     rows = [(state, str(count)) for state, count in Counter(job.status.state for job in jobs).items()]
     ends: dict[tuple[str, str], list[Job]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from vqgan.loggers import Loggers
 from vqgan.reports.page import LiveReport
+from vqgan.runs.criterion import Criterion
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopSignals
 from vqgan.training.advice import Advisor
@@ -24,6 +25,7 @@ class Journal:
 
     Args:
         settings: how often.
+        objective: by which a checkpoint is the best.
         outcomes: what came of the steps.
         validation: what is measured and shown at each evaluation.
         loggers: what takes the numbers.
@@ -33,6 +35,7 @@ class Journal:
     """
 
     settings: Settings
+    objective: Criterion
     outcomes: Outcomes
     validation: Validation
     loggers: Loggers
@@ -80,7 +83,8 @@ class Journal:
         if evaluation is not None:
             self.validation.record(done, evaluation)
         self.shown = done
-        return Entry(row, evaluation)
+        score = None if evaluation is None else self.objective.score(done, evaluation.metrics)
+        return Entry(row, evaluation, score)
 
     def evaluate(self, step: Step) -> Evaluation:
         """Measure reconstructions of the validation clips, the networks in the run's precision."""
@@ -121,8 +125,4 @@ class Entry:
 
     row: dict[str, float]  # empty where nothing was due
     evaluation: Evaluation | None
-
-    @property
-    def score(self) -> float | None:
-        """By which checkpoints are compared; None without an evaluation."""
-        return None if self.evaluation is None else self.evaluation.metrics["validation/psnr"]
+    score: float | None  # by which checkpoints are compared; None without an evaluation

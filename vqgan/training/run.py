@@ -13,6 +13,8 @@ from vqgan.data.reading.own_folders import refuse_data_in
 from vqgan.errors import VQGANError
 from vqgan.loggers import Logger
 from vqgan.reports.page import write_report
+from vqgan.runs.checkpoint import rating
+from vqgan.runs.criterion import PSNR
 from vqgan.runs.folder import RunFolder
 from vqgan.runs.metrics import speed
 from vqgan.runs.status import status_after
@@ -118,7 +120,6 @@ def _summary(trainer: Trainer) -> list[tuple[str, str]]:
 
 def _result(trainer: Trainer) -> list[tuple[str, str]]:
     values = trainer.journal.last_validation
-    checkpoints = trainer.folder / "checkpoints"
     return [
         ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
         ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB"),
@@ -128,10 +129,19 @@ def _result(trainer: Trainer) -> list[tuple[str, str]]:
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
-        ("best checkpoint", f"{(checkpoints / 'best').resolve()}, {trainer.checkpoints.best_score():.2f} dB"),
+        ("best checkpoint", _best_checkpoint(trainer.folder / "checkpoints" / "best")),
         *trainer.journal.loggers.summaries(),
         *_advice(trainer),
     ]
+
+
+def _best_checkpoint(link: Path) -> str:
+    """Where it is, and what made it the best."""
+    rated = rating(link)
+    if rated is None:
+        return str(link.resolve())
+    objective, score = rated
+    return f"{link.resolve()}, {f'{score:.2f} dB' if objective == PSNR else objective.text(score)}"
 
 
 def _advice(trainer: Trainer) -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ class Trainer:
     saved: int = field(init=False, default=-1)  # steps in the newest checkpoint
 
     def __post_init__(self) -> None:
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep, self.journal.objective)
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -107,6 +107,7 @@ class Trainer:
         if not self.process.is_first:
             return
         self.checkpoints.replace_damaged_best()
+        self.checkpoints.warn_of_another_objective()
         if self.done >= self.settings.steps:
             print(f"Nothing left to train: the run has {self.done} steps, and trainer.steps={self.settings.steps}.")
         elif self.journal.shown < 0 and (self.folder / "metrics.jsonl").exists():

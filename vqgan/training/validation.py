@@ -85,6 +85,12 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
     return Evaluation(metrics, counts.cpu(), per_frame["psnr"].mean(1))
 
 
+def scalars_measured(perceptual: nn.Module | None) -> list[str]:
+    """The names of what `evaluate` finds, for those who must know before it does."""
+    names = ["psnr", "psnr_mean_colour", "ssim", *([] if perceptual is None else ["lpips"]), "perplexity", "usage"]
+    return [f"validation/{name}" for name in names]
+
+
 @torch.no_grad()
 def reconstruct(autoencoder: Autoencoder, clips: Clips, batch_size: int) -> Frames:
     """Reconstructions of clips, on the CPU, in [-1, 1]; changes no state."""

@@ -23,6 +23,7 @@ from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import Objective, Term
 from vqgan.reports.page import LiveReport
+from vqgan.runs.criterion import PSNR, Criterion
 from vqgan.runs.folder import has_checkpoints
 from vqgan.runs.provenance import make_provenance
 from vqgan.runtime.collectives import first_alone, gather, refuse_shared_gpu
@@ -39,7 +40,7 @@ from vqgan.training.schedules import Schedule
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
-from vqgan.training.validation import Validation
+from vqgan.training.validation import Validation, scalars_measured
 
 
 def make_trainer(
@@ -51,6 +52,7 @@ def make_trainer(
     backbone: Backbone = build(config.backbone, "backbone")
     with first_alone():
         loss = make_loss(config)  # the first one downloads the perceptual network for all on its machine
+    objective = make_criterion(config, loss, process)
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
@@ -83,6 +85,7 @@ def make_trainer(
     skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
     journal = Journal(
         settings=settings,
+        objective=objective,
         outcomes=Outcomes(skipped, loader, settings.accumulate, folder, process.is_first),
         validation=Validation(
             clips=still.clips,
@@ -94,7 +97,9 @@ def make_trainer(
             folder=folder,
             process=process,
         ),
-        loggers=Loggers({**make_loggers(config, folder, facts), **(loggers or {})} if process.is_first else {}),
+        loggers=Loggers(
+            {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
+        ),
         advisor=make_advisor(
             settings, loss, autoencoder, frames_per_step * data.resolution**2 // math.prod(backbone.downsampling)
         ),
@@ -176,6 +181,26 @@ def make_loss(config: DictConfig) -> Objective:
     return loss
 
 
+def make_criterion(config: DictConfig, loss: Objective, process: Process = ALONE) -> Criterion:
+    """By which a checkpoint is the best: PSNR where evaluations do not measure what is asked for.
+
+    That is no error: a sweep can compare its runs by a loss of training, of which `metrics.jsonl` has the rows, and
+    runs of before the objective chose checkpoints go on.
+    """
+    asked, measured = str(config.objective), scalars_measured(loss.perceptual)
+    scalar = asked.removeprefix("-")
+    if scalar in measured:
+        return Criterion(asked)
+    if process.is_first:
+        needed = "" if loss.perceptual is not None else "; validation/lpips needs loss.perceptual_weight above 0"
+        warnings.warn(
+            f"objective={asked}: evaluations of this run do not measure {scalar}, so the checkpoint `best` "
+            f"is the one of the highest {PSNR.scalar}. They measure: {', '.join(measured)}{needed}.",
+            stacklevel=2,
+        )
+    return PSNR
+
+
 def make_discriminator(config: DictConfig, loss: Objective) -> tuple[nn.Module, Optimizer] | None:
     """The discriminator and its optimizer; None if its term has no weight."""
     if loss.discriminator_weight == 0:
@@ -185,9 +210,12 @@ def make_discriminator(config: DictConfig, loss: Objective) -> tuple[nn.Module, 
     return discriminator, build(values, "discriminator_optimizer", params=discriminator.parameters())
 
 
-def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any]) -> dict[str, Logger]:
-    """`metrics.jsonl`, and the chosen ones; to the config that they show belong the facts that follow from it."""
-    shown = public_values(config) | {"facts": facts}
+def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any], objective: Criterion) -> dict[str, Logger]:
+    """`metrics.jsonl`, and the chosen ones.
+
+    To the config that they show belong the facts that follow from it, and the objective that holds.
+    """
+    shown = public_values(config) | {"objective": objective.name, "facts": facts}
     parts = {"folder": folder, "config": shown, "private": config.logger.private}
     nodes = {str(name): node for name, node in config.logger.items() if name != "private"}
     chosen = {name: build(node, f"logger.{name}", **parts) for name, node in nodes.items()}

@@ -64,7 +64,9 @@ def read_best(folder: str) -> None:
 
 
 def save_again(folder: str) -> None:
-    in_words_of_the_command(lambda: Checkpoints(Path(folder), keep=1).save(100, score=1.0, **parts()))
+    checkpoints = Checkpoints(Path(folder), keep=1)
+    checkpoints.save_in_background(100, score=1.0, **parts())
+    in_words_of_the_command(checkpoints.finish)
 
 
 def perceptual_weights(file: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -25,6 +26,9 @@ from tests.support.wandb_server import Server
 from vqgan.errors import DivergedError, StoppedError, StorageError
 from vqgan.loggers import WeightsAndBiases
 from vqgan.loggers.wandb import logger as wandb_logger
+from vqgan.loggers.wandb.artifacts import best_checkpoint
+from vqgan.runs.checkpoint import Checkpoints
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.status import status_of
 from vqgan.training.run import run
 from vqgan.video.writer import write_video
@@ -146,6 +150,17 @@ def test_reconstructions_are_a_table_over_steps_beside_the_pictures(resumed: Pat
     pictures = [row["reconstructions/frames"] for row in history.values()]
     assert {picture["_type"] for picture in pictures} == {"image-file"}
     assert {row["reconstructions/clips"]["_type"] for row in history.values()} == {"video-file"}
+
+
+def test_a_checkpoint_that_is_the_best_by_another_objective_says_by_which(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", 1, Criterion("-validation/lpips"))
+    checkpoints.save_in_background(4, score=-0.25, network=torch.nn.Linear(1, 1))
+    checkpoints.finish()
+    artifact = best_checkpoint(tmp_path)
+    assert artifact is not None
+    assert {name: artifact["metadata"].get(name) for name in ("step", "lpips", "psnr")} == {
+        "step": 4, "lpips": 0.25, "psnr": None,
+    }  # fmt: skip
 
 
 def test_the_best_checkpoint_is_referred_to(resumed: Path) -> None:

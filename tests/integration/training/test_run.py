@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Compose
 from vqgan.training.run import run
 
@@ -25,3 +27,30 @@ def test_a_run_leaves_the_promised_folder(composed: Compose, tmp_path: Path) -> 
     pictures = {path.name for path in (folder / "reconstructions").iterdir()}
     assert pictures == {"step-00000000.png", "step-00000003.png", "worst.png", "best.png", "ranking.json"}
     assert [row["step"] for row in rows(folder)] == [0, 1, 2, 3]
+
+
+def test_the_objective_says_which_checkpoint_is_the_best(
+    composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    best = folder / "checkpoints" / "best"
+    run(composed("trainer.evaluate_every=1", "trainer.keep=1", "objective=-validation/psnr"))
+    psnr = {row["step"]: row["validation/psnr"] for row in rows(folder)}
+    lowest = min((1, 2, 3), key=psnr.__getitem__)
+    assert best.resolve().name == f"step-{lowest:08d}"
+    assert f"{best.resolve()}, validation/psnr {psnr[lowest]:.4g}" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="best checkpoint by -validation/psnr"):
+        run(composed("trainer.keep=1", "trainer.steps=4"))
+    assert best.resolve().name == "step-00000004"
+    assert f"{best.resolve()}, {rows(folder)[-1]['validation/psnr']:.2f} dB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scalar", ["train/total", "validation/lpips", "lpips"])
+def test_psnr_says_it_where_the_objective_is_not_measured(composed: Compose, tmp_path: Path, scalar: str) -> None:
+    said = f"objective=-{scalar}: evaluations of this run do not measure {scalar}, "
+    with pytest.warns(UserWarning, match=said) as seen:
+        run(composed("trainer.evaluate_every=1", "trainer.steps=2", f"objective=-{scalar}"))
+    assert len(seen) == 1
+    psnr = {row["step"]: row["validation/psnr"] for row in rows(tmp_path / "run")}
+    best = (tmp_path / "run" / "checkpoints" / "best").resolve()
+    assert best.name == f"step-{max((1, 2), key=psnr.__getitem__):08d}"

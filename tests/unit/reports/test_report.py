@@ -31,6 +31,7 @@ from vqgan.reports import page as writing
 from vqgan.reports.page import LiveReport, page, write_report
 from vqgan.reports.run import Run, collect
 from vqgan.reports.strips import Strips, open_picture, spread
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.metrics import read_metrics, speed, thinned
 
 
@@ -144,6 +145,27 @@ def test_what_was_measured_before_the_first_step_is_no_best(tmp_path: Path) -> N
     assert best.look(7, {"train/total": 1.0}) == {}
     found = best.look(9, {"validation/psnr": 25.0, "validation/lpips": 0.4})
     assert found == {"validation/psnr": 25.0, "validation/lpips": 0.3, "best/step": 9}
+
+
+def test_the_objective_says_what_is_best(tmp_path: Path) -> None:
+    rows = [{"step": n, "validation/perplexity": 5.0 + n} for n in (1, 2)]
+    run = write_run(tmp_path / "run", rows, objective="-validation/perplexity")
+    assert [(one["best"], one["best_step"]) for one in shown(run)["figures"]] == [(6.0, 1)]
+
+    best = Best(Criterion("-validation/perplexity"))
+    best.look(1, {"validation/psnr": 20.0, "validation/perplexity": 6.0})
+    found = best.look(2, {"validation/psnr": 30.0, "validation/perplexity": 7.0})
+    assert found == {"validation/psnr": 30.0, "validation/perplexity": 6.0, "best/step": 1}
+    again = Best(Criterion("-validation/perplexity"))
+    again.load_state_dict(best.state_dict())
+    assert again.look(3, {"validation/perplexity": 9.0}) == found
+
+
+def test_the_step_of_the_best_by_another_objective_is_forgotten() -> None:
+    best = Best(Criterion("-validation/lpips"))
+    best.load_state_dict({"validation/psnr": 30.0, "validation/lpips": 0.1, "best/step": 2})  # of 0.1
+    found = best.look(3, {"validation/psnr": 20.0, "validation/lpips": 0.2})
+    assert found == {"validation/psnr": 30.0, "validation/lpips": 0.2, "best/step": 3}
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "pruned", "diverged", "failed"])

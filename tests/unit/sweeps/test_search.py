@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
 from vqgan.errors import ConfigError, PrunedError, StorageError
+from vqgan.runs.criterion import Criterion
 from vqgan.sweeps import search
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.search import Pruning, Trial, Trials
 
 LEARNING_RATE = LogUniformDistribution(1e-4, 1e-2)
@@ -111,7 +111,7 @@ def test_a_hopeless_run_is_stopped_and_its_trial_pruned(
 ) -> None:
     good, bad = ask(study), ask(study)
     its = job(sweeper, tmp_path, good)
-    logger = Pruning(its, Objective("validation/psnr"), steps=30)
+    logger = Pruning(its, Criterion("validation/psnr"), steps=30)
     for step, psnr in ((0, 30.0), (10, 20.0), (20, 22.0)):
         logger.log(step, {"validation/psnr": psnr}, {})
         logger.log(step, {"validation/psnr": psnr}, {})  # as where a run is continued
@@ -120,7 +120,7 @@ def test_a_hopeless_run_is_stopped_and_its_trial_pruned(
     study.tell(good, 22.0)
 
     its = job(sweeper, tmp_path, bad)
-    logger = Pruning(its, Objective("validation/psnr"), steps=20)
+    logger = Pruning(its, Criterion("validation/psnr"), steps=20)
     logger.log(0, {"validation/psnr": 31.0}, {})  # of the untrained network, and no result
     with pytest.raises(PrunedError, match=r"Pruned after step 10: validation/psnr 19.5 "):
         logger.log(10, {"validation/psnr": 19.5}, {})
@@ -133,7 +133,7 @@ def test_a_hopeless_run_is_stopped_and_its_trial_pruned(
 
 
 def test_an_objective_that_is_not_measured_is_named(sweeper: DictConfig, study: optuna.Study, tmp_path: Path) -> None:
-    logger = Pruning(job(sweeper, tmp_path, ask(study)), Objective("-validation/lpips"), steps=9)
+    logger = Pruning(job(sweeper, tmp_path, ask(study)), Criterion("-validation/lpips"), steps=9)
     with pytest.raises(ConfigError, match="objective=validation/lpips: no such scalar is measured; there are: validat"):
         logger.log(0, {"validation/psnr": 3.0, "train/total": 1.0}, {})
 
@@ -144,7 +144,7 @@ def test_a_server_that_is_away_does_not_end_a_run(
     def away(*_: object) -> None:
         raise OperationalError("SELECT", {}, Exception("the server is away"))
 
-    logger = Pruning(job(sweeper, tmp_path, ask(study)), Objective("validation/psnr"), steps=9)
+    logger = Pruning(job(sweeper, tmp_path, ask(study)), Criterion("validation/psnr"), steps=9)
     monkeypatch.setattr(Trials, "set_trial_intermediate_value", away)
     with pytest.warns(UserWarning, match="The search was not told of step 3: .*the server is away"):
         logger.log(3, {"validation/psnr": 3.0}, {})

@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 
 from vqgan.config.build import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError
+from vqgan.runs.criterion import Criterion
 from vqgan.runs.sweep import agreed, definition_of, refuse_another_job, write_definition
-from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import Sweep, exit_code, read_jobs, summary, values_of
 
-PSNR = Objective("validation/psnr")
+PSNR = Criterion("validation/psnr")
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -132,12 +132,12 @@ def test_the_exit_code(states: list[tuple[str, int | None]], code: int, sweep: P
 
 def test_an_objective_can_be_minimized(sweep: Path) -> None:
     write_job(sweep / "0", "finished", psnr=20.0)
-    smallest = Objective("-validation/psnr")
+    smallest = Criterion("-validation/psnr")
     assert smallest.best(sweep / "0") == -19.0
     assert smallest.text(-19.0) == "validation/psnr 19"
-    assert Objective("validation/none").best(sweep / "0") is None
+    assert Criterion("validation/none").best(sweep / "0") is None
     with pytest.raises(InvalidValueError, match="objective must be the name of a scalar"):
-        Objective("psnr")
+        Criterion("psnr")
 
 
 def test_the_processes_of_jobs_are_sent_a_copy_that_holds_nothing(tmp_path: Path) -> None:

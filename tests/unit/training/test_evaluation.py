@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.support.networks import autoencoder, ema_quantizer, frames
 from vqgan.measures import measure, psnr, ssim
-from vqgan.training.validation import Evaluation, evaluate, reconstruct
+from vqgan.training.validation import Evaluation, evaluate, reconstruct, scalars_measured
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,6 +47,16 @@ def test_evaluation_changes_nothing() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
     assert evaluate(network, clips, batch_size=5, perceptual=None).metrics == pytest.approx(measured, rel=1e-5)
+
+
+def test_what_an_evaluation_measures_is_known_before() -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return (a - b).square().mean(dim=(1, 2, 3))
+
+    clips = torch.zeros(1, 1, 16, 16, 3, dtype=torch.uint8)
+    for perceptual in (None, Distance()):
+        assert list(evaluate(autoencoder(), clips, 1, perceptual).metrics) == scalars_measured(perceptual)
 
 
 def test_extremes_are_the_clips_of_lowest_and_highest_psnr() -> None:

@@ -9,20 +9,26 @@ from typing import Any
 
 from vqgan.errors import CheckpointError
 from vqgan.runs.checkpoint import STATE, read_manifest
+from vqgan.runs.criterion import criterion_in
 
 
 def best_checkpoint(run: Path) -> dict[str, Any] | None:
-    """The checkpoint `best` as an artifact that refers to it, with its step, PSNR and hash; None if there is none."""
+    """The checkpoint `best` as an artifact that refers to it; None if there is none.
+
+    It has the step, the hash, and what made it the best: `psnr`, or whatever the objective was.
+    """
     folder = run / "checkpoints" / "best"
     try:
         manifest = read_manifest(folder)
         step, digest = int(manifest["step"]), str(manifest["files"][STATE]["sha256"])
+        objective = criterion_in(manifest)
+        name, value = objective.scalar.rpartition("/")[2], objective.sign * float(manifest["score"])
     except (CheckpointError, KeyError, TypeError, ValueError):
         return None
     return {
         "kind": "artifact", "name": "checkpoint", "type": "checkpoint", "folder": str(folder.resolve()),
         "copied": False, "aliases": ["best", f"step-{step}"],
-        "metadata": {"step": step, "psnr": manifest["score"], "sha256": digest},
+        "metadata": {"step": step, name: value, "sha256": digest},
     }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from vqgan.loggers.logger import Advice, Logger
 from vqgan.loggers.wandb.artifacts import best_checkpoint, exported, size_of
 from vqgan.loggers.wandb.identity import choices, name_of, sweep_of, tags_of
 from vqgan.loggers.wandb.pipe import end, pass_on
+from vqgan.runs.criterion import criterion_in
 from vqgan.runs.metrics import HOURS
 from vqgan.text import without_secrets
 
@@ -74,7 +75,7 @@ class WeightsAndBiases(Logger):
         self.settings = {"dir": str(folder), "project": project, "entity": entity, "mode": mode}
         self.id: str | None = None
         self.choices: dict[str, str] = {}
-        self.best = Best()
+        self.best = Best(criterion_in(config))
         self.evaluations: list[dict[str, Any]] = []  # rows of the table of reconstructions
         self.process: subprocess.Popen[bytes] | None = None
         self.rows: queue.Queue[str | None] = queue.Queue(MOST_WAITING)
@@ -194,7 +195,7 @@ class WeightsAndBiases(Logger):
         sweep = sweep_of(self.run)
         said = self.settings | {
             "id": self.id, "pid": os.getpid(), "private": self.private, "status": str(self.folder / STATUS),
-            "steps": str(self.folder / STEPS), "best": list(Best.NAMES),
+            "steps": str(self.folder / STEPS), "best": list(self.best.names),
             "job_type": "sweep" if sweep or "WANDB_SWEEP_ID" in os.environ else "train",
         }  # fmt: skip
         if self.private:
