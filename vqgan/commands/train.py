@@ -35,6 +35,7 @@ def compose_and_run(config: DictConfig) -> float | None:
     """Hydra's entry: one call per job, which in a sweep returns its objective."""
     hydra_config: Any = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    of_hydra: Any = OmegaConf.to_container(hydra_config.overrides.hydra, resolve=False)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     try:
         _refuse_unasked(hydra_config, typed)
@@ -51,7 +52,7 @@ def compose_and_run(config: DictConfig) -> float | None:
         train.run(config, typed)
         return None
     except USER_ERRORS as error:
-        end(error)
+        end(error, [*of_hydra, *typed])
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # only an empty folder goes: nothing came of it
@@ -60,9 +61,10 @@ def compose_and_run(config: DictConfig) -> float | None:
 def main() -> None:
     """Run, and end with the promised exit code and one paragraph if that fails."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
+    typed = sys.argv[1:]
     try:
-        sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
-        if any(flag in sys.argv for flag in MULTIRUN):
+        sys.argv[1:] = resuming(_flags_first(typed))  # where Hydra reads it
+        if any(flag in typed for flag in MULTIRUN):
             if this_process().count > 1:
                 raise ConfigError(
                     "--multirun under torchrun would start every job in each of its processes. Start torchrun for each "
@@ -71,18 +73,18 @@ def main() -> None:
             launched.prepare()
         compose_and_run()
     except USER_ERRORS as error:
-        end(error)
+        end(error, typed)
     except StopRequested as signal:
         from vqgan.sweeps.sweep import Sweep
 
         if Sweep.command is None or ended_before(signal) is not None:
             raise
-        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.command}"))
+        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.command}"), typed)
     except Exception as error:
         known = storage_error(error) or launched.failure(error)
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
             raise
-        end(known or error)
+        end(known or error, typed)
 
 
 def resuming(arguments: list[str]) -> list[str]:

@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import inspect
 import pkgutil
-import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -74,11 +73,20 @@ def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
     return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
 
 
-def unknown_choice(group: str, choice: str, choices: Iterable[str] | None) -> ConfigError:
-    """The error for a group's choice that does not exist, with its nearest neighbour and all that do."""
+def unknown_choice(
+    group: str, choice: str, choices: Iterable[str] | None, arguments: Iterable[str] = ()
+) -> ConfigError:
+    """The error for a group's choice that does not exist, with its nearest neighbour and all that do.
+
+    Args:
+        group: of choices.
+        choice: that is missing.
+        choices: that there are; null for what is in the group's folder.
+        arguments: that were typed.
+    """
     extra = EXTRAS.get(group, {}).get(choice)
     if extra is not None:
-        typed = next((argument for argument in sys.argv if argument.startswith(f"{group}=")), f"{group}={choice}")
+        typed = next((argument for argument in arguments if argument.startswith(f"{group}=")), f"{group}={choice}")
         return missing_extra(typed, extra)  # it may be a choice of ours, which starts from that one
     files = (file.stem for file in (conf_dir() / group).glob("*.yaml"))
     names = sorted({*(choices or files), *EXTRAS.get(group, {})})

@@ -62,7 +62,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     except PrunedError as error:
         print(f"\n{error}", flush=True)
     except Exception as error:
-        _take_down(error, folder, own_overrides(typed))
+        _take_down(error, folder, typed)
         return None
     finally:
         gc.collect()  # networks sit in circles of references, and the next job needs their memory
@@ -97,8 +97,8 @@ def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> Non
 def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
     """Print what went wrong, and keep it in the job's folder, which a wrong config or data left as it was before."""
     if isinstance(error, USER_ERRORS):
-        known: Exception = in_our_words(error)
-        print(f"\nJob {folder.name}: {without_secrets(str(known))}", file=sys.stderr, flush=True)
+        known: Exception = in_our_words(error, typed)
+        print(f"\nJob {folder.name}: {without_secrets(str(known), typed)}", file=sys.stderr, flush=True)
     else:
         known = error
         traceback.print_exc()
@@ -107,5 +107,5 @@ def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
     with contextlib.suppress(StorageError, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "overrides.yaml").exists():
-            replace_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(typed)))
-        record_end(folder, known)
+            replace_text(folder / "overrides.yaml", OmegaConf.to_yaml(own_overrides(typed)))
+        record_end(folder, known, typed)

@@ -14,8 +14,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
 from vqgan.runtime import signals
@@ -41,8 +40,6 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         if signals.came:
             sys.exit(StoppedError.exit_code)  # one of joblib's processes, told to stop between two jobs
         warnings.showwarning = show_warning
-        typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-        sys.argv[1:] = typed  # which messages are searched for, so that no secret is told
         _join_tasks()
         try:
             with StopSignals() as stop, stop.at_once():

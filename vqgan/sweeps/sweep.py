@@ -37,7 +37,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
-        with _ending():
+        with _ending(sys.argv[1:]):
             Objective(config.objective)
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
@@ -56,7 +56,7 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say what has become of each job, and end with the exit code of the first that failed, if one did."""
-        with _ending():
+        with _ending(sys.argv[1:]):
             jobs = read_jobs(self.folder)
             rows = summary(jobs, Objective(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
@@ -138,12 +138,12 @@ def exit_code(jobs: Sequence[Job]) -> int:
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def _ending(typed: Sequence[str]) -> Iterator[None]:
     """End the process by `SystemExit` where a callback fails: of an error Hydra would make a warning."""
     try:
         yield
     except USER_ERRORS as error:
-        end(error)
+        end(error, typed)
     except Exception:
         traceback.print_exc()
         sys.exit(1)
