@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from vqgan.commands.parser import command_parser
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
 from vqgan.files.plain_data import read_plain
 from vqgan.files.reading import read_yaml
@@ -35,11 +35,8 @@ To train it further: `{typed}`
 
 def main() -> None:
     """`vqgan import-taming CKPT --config YAML --out DIR`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan import-taming",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16",
+    parser = command_parser(
+        "import-taming", __doc__, "example:\n  vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16"
     )
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="a Lightning checkpoint or a bare state dict")
     parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")
