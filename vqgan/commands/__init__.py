@@ -45,7 +45,7 @@ def run(module: str) -> None:
                 stop.ignore()
     except StopRequested as signal:
         ended = ended_before(signal)
-        said = f"Stopped by {signal}; what was finished is saved. The same command goes on."
+        said = f"Stopped by {signal}; what was finished is saved. {stop.goes_on}"
         print(f"\n{ended or said}", file=sys.stderr)
         sys.exit(StoppedError.exit_code if ended is None else ended.exit_code)
     except VQGANError as error:

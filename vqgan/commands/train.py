@@ -14,15 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan.commands import ended_before
 from vqgan.config.build import conf_dir
 from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
-from vqgan.errors import ConfigError, StoppedError
+from vqgan.errors import ConfigError
 from vqgan.runs.saved import load_config, typed_for
 from vqgan.runs.sweep import SWEEP
 from vqgan.runtime.process import this_process
-from vqgan.runtime.signals import StopRequested
 from vqgan.sweeps import launched
 
 MULTIRUN = ("-m", "--multirun")
@@ -74,12 +72,6 @@ def main() -> None:
         compose_and_run()
     except USER_ERRORS as error:
         end(error, typed)
-    except StopRequested as signal:
-        from vqgan.sweeps.sweep import Sweep
-
-        if Sweep.command is None or ended_before(signal) is not None:
-            raise
-        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.command}"), typed)
     except Exception as error:
         known = storage_error(error) or launched.failure(error)
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):

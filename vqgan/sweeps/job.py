@@ -17,8 +17,8 @@ from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, Storage
 from vqgan.files.writing import replace_text
 from vqgan.runs.status import SETTLED, record_end, status_of
 from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
-from vqgan.runtime import signals
 from vqgan.runtime.process import this_process
+from vqgan.runtime.signals import StopSignals
 from vqgan.sweeps.objective import Objective
 from vqgan.sweeps.sweep import values_of
 from vqgan.text import without_secrets
@@ -50,13 +50,14 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     refuse_another_job(folder, typed)
     status = status_of(folder)
     label = f"Job {folder.name}: {values_of(swept_overrides(sweep, typed))}"
-    came_before = set(signals.came)
+    stop = StopSignals()
     try:
         if status is not None and status.state in SETTLED:
             print(f"{label} ({status.state} before)", flush=True)
         else:
             print(f"\n{label}", flush=True)
-            _train(config, own_overrides(typed), trial)
+            with stop, stop.at_once():
+                _train(config, own_overrides(typed), trial)
     except StoppedError as error:
         raise StoppedError(f"{error}, or with all of the sweep: its own command, with run_dir={sweep}") from None
     except PrunedError as error:
@@ -66,8 +67,8 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
         return None
     finally:
         gc.collect()  # networks sit in circles of references, and the next job needs their memory
-    for name in signals.came - came_before:  # too late for the run to stop, which has finished meanwhile
-        said = f"Stopped by {name}; job {folder.name} is over."
+    if stop.requested:  # too late for the run to stop, which has finished meanwhile
+        said = f"Stopped by {stop.name}; job {folder.name} is over."
         raise StoppedError(f"{said} Go on with the sweep's own command, with run_dir={sweep}")
     status = status_of(folder)
     if trial is not None and status is not None and status.state == "pruned":

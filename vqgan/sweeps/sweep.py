@@ -24,16 +24,15 @@ from vqgan.files.writing import storing
 from vqgan.runs.saved import typed_for
 from vqgan.runs.status import SETTLED, Status, status_of
 from vqgan.runs.sweep import agreed, definition_of, is_search, swept_overrides, write_definition
+from vqgan.runtime.signals import noting
 from vqgan.sweeps.objective import Objective
-from vqgan.text import counted, table
+from vqgan.text import counted, table, without_secrets
 
 LONGEST_REASON = 160  # characters of a message in a table
 
 
 class Sweep(Callback):
     """Hydra's hook before the first job of a sweep and after the last one, in the process that launches them."""
-
-    command: str | None = None  # by which the sweep of this process goes on
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
@@ -42,7 +41,10 @@ class Sweep(Callback):
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
-            Sweep.command = _command(sys.argv, self.folder)  # before jobs have a command of their own
+            self.command = _command(sys.argv, self.folder)
+            stop = noting()
+            if stop is not None:  # a signal between two jobs, or while a launcher waits for them, meets no code of ours
+                stop.goes_on = f"Go on with: {without_secrets(self.command, sys.argv)}"
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`

@@ -128,6 +128,14 @@ def test_a_signal_is_not_lost_where_cython_makes_a_traceback() -> None:
         go_on()
 
 
+def test_a_signal_that_came_too_late_for_a_part_is_known_around_it() -> None:
+    with StopSignals() as around:
+        with StopSignals() as part:
+            signal.raise_signal(signal.SIGTERM)
+        assert part.requested
+        assert (around.requested, around.name) == (True, "SIGTERM")
+
+
 def test_a_signal_at_a_bad_moment_comes_after_it() -> None:
     order = []
 
