@@ -33,25 +33,11 @@ from vqgan.config.build import check_values
 from vqgan.errors import CheckpointError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
+from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.decode import decode_video, decoding_with
 from vqgan.tokenizer.encode import encode_video, encoding_with
 from vqgan.tokenizer.folder import FORMAT, LONGEST_REASON, compare, quantizer_classes, read, write
 from vqgan.tokens.folder import TokenVideo
-
-CARD = """---
-library_name: vqgan
-tags: [vqgan, tokenizer, video]
----
-# A VQGAN tokenizer
-
-Frames of {resolution} pixels to {codes}×{codes} codes of a codebook of {codebook_size}.
-
-```python
-import vqgan
-tokenizer = vqgan.load("USER/NAME")
-codes = tokenizer.encode_video("video.mp4")
-```
-"""
 
 
 class Tokenizer(Autoencoder, ModelHubMixin):
@@ -106,9 +92,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         return digest.hexdigest()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        b = self.description["backbone"]
-        size = self.quantizer.codebook_size
-        card = CARD.format(resolution=b["resolution"], codes=b["resolution"] // self.downsampling, codebook_size=size)
+        card = model_card(self.description, "USER/NAME")
         write(save_directory, self.description, self.state_dict(), None, card)
 
     @classmethod
