@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -33,11 +33,11 @@ SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)  # in na
 PUBLIC, SHORTEST_SECRET = ("HOME", "USER", "PWD", "TMPDIR", "XDG_CACHE_HOME"), 6
 
 
-def without_secrets(text: str) -> str:
-    """A message in which no value stands that came from the environment, be it typed or in a config."""
-    typed = " ".join(sys.argv)
+def without_secrets(text: str, typed: Iterable[str] = ()) -> str:
+    """A message in which no secret stands, nor what came from the environment by what was typed."""
+    named = " ".join(typed)
     for name, value in os.environ.items():
-        is_secret = SECRET.search(name) or (f"oc.env:{name}" in typed and name not in PUBLIC)
+        is_secret = SECRET.search(name) or (f"oc.env:{name}" in named and name not in PUBLIC)
         if is_secret and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, f"<environment: {name}>")
     return text

@@ -48,7 +48,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captur
     def run_typed(*arguments: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         try:
-            with StopSignals():  # as vqgan.commands.run has them, in the process of what is typed
+            with StopSignals() as stop, stop.at_once():  # as vqgan.commands.run has it
                 train.main()
             code = 0
         except SystemExit as end:

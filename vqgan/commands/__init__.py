@@ -1,4 +1,4 @@
-"""The command `vqgan`: each module of this folder is a subcommand of the same name."""
+"""The command `vqgan`: each module of this folder, but for `parser`, is a subcommand of the same name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vqgan.text import show_warning
 
 def main() -> None:
     """Run `vqgan SUBCOMMAND …`."""
-    names = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__)}
+    names = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__) if m.name != "parser"}
     if len(sys.argv) > 1 and sys.argv[1] in names:
         name = names[sys.argv[1]]
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
@@ -45,7 +45,7 @@ def run(module: str) -> None:
                 stop.ignore()
     except StopRequested as signal:
         ended = ended_before(signal)
-        said = f"Stopped by {signal}; what was finished is saved. The same command goes on."
+        said = f"Stopped by {signal}; what was finished is saved. {stop.goes_on}"
         print(f"\n{ended or said}", file=sys.stderr)
         sys.exit(StoppedError.exit_code if ended is None else ended.exit_code)
     except VQGANError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from vqgan.commands.parser import command_parser
 
 EPILOG = """\
 examples:
@@ -20,12 +21,7 @@ WIDTH = 120  # characters, where it is not a terminal that this is printed to
 
 def main() -> None:
     """`vqgan compare RUN|FOLDER... [--metric NAME] [--out FILE.html]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan compare",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("compare", __doc__, EPILOG)
     parser.add_argument(
         "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
     )

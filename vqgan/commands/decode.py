@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config.build import conf_dir
+from vqgan.commands.parser import command_parser
 
 EPILOG = """\
 examples:
@@ -21,12 +20,7 @@ values, changed by key=value:
 
 def main() -> None:
     """`vqgan decode RUN TOKENS --out VIDEOS [--side-by-side] [--videos DIR] [key=value ...]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan decode",
-        description=__doc__,
-        epilog=EPILOG + (conf_dir() / "decode.yaml").read_text(encoding="utf-8"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("decode", __doc__, EPILOG, has_values=True)
     parser.add_argument("run", metavar="RUN", help="the tokenizer that encoded them: a run, an exported one, a hub id")
     parser.add_argument("tokens", metavar="TOKENS", type=Path, help="a folder that vqgan encode wrote")
     parser.add_argument("--out", metavar="VIDEOS", type=Path, required=True, help="folder to write or to go on with")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config.build import conf_dir
+from vqgan.commands.parser import command_parser
 
 EPILOG = """\
 examples:
@@ -22,12 +21,7 @@ values, changed by key=value:
 
 def main() -> None:
     """`vqgan encode RUN VIDEOS --out TOKENS [key=value ...]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan encode",
-        description=__doc__,
-        epilog=EPILOG + (conf_dir() / "encode.yaml").read_text(encoding="utf-8"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("encode", __doc__, EPILOG, has_values=True)
     parser.add_argument("run", metavar="RUN", help="a run folder, an exported tokenizer, or the id of one on the hub")
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
     parser.add_argument("--out", metavar="TOKENS", type=Path, required=True, help="folder to write, or to go on with")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from vqgan.config.build import conf_dir
+from vqgan.commands.parser import command_parser
 
 EPILOG = """\
 examples:
@@ -22,12 +21,7 @@ values, changed by key=value (as are the run's own: data.key=value):
 
 def main() -> None:
     """`vqgan evaluate RUN [RUN ...] [--data DIR] [--out FILE.json] [--csv FILE] [key=value ...]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan evaluate",
-        description=__doc__,
-        epilog=EPILOG + (conf_dir() / "evaluate.yaml").read_text(encoding="utf-8"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("evaluate", __doc__, EPILOG, has_values=True)
     parser.add_argument(
         "arguments", metavar="RUN|key=value", nargs="+", help="run folders, exported tokenizers or hub ids; values"
     )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from vqgan.commands.parser import command_parser
 from vqgan.tokenizer.export import export
 
 
 def main() -> None:
     """`vqgan export RUN --out DIR [--format safetensors|taming]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan export",
-        description=__doc__,
-        epilog="example:\n  vqgan export runs/f16/2026-01-31_12-00-00 --out tokenizers/f16",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        "export", __doc__, "example:\n  vqgan export runs/f16/2026-01-31_12-00-00 --out tokenizers/f16"
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")

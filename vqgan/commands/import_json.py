@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from vqgan.commands.parser import command_parser
 from vqgan.errors import ConfigError, InvalidValueError, StorageError
 from vqgan.files.writing import replace_text
 from vqgan.tokenizer.taming import backbone_of, quantizer_of
@@ -51,12 +51,7 @@ The JSON has this shape (lossconfig and most values may be missing):
 
 def main() -> None:
     """`vqgan import-json PARAM.json --out conf/experiment/NAME.yaml`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan import-json",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("import-json", __doc__, EPILOG)
     parser.add_argument("file", metavar="PARAM.json", type=Path)
     parser.add_argument("--out", metavar="YAML", type=Path, required=True, help="the recipe: conf/experiment/NAME.yaml")
     arguments = parser.parse_args()

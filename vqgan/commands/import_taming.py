@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,34 +11,19 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from vqgan.commands.parser import command_parser
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
 from vqgan.files.plain_data import read_plain
 from vqgan.files.reading import read_yaml
+from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.folder import write
 from vqgan.tokenizer.taming import translate
-
-CARD = """# A VQGAN tokenizer
-
-Imported from `{checkpoint}`.
-
-```python
-import vqgan
-tokenizer = vqgan.load("{folder}")
-indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1]
-frames = tokenizer.decode(indices)
-```
-
-To train it further: `{typed}`
-"""
 
 
 def main() -> None:
     """`vqgan import-taming CKPT --config YAML --out DIR`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan import-taming",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16",
+    parser = command_parser(
+        "import-taming", __doc__, "example:\n  vqgan import-taming last.ckpt --config model.yaml --out tokenizers/f16"
     )
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="a Lightning checkpoint or a bare state dict")
     parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")
@@ -56,7 +40,9 @@ def main() -> None:
             f"{arguments.config} does not describe this checkpoint's networks: {type(error).__name__}: {error}."
         ) from None
     name = arguments.out.resolve().name  # where the folder lies is of no use to those whom it is shared with
-    card = CARD.format(checkpoint=arguments.checkpoint.name, folder=name, typed=training_command(name, overrides))
+    about = f"Imported from `{arguments.checkpoint.name}`."
+    further = f"To train it further: `{training_command(name, overrides)}`\n"
+    card = model_card(imported.autoencoder, name, about, further)
     state = imported.autoencoder.state_dict()
     write(arguments.out, imported.description, state, imported.discriminator or None, card)
     also = " and its discriminator" if imported.discriminator else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from vqgan.commands.parser import command_parser
 from vqgan.errors import ConfigError
 from vqgan.files.writing import replace_text
 from vqgan.reports.page import page, write_report
@@ -16,11 +16,10 @@ MOST_RUNS = 40  # in one page; it would be slow and its lines could not be told 
 
 def main() -> None:
     """`vqgan report RUN... [--out FILE]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan report",
-        description=f"{__doc__} It opens in any browser, without a network.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  vqgan report runs/vqgan/2026-01-31_12-00-00 runs/vqgan/2026-02-01_09-30-00 --out both.html",
+    parser = command_parser(
+        "report",
+        f"{__doc__} It opens in any browser, without a network.",
+        "example:\n  vqgan report runs/vqgan/2026-01-31_12-00-00 runs/vqgan/2026-02-01_09-30-00 --out both.html",
     )
     parser.add_argument(
         "runs", metavar="RUN", type=Path, nargs="+", help="a run folder, or a folder that holds some, as a multirun's"

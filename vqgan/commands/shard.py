@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.config.build import conf_dir
+from vqgan.commands.parser import command_parser
 
 EPILOG = """\
 examples:
@@ -23,12 +22,7 @@ values, changed by key=value:
 
 def main() -> None:
     """`vqgan shard VIDEOS --out SHARDS [key=value ...]`."""
-    parser = argparse.ArgumentParser(
-        prog="vqgan shard",
-        description=__doc__,
-        epilog=EPILOG + (conf_dir() / "shard.yaml").read_text(encoding="utf-8"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("shard", __doc__, EPILOG, has_values=True)
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
     parser.add_argument("--out", metavar="SHARDS", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")

@@ -15,16 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan.commands import ended_before
 from vqgan.config.build import conf_dir
 from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
-from vqgan.errors import ConfigError, StoppedError
+from vqgan.errors import ConfigError
 from vqgan.runs.saved import load_config, translated, typed_for
 from vqgan.runs.sweep import SWEEP
 from vqgan.runtime.process import this_process
-from vqgan.runtime.signals import StopRequested
 from vqgan.sweeps import launched
 
 MULTIRUN = ("-m", "--multirun")
@@ -37,6 +35,7 @@ def compose_and_run(config: DictConfig) -> float | None:
     """Hydra's entry: one call per job, which in a sweep returns its objective."""
     hydra_config: Any = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    of_hydra: Any = OmegaConf.to_container(hydra_config.overrides.hydra, resolve=False)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     try:
         _refuse_unasked(hydra_config, typed)
@@ -54,7 +53,7 @@ def compose_and_run(config: DictConfig) -> float | None:
         train.run(config, typed)
         return None
     except USER_ERRORS as error:
-        end(error)
+        end(error, [*of_hydra, *typed])
     finally:
         with contextlib.suppress(OSError):
             folder.rmdir()  # only an empty folder goes: nothing came of it
@@ -63,11 +62,12 @@ def compose_and_run(config: DictConfig) -> float | None:
 def main() -> None:
     """Run, and end with the promised exit code and one paragraph if that fails."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
+    typed = sys.argv[1:]
     try:
-        sys.argv[1:] = resuming(_flags_first(sys.argv[1:]))
-        if own := _config_dir(sys.argv[1:]):
+        sys.argv[1:] = resuming(_flags_first(typed))  # where Hydra reads it
+        if own := _config_dir(typed):
             look_in(own)  # the classes that its yaml files name
-        if any(flag in sys.argv for flag in MULTIRUN):
+        if any(flag in typed for flag in MULTIRUN):
             if this_process().count > 1:
                 raise ConfigError(
                     "--multirun under torchrun would start every job in each of its processes. Start torchrun for each "
@@ -76,18 +76,12 @@ def main() -> None:
             launched.prepare()
         compose_and_run()
     except USER_ERRORS as error:
-        end(error)
-    except StopRequested as signal:
-        from vqgan.sweeps.sweep import Sweep
-
-        if Sweep.command is None or ended_before(signal) is not None:
-            raise
-        end(StoppedError(f"Stopped by {signal}; what was finished is saved. Go on with: {Sweep.command}"))
+        end(error, typed)
     except Exception as error:
         known = storage_error(error) or launched.failure(error)
         if known is None and not (isinstance(error, ValueError) and is_from_hydra(error)):
             raise
-        end(known or error)
+        end(known or error, typed)
 
 
 def _config_dir(arguments: list[str]) -> str | None:

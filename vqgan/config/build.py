@@ -7,17 +7,16 @@ import dataclasses
 import difflib
 import inspect
 import pkgutil
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
 from beartype import BeartypeConf
 from beartype.door import is_bearable
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
@@ -50,11 +49,20 @@ def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
     return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
 
 
-def unknown_choice(group: str, choice: str, choices: Iterable[str] | None) -> ConfigError:
-    """The error for a group's choice that does not exist, with its nearest neighbour and all that do."""
+def unknown_choice(
+    group: str, choice: str, choices: Iterable[str] | None, arguments: Iterable[str] = ()
+) -> ConfigError:
+    """The error for a group's choice that does not exist, with its nearest neighbour and all that do.
+
+    Args:
+        group: of choices.
+        choice: that is missing.
+        choices: that there are; null for what is in the group's folder.
+        arguments: that were typed.
+    """
     extra = EXTRAS.get(group, {}).get(choice)
     if extra is not None:
-        typed = next((argument for argument in sys.argv if argument.startswith(f"{group}=")), f"{group}={choice}")
+        typed = next((argument for argument in arguments if argument.startswith(f"{group}=")), f"{group}={choice}")
         return missing_extra(typed, extra)  # it may be a choice of ours, which starts from that one
     files = (file.stem for file in (conf_dir() / group).glob("*.yaml"))
     names = sorted({*(choices or files), *EXTRAS.get(group, {})})
@@ -129,11 +137,26 @@ def _check_sections(values: dict[str, Any]) -> None:
     check(isinstance(private, bool), "logger.private", private, "true or false")
     nodes |= {f"logger.{key}": node for key, node in loggers.items()}
     for path, node in nodes.items():
-        _check_node(node, path)
+        _checked(node, path)
 
 
-def _check_node(values: object, path: str) -> None:
-    """Check that a node names a class, and its keys and types."""
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """A section of a config that names a class, with keys that its constructor has and values of their types."""
+
+    path: str
+    target: type
+    name: str  # of the class, as the config has it
+    values: Mapping[str, Any]  # the plain ones, without `_target_`
+    nested: Mapping[str, _Node]
+
+
+def _checked(values: object, path: str) -> _Node:
+    """Check a section and those inside it.
+
+    `check_top_level` does so for all of a run's before the first is built, which can take hours; `build` for its own,
+    whoever calls it. Either takes milliseconds.
+    """
     if not isinstance(values, dict):
         raise InvalidValueError(path, values, "a section with a _target_")
     target = find_class(values.get("_target_"), path)
@@ -142,10 +165,11 @@ def _check_node(values: object, path: str) -> None:
     for key in values:
         if key != "_target_" and key not in known:
             raise unknown_key(_at(path, key), known)
-    nested = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
-    for key, value in nested.items():
-        _check_node(value, _at(path, key))
-    _check_types(target, {key: value for key, value in known.items() if key not in nested}, path)
+    sections = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
+    nested = {key: _checked(value, _at(path, key)) for key, value in sections.items()}
+    plain = {key: value for key, value in known.items() if key not in nested}
+    _check_types(target, plain, path)
+    return _Node(path, target, values["_target_"], plain, nested)
 
 
 def discriminator_optimizer_values(config: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -153,16 +177,24 @@ def discriminator_optimizer_values(config: Mapping[Any, Any]) -> dict[Any, Any]:
     return {**config["optimizer"], **config["discriminator_optimizer"]}
 
 
+class _Shown(DictConfig):
+    """A config that is resolved to be shown: where a value comes from the environment, its name stands."""
+
+
+def _env(name: str, *default: Any, _root_: DictConfig) -> Any:
+    return f"<environment: {name}>" if isinstance(_root_, _Shown) else oc.env(name, *default)
+
+
+def _decode(value: Any, *, _parent_: Container, _node_: Node, _root_: DictConfig) -> Any:
+    return value if isinstance(_root_, _Shown) else oc.decode(value, _parent_, _node_)  # a name is not to be decoded
+
+
 def public_values(config: DictConfig) -> dict[str, Any]:
     """The values of a config as plain data; what comes from the environment is named, never shown."""
-    masked = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
-    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"<environment: {name}>", replace=True)
-    OmegaConf.register_new_resolver("oc.decode", lambda value: value, replace=True)  # there is nothing to decode then
-    try:
-        values = OmegaConf.to_container(masked, resolve=True)
-    finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-        OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
+    # For every other config these two do what OmegaConf's own do, so they stay.
+    OmegaConf.register_new_resolver("oc.env", _env, replace=True)
+    OmegaConf.register_new_resolver("oc.decode", _decode, replace=True)
+    values = OmegaConf.to_container(_Shown(OmegaConf.to_container(config, resolve=False)), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in with_moved_classes(values).items()}
 
@@ -183,47 +215,34 @@ def build(node: DictConfig, path: str, **parts: Any) -> Any:
     given = {key for key in values if key in parts and not isinstance(values[key], dict | None)}
     if given:
         raise unknown_key(_at(path, min(given)), values.keys() - given - {"_target_"})
-    _check_node(values, path)
-    # A library's constructor may be called more than once, to find out which value it refuses.
-    parts = {key: list(part) if isinstance(part, Iterator) else part for key, part in parts.items()}
-    return _build(values, path, parts)
+    return _build(_checked(values, path), parts)
 
 
-def _build(values: dict[str, Any], path: str, parts: dict[str, Any]) -> Any:
-    target = find_class(values["_target_"], path)
-    parameters = _parameters(target)
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in values and name not in parts:
-            raise ConfigError(f"{_at(path, name)} is missing; give it a value: +{_at(path, name)}=...")
-    plain = {k: v for k, v in values.items() if k not in parts}
-    built = {k: _build(v, _at(path, k), {}) for k, v in plain.items() if isinstance(v, dict) and "_target_" in v}
-    plain = {k: v for k, v in plain.items() if k not in built}
-
-    def make(arguments: dict[str, Any]) -> Any:
-        return hydra.utils.instantiate(arguments, _partial_=True, _convert_="all", _recursive_=False)(**built, **parts)
-
+def _build(node: _Node, parts: Mapping[str, Any]) -> Any:
+    for name, parameter in _parameters(node.target).items():
+        if parameter.default is parameter.empty and name not in {**node.values, **node.nested, **parts}:
+            key = _at(node.path, name)
+            raise ConfigError(f"{key} is missing; give it a value: +{key}=...")
+    plain = {key: value for key, value in node.values.items() if key not in parts}
+    built = {key: _build(inner, {}) for key, inner in node.nested.items() if key not in parts}
     try:
-        return make(plain)
+        leaf = hydra.utils.instantiate(
+            {"_target_": node.name, **plain}, _partial_=True, _convert_="all", _recursive_=False
+        )
+        return leaf(**built, **parts)
     except InvalidValueError as error:
-        raise error.under(path) from None
+        raise error.under(node.path) from None
     except (TypeError, ValueError) as error:
-        if target.__module__.startswith("vqgan."):
+        if node.target.__module__.startswith("vqgan."):
             raise
-        optional = [k for k in plain if k != "_target_" and parameters[k].default is not inspect.Parameter.empty]
-        culprit = _refused(make, plain, optional)
-        what = f"{_at(path, culprit)}={plain[culprit]} is refused" if culprit else f"{path} cannot be built"
-        raise ConfigError(f"{what} by {values['_target_']}: {error}.") from error
+        refused = [f"{_at(node.path, key)}={v}" for key, v in plain.items() if _ends_with(str(error), v)]
+        what = f"{refused[0]} is refused" if len(refused) == 1 else f"{node.path} cannot be built"
+        raise ConfigError(f"{what} by {node.name}: {error}.") from error
 
 
-def _refused(make: Callable[[dict[str, Any]], Any], arguments: dict[str, Any], optional: list[str]) -> str | None:
-    """The argument without which a library's constructor has no complaint: its messages do not name yaml keys."""
-    for key in optional:
-        try:
-            make({k: v for k, v in arguments.items() if k != key})
-        except (TypeError, ValueError):
-            continue
-        return key
-    return None
+def _ends_with(message: str, value: object) -> bool:
+    """Whether a library's complaint is of that value: it knows no yaml keys, but `Invalid learning rate: -1`."""
+    return any(message.endswith(f" {part}") for part in (value if isinstance(value, list) else [value]))
 
 
 def find_class(name: object, path: str) -> type:

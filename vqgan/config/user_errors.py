@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -46,21 +47,21 @@ def storage_error(error: BaseException) -> StorageError | None:
     )
 
 
-def end(error: BaseException) -> NoReturn:
-    """End the process with one paragraph and the promised exit code."""
-    known = in_our_words(error)
+def end(error: BaseException, typed: Sequence[str]) -> NoReturn:
+    """End the process, which was started by what was typed, with one paragraph and the promised exit code."""
+    known = in_our_words(error, typed)
     process = this_process()
     if not process.is_first and isinstance(known, ALIKE):
         for name in STOP_SIGNALS:
             signal.signal(signal.Signals[name], signal.SIG_DFL)
         time.sleep(FIRST_SPEAKS)  # whereupon torchrun ends this one
     said_by = "" if process.is_first else f"Process {process.rank} of {process.count}: "
-    print(f"\n{said_by}{without_secrets(str(known))}", file=sys.stderr)
+    print(f"\n{said_by}{without_secrets(str(known), typed)}", file=sys.stderr)
     sys.exit(known.exit_code)
 
 
-def in_our_words(error: BaseException) -> VQGANError:
-    """One of `USER_ERRORS` as one paragraph with its exit code."""
+def in_our_words(error: BaseException, typed: Sequence[str] = ()) -> VQGANError:
+    """One of `USER_ERRORS` as one paragraph with its exit code; it may quote what was typed."""
     if isinstance(error, VQGANError):
         return error
     cause = error.__cause__ if isinstance(error, HydraException) else error
@@ -69,7 +70,7 @@ def in_our_words(error: BaseException) -> VQGANError:
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return _unknown(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return unknown_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options)
+        return unknown_choice(*error.missing_cfg_file.rpartition("/")[::2], error.options, typed)
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"'{error.override}' cannot be read as key=value: {_one_line(str(error))}. A value with a space, comma or "
@@ -81,14 +82,14 @@ def in_our_words(error: BaseException) -> VQGANError:
         return ConfigError(f"A yaml file cannot be read: {_one_line(str(error))}.")
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return StorageError(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.")
-    return _composition_error(error)
+    return _composition_error(error, typed)
 
 
-def _composition_error(error: BaseException) -> ConfigError:
+def _composition_error(error: BaseException, typed: Sequence[str]) -> ConfigError:
     message = _one_line(str(error) or str(error.__cause__)).replace("\\'", "'")
-    typed = [argument for argument in sys.argv[1:] if "=" in argument]
-    if not any(override.partition("=")[0].lstrip("+~") in message for override in typed):
-        message += f" Typed: {' '.join(typed)}."
+    overrides = [argument for argument in typed if "=" in argument]
+    if not any(override.partition("=")[0].lstrip("+~") in message for override in overrides):
+        message += f" Typed: {' '.join(overrides)}."
     return ConfigError(message)
 
 

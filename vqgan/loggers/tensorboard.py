@@ -97,7 +97,7 @@ class TensorBoard(Logger):
         """Write how the run ended, and flush what is pending."""
         if self.writer is None:
             return
-        end = "Finished." if error is None else without_secrets(str(error)) or type(error).__name__
+        end = "Finished." if error is None else without_secrets(str(error), typed_for(self.run)) or type(error).__name__
         self.writer.add_text("run/end", end, self.step, self._now())
         if not isinstance(error, StoppedError):  # that one goes on
             self._add(_session_end(exit_code_of(error) == 0))

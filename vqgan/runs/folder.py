@@ -85,7 +85,7 @@ class RunFolder:
             self._undo(kind)
         else:
             with contextlib.suppress(StorageError):  # what ended the run is more to the point
-                record_end(self.path, error)
+                record_end(self.path, error, self.overrides)
         (self.path / ".owner").unlink(missing_ok=True)
         self.lock.release()
         with contextlib.suppress(OSError):

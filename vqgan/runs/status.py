@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,13 +31,18 @@ class Status:
     exit_code: int | None = None  # of the process; None while it runs, or where it was killed
 
 
-def record_end(folder: Path, error: BaseException | None) -> None:
+def record_end(folder: Path, error: BaseException | None, typed: Iterable[str]) -> None:
     """Write down what has become of the run in a folder: what it ended with, or that it is finished.
+
+    Args:
+        folder: of the run.
+        error: that it ended with.
+        typed: for the run.
 
     Raises:
         StorageError: it cannot be written.
     """
-    replace_text(folder / STATUS, to_json(status_after(error)))
+    replace_text(folder / STATUS, to_json(status_after(error, typed)))
 
 
 def status_of(folder: Path) -> Status | None:
@@ -80,15 +86,15 @@ def _is_held(folder: Path) -> bool:
         return False
 
 
-def status_after(error: BaseException | None) -> Status:
-    """What becomes of a run that ends with an error, or with none."""
+def status_after(error: BaseException | None, typed: Iterable[str] = ()) -> Status:
+    """What becomes of a run that ends with an error, or with none; what was typed for it may name secrets."""
     if error is None:
         return Status("finished", exit_code=0)
     if isinstance(error, StopRequested):
         return Status("stopped", f"Stopped by {error}; what was finished is saved.", StoppedError.exit_code)
     states = {DivergedError: "diverged", StoppedError: "stopped", PrunedError: "pruned"}
     state = next((state for kind, state in states.items() if isinstance(error, kind)), "failed")
-    return Status(state, without_secrets(str(error)), error.exit_code if isinstance(error, VQGANError) else 1)
+    return Status(state, without_secrets(str(error), typed), error.exit_code if isinstance(error, VQGANError) else 1)
 
 
 def to_json(status: Status) -> str:

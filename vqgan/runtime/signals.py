@@ -14,7 +14,6 @@ from typing import Any
 # SIGUSR1 and SIGUSR2 are what schedulers of clusters send before they kill. Windows lacks them.
 STOP_SIGNALS = [name for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 MOMENT = 0.001  # seconds
-came: set[str] = set()  # names of those that came to this process and were noted
 
 
 class StopRequested(KeyboardInterrupt):  # no Exception, so that nobody on the way takes it for an error to handle
@@ -25,6 +24,7 @@ class StopSignals:
     """While it is open, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 are noted instead of ending the process.
 
     `at_once` marks parts that may be left at any point; a signal ends them, or the next of them, by `StopRequested`.
+    They may be nested: what came to an inner one, perhaps too late for it to stop, the outer one knows as well.
 
     Args:
         agree: for one of several processes that must stop at the same point: says whether any of them is to stop. It
@@ -33,14 +33,25 @@ class StopSignals:
 
     def __init__(self, agree: Callable[[bool], bool] | None = None) -> None:
         self.agree = agree
-        self.name = ""
+        self.came: list[str] = []  # names of the signals
+        self.goes_on = "The same command goes on."  # what to say of it where nothing else is known
         self._interruptible = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
-        return bool(self.name)
+        return bool(self.came)
+
+    @property
+    def name(self) -> str:
+        """Of the last signal that came."""
+        return self.came[-1] if self.came else ""
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether a signal would end at once what is being done."""
+        return self._interruptible
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
@@ -81,10 +92,12 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        outer = noting()
+        if outer is not None:
+            outer.came += self.came
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        came.add(self.name)
+        self.came.append(signal.Signals(number).name)
         # To name a line in a traceback, as PyAV does at the end of each file, Cython runs a frame that is of no module,
         # and what is raised there is lost. So the signal comes again, a moment later: from another thread, as here it
         # would come at once, and not by `threading`, whose locks may be taken just now.
@@ -93,6 +106,12 @@ class StopSignals:
         elif self._interruptible:
             self._interruptible = False  # a second signal must not disturb the way out
             raise StopRequested(self.name)
+
+
+def noting() -> StopSignals | None:
+    """What notes this process's signals now, if anything does: the innermost one that is open."""
+    found = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return found if isinstance(found, StopSignals) else None
 
 
 def _again(number: signal.Signals) -> None:

@@ -6,12 +6,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from types import FrameType
 from typing import Any
 
 from joblib.parallel import LokyBackend, register_parallel_backend
 
-from vqgan.runtime import signals
+from vqgan.runtime.signals import StopSignals
 
 
 class PatientBackend(LokyBackend):  # type: ignore[misc]  # joblib has no types
@@ -43,9 +42,4 @@ def prepare_process() -> None:
     starts processes of its own, which read data, in the usual way: joblib's is only for its own ones.
     """
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
-    for name in signals.STOP_SIGNALS:
-        signal.signal(signal.Signals[name], _note)
-
-
-def _note(number: int, _: FrameType | None) -> None:
-    signals.came.add(signal.Signals(number).name)
+    StopSignals().__enter__()  # and never left: it notes what comes, for the next job to see

@@ -18,8 +18,8 @@ from vqgan.files.writing import replace_text
 from vqgan.runs.criterion import Criterion
 from vqgan.runs.status import SETTLED, record_end, status_of
 from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
-from vqgan.runtime import signals
 from vqgan.runtime.process import this_process
+from vqgan.runtime.signals import StopSignals
 from vqgan.sweeps.sweep import values_of
 from vqgan.text import without_secrets
 
@@ -50,24 +50,25 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     refuse_another_job(folder, typed)
     status = status_of(folder)
     label = f"Job {folder.name}: {values_of(swept_overrides(sweep, typed))}"
-    came_before = set(signals.came)
+    stop = StopSignals()
     try:
         if status is not None and status.state in SETTLED:
             print(f"{label} ({status.state} before)", flush=True)
         else:
             print(f"\n{label}", flush=True)
-            _train(config, own_overrides(typed), trial)
+            with stop, stop.at_once():
+                _train(config, own_overrides(typed), trial)
     except StoppedError as error:
         raise StoppedError(f"{error}, or with all of the sweep: its own command, with run_dir={sweep}") from None
     except PrunedError as error:
         print(f"\n{error}", flush=True)
     except Exception as error:
-        _take_down(error, folder, own_overrides(typed))
+        _take_down(error, folder, typed)
         return None
     finally:
         gc.collect()  # networks sit in circles of references, and the next job needs their memory
-    for name in signals.came - came_before:  # too late for the run to stop, which has finished meanwhile
-        said = f"Stopped by {name}; job {folder.name} is over."
+    if stop.requested:  # too late for the run to stop, which has finished meanwhile
+        said = f"Stopped by {stop.name}; job {folder.name} is over."
         raise StoppedError(f"{said} Go on with the sweep's own command, with run_dir={sweep}")
     status = status_of(folder)
     if trial is not None and status is not None and status.state == "pruned":
@@ -97,8 +98,8 @@ def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> Non
 def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
     """Print what went wrong, and keep it in the job's folder, which a wrong config or data left as it was before."""
     if isinstance(error, USER_ERRORS):
-        known: Exception = in_our_words(error)
-        print(f"\nJob {folder.name}: {without_secrets(str(known))}", file=sys.stderr, flush=True)
+        known: Exception = in_our_words(error, typed)
+        print(f"\nJob {folder.name}: {without_secrets(str(known), typed)}", file=sys.stderr, flush=True)
     else:
         known = error
         traceback.print_exc()
@@ -107,5 +108,5 @@ def _take_down(error: Exception, folder: Path, typed: Sequence[str]) -> None:
     with contextlib.suppress(StorageError, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "overrides.yaml").exists():
-            replace_text(folder / "overrides.yaml", OmegaConf.to_yaml(list(typed)))
-        record_end(folder, known)
+            replace_text(folder / "overrides.yaml", OmegaConf.to_yaml(own_overrides(typed)))
+        record_end(folder, known, typed)

@@ -14,12 +14,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vqgan.errors import ConfigError, StoppedError, StorageError, VQGANError
-from vqgan.runtime import signals
-from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.runtime.signals import StopRequested, StopSignals, noting
 from vqgan.text import show_warning
 
 REQUEUE = "SIGUSR2"  # submitit's: time is up
@@ -36,19 +34,19 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(function)
     def run(config: DictConfig) -> Any:
-        if _is_looked_after():
-            return function(config)
-        if signals.came:
+        around = noting()
+        if around is not None and around.interrupts:
+            return function(config)  # in the process of the command that was typed, which knows what to do
+        if around is not None and around.requested:
             sys.exit(StoppedError.exit_code)  # one of joblib's processes, told to stop between two jobs
         warnings.showwarning = show_warning
-        typed: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-        sys.argv[1:] = typed  # which messages are searched for, so that no secret is told
         _join_tasks()
+        stop = StopSignals()
         try:
-            with StopSignals() as stop, stop.at_once():
+            with stop, stop.at_once():
                 return function(config)
         except (StopRequested, SystemExit) as end:
-            if callable(signal.getsignal(signal.Signals[REQUEUE])) and (REQUEUE in signals.came or _is_preempted()):
+            if callable(signal.getsignal(signal.Signals[REQUEUE])) and (REQUEUE in stop.came or _is_preempted()):
                 _requeue()
             if isinstance(end, SystemExit):
                 raise
@@ -86,11 +84,6 @@ def failure(error: Exception) -> VQGANError | None:
     if type(error).__name__ == "UncompletedJobError":
         return StoppedError(f"{reason}. The other jobs go on; the same command again does what is left to do.")
     return ConfigError(f"The jobs cannot be submitted: {reason}. See hydra.launcher's values: --cfg hydra.")
-
-
-def _is_looked_after() -> bool:
-    """Whether this is the process of the command that was typed, which knows what to do about signals."""
-    return isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), StopSignals)
 
 
 def _join_tasks() -> None:

@@ -25,7 +25,8 @@ from vqgan.runs.criterion import Criterion
 from vqgan.runs.saved import typed_for
 from vqgan.runs.status import SETTLED, Status, status_of
 from vqgan.runs.sweep import agreed, definition_of, is_search, swept_overrides, write_definition
-from vqgan.text import counted, table
+from vqgan.runtime.signals import noting
+from vqgan.text import counted, table, without_secrets
 
 LONGEST_REASON = 160  # characters of a message in a table
 
@@ -33,16 +34,17 @@ LONGEST_REASON = 160  # characters of a message in a table
 class Sweep(Callback):
     """Hydra's hook before the first job of a sweep and after the last one, in the process that launches them."""
 
-    command: str | None = None  # by which the sweep of this process goes on
-
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
-        with _ending():
+        with _ending(sys.argv[1:]):
             Criterion(config.objective)
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
             self.lock = _hold(self.folder)
-            Sweep.command = _command(sys.argv, self.folder)  # before jobs have a command of their own
+            self.command = _command(sys.argv, self.folder)
+            stop = noting()
+            if stop is not None:  # a signal between two jobs, or while a launcher waits for them, meets no code of ours
+                stop.goes_on = f"Go on with: {without_secrets(self.command, sys.argv)}"
             try:
                 definition = agreed(self.folder, definition_of(config))
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
@@ -56,7 +58,7 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say what has become of each job, and end with the exit code of the first that failed, if one did."""
-        with _ending():
+        with _ending(sys.argv[1:]):
             jobs = read_jobs(self.folder)
             rows = summary(jobs, Criterion(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
@@ -138,12 +140,12 @@ def exit_code(jobs: Sequence[Job]) -> int:
 
 
 @contextlib.contextmanager
-def _ending() -> Iterator[None]:
+def _ending(typed: Sequence[str]) -> Iterator[None]:
     """End the process by `SystemExit` where a callback fails: of an error Hydra would make a warning."""
     try:
         yield
     except USER_ERRORS as error:
-        end(error)
+        end(error, typed)
     except Exception:
         traceback.print_exc()
         sys.exit(1)

@@ -16,31 +16,18 @@ from vqgan.errors import ConfigError, StorageError
 from vqgan.files.lock import filling
 from vqgan.files.reading import number, read_rows, read_yaml
 from vqgan.runs.checkpoint import Checkpoints
+from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.folder import describe, tensors_in, write
 from vqgan.tokenizer.taming import VARIANTS, to_taming
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
 THEIRS = [quantizer for quantizer, _ in VARIANTS.values()]
-CARD = """---
-library_name: vqgan
-tags: [vqgan, tokenizer, video]
----
-# {name}
-
-A VQGAN tokenizer: frames of {side} pixels to {codes}×{codes} codes of a codebook of {size}, trained for {step} steps.
+MEASURED = """Trained for {step} steps.
 
 | validation | |
 | --- | --- |
-{figures}
-
-```python
-import vqgan
-tokenizer = vqgan.load("{name}")
-indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1] -> integer codes
-frames = tokenizer.decode(indices)
-```
-
-## Recipe
+{figures}"""
+RECIPE = """## Recipe
 
 ```yaml
 {recipe}```
@@ -70,7 +57,7 @@ def export(run: Path, out: Path, layout: str, parts: Path | None = None) -> None
     if layout == "taming":
         write_taming(out, to_taming(network, discriminator or None), description)
     else:
-        write(out, description, network, discriminator or None, model_card(run, out.resolve().name, step, tokenizer))
+        write(out, description, network, discriminator or None, card_of(run, out.resolve().name, step, tokenizer))
 
 
 def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
@@ -115,16 +102,9 @@ def recipe_in(run: Path) -> str:
     return OmegaConf.to_yaml(recipe, resolve=False)
 
 
-def model_card(run: Path, name: str, step: int, tokenizer: Tokenizer) -> str:
+def card_of(run: Path, name: str, step: int, tokenizer: Tokenizer) -> str:
     """What the tokenizer is, how good, and from which recipe."""
     measured = validation_at(step, run)
     figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
-    return CARD.format(
-        name=name,
-        side=tokenizer.resolution,
-        codes=tokenizer.resolution // tokenizer.downsampling.height,
-        size=tokenizer.quantizer.codebook_size,
-        step=step,
-        figures="\n".join(figures),
-        recipe=recipe_in(run),
-    )
+    about = MEASURED.format(step=step, figures="\n".join(figures))
+    return model_card(tokenizer, name, about, RECIPE.format(recipe=recipe_in(run)), title=name)

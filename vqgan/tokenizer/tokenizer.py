@@ -31,26 +31,12 @@ from vqgan.backbones import Backbone
 from vqgan.errors import missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
+from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.decode import decode_video, decoding_with
 from vqgan.tokenizer.encode import encode_video, encoding_with
 from vqgan.tokenizer.folder import read, write
 from vqgan.tokenizer.rebuild import parts_of
 from vqgan.tokens.folder import TokenVideo
-
-CARD = """---
-library_name: vqgan
-tags: [vqgan, tokenizer, video]
----
-# A VQGAN tokenizer
-
-Frames of {resolution} pixels to {codes}×{codes} codes of a codebook of {codebook_size}.
-
-```python
-import vqgan
-tokenizer = vqgan.load("USER/NAME")
-codes = tokenizer.encode_video("video.mp4")
-```
-"""
 
 
 class Tokenizer(Autoencoder, ModelHubMixin):
@@ -105,8 +91,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         return digest.hexdigest()
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        codes, size = self.resolution // self.downsampling.height, self.quantizer.codebook_size
-        card = CARD.format(resolution=self.resolution, codes=codes, codebook_size=size)
+        card = model_card(self, "USER/NAME")
         write(save_directory, self.description, self.state_dict(), None, card)
 
     @classmethod

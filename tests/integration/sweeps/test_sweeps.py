@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import SMALL, Ended
 from vqgan.runs.status import Status, status_of
-from vqgan.runtime import signals
 from vqgan.sweeps import search
 from vqgan.training import run as wiring
 from vqgan.training import wiring as parts
@@ -68,7 +67,6 @@ def test_a_signal_as_a_job_finishes_ends_the_sweep(
             signal.raise_signal(signal.SIGTERM)
         original(self, score)
 
-    monkeypatch.setattr(signals, "came", set())
     monkeypatch.setattr(Trainer, "_save", interrupted)
     ended = typed("-m", *SMALL, "run_dir=S", "seed=1,2", "trainer.steps=1", "trainer.evaluate_every=9")
     assert ended.code == 143

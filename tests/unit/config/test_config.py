@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from tests.conftest import Compose
@@ -202,6 +203,37 @@ def test_values_from_the_environment_are_named_not_shown(composed: Compose, monk
     assert config.trainer.steps == 7
 
 
+def test_while_a_config_is_shown_others_have_their_values(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDER", "/videos")
+    shown, other = composed(), OmegaConf.create({"root": "${oc.env:FOLDER}", "list": "${oc.decode:'[1, 2]'}"})
+    seen = []
+    OmegaConf.register_new_resolver("test.meanwhile", lambda: seen.append(OmegaConf.to_container(other, resolve=True)))
+    try:
+        shown.data.root = "${test.meanwhile:}"
+        public_values(shown)
+    finally:
+        OmegaConf.clear_resolver("test.meanwhile")
+    assert seen == [{"root": "/videos", "list": [1, 2]}]
+
+
+class Library(torch.nn.Module):
+    """What is of somebody else, and takes its time."""
+
+    started = 0
+
+    def __init__(self, size: int = 1, depth: int = 1) -> None:
+        type(self).started += 1
+        raise ValueError(f"a size may not be {size}")
+
+
+def test_what_a_library_refuses_is_named_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Library, "started", 0)
+    node = OmegaConf.create({"_target_": f"{__name__}.Library", "size": 7, "depth": 2})
+    with pytest.raises(ConfigError, match=r"^part\.size=7 is refused by .*Library: a size may not be 7\.$"):
+        build(node, "part")
+    assert Library.started == 1
+
+
 def test_a_library_that_refuses_a_combination_is_quoted(composed: Compose) -> None:
     node = OmegaConf.create({"_target_": "torch.optim.Adam", "lr": -1, "weight_decay": -1})
     with pytest.raises(
@@ -211,8 +243,6 @@ def test_a_library_that_refuses_a_combination_is_quoted(composed: Compose) -> No
 
 
 def composed_parameters() -> list[object]:
-    import torch
-
     return [torch.nn.Parameter(torch.zeros(1))]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -82,14 +83,21 @@ def test_no_value_of_the_environment_is_in_it(tmp_path: Path, monkeypatch: pytes
     assert status_of(tmp_path / "run") == Status("failed", "<environment: MY_TOKEN> is refused", 1)
 
 
+def test_nor_one_that_was_typed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATIENTS", "/ward/smith-john")
+    with pytest.raises(RuntimeError), RunFolder(tmp_path / "run", CONFIG, ["data.root=${oc.env:PATIENTS}"]):
+        raise RuntimeError("/ward/smith-john is gone")
+    assert status_of(tmp_path / "run") == Status("failed", "<environment: PATIENTS> is gone", 1)
+
+
 def test_a_signal_on_the_way_out_waits_until_the_status_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = run_folder.record_end
 
-    def interrupted(folder: Path, error: BaseException | None) -> None:
+    def interrupted(*ending: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        original(folder, error)
+        original(*ending)
 
     monkeypatch.setattr(run_folder, "record_end", interrupted)
     with pytest.raises(StopRequested) as stopped, StopSignals() as stop, stop.at_once():  # noqa: SIM117
@@ -118,6 +126,14 @@ def test_a_signal_is_not_lost_where_cython_makes_a_traceback() -> None:
 
     with pytest.raises(StopRequested, match="SIGTERM"), StopSignals() as stop, stop.at_once():
         go_on()
+
+
+def test_a_signal_that_came_too_late_for_a_part_is_known_around_it() -> None:
+    with StopSignals() as around:
+        with StopSignals() as part:
+            signal.raise_signal(signal.SIGTERM)
+        assert part.requested
+        assert (around.requested, around.name) == (True, "SIGTERM")
 
 
 def test_a_signal_at_a_bad_moment_comes_after_it() -> None:

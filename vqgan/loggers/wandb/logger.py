@@ -171,7 +171,7 @@ class WeightsAndBiases(Logger):
         end = {"kind": "end", "exit_code": exit_code_of(error), "goes_on": isinstance(error, StoppedError)}
         if not isinstance(error, DivergedError):
             return [end]
-        why = "Its own status.json says why." if self.private else without_secrets(str(error))
+        why = "Its own status.json says why." if self.private else without_secrets(str(error), typed_for(self.run))
         return [_alert("training diverged", why, "ERROR"), end]
 
     def _send(self, row: dict[str, Any]) -> None:

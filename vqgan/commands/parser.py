@@ -1,0 +1,26 @@
+"""How a subcommand reads what is typed after it, and what its `--help` says."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def command_parser(command: str, does: str | None, epilog: str, has_values: bool = False) -> argparse.ArgumentParser:
+    """The parser of `vqgan COMMAND`, still without arguments.
+
+    Args:
+        command: as it is typed.
+        does: what it does.
+        epilog: shown last, as it is.
+        has_values: whether it has values of its own, in `conf/COMMAND.yaml`, which the epilog then ends with.
+    """
+    if has_values:
+        from vqgan.config.build import conf_dir  # here, as it brings Hydra, which most commands need not wait for
+
+        epilog += (conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")
+    return argparse.ArgumentParser(
+        prog=f"vqgan {command}",
+        description=does,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

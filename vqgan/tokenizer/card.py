@@ -1,0 +1,45 @@
+"""The model card of a tokenizer, the `README.md` of its folder: what it is, and how to use it."""
+
+from __future__ import annotations
+
+from vqgan.autoencoder import Autoencoder
+
+CARD = """---
+library_name: vqgan
+tags: [vqgan, tokenizer, video]
+---
+# {title}
+
+A VQGAN tokenizer: frames of {side} pixels to {codes}×{codes} codes of a codebook of {size}.{about}
+
+```python
+import vqgan
+tokenizer = vqgan.load("{name}")
+indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1] -> integer codes
+frames = tokenizer.decode(indices)
+tokens = tokenizer.encode_video("video.mp4")
+```
+{more}"""
+
+
+def model_card(
+    tokenizer: Autoencoder, name: str, about: str = "", more: str = "", title: str = "A VQGAN tokenizer"
+) -> str:
+    """The card's text.
+
+    Args:
+        tokenizer: whose.
+        name: by which `vqgan.load` finds it, from where its reader is; nothing that tells where it lies here.
+        about: where it comes from, and how good it is.
+        more: to be read after how it is used.
+        title: of the card.
+    """
+    return CARD.format(
+        title=title,
+        side=tokenizer.resolution,
+        codes=tokenizer.resolution // tokenizer.downsampling.height,
+        size=tokenizer.quantizer.codebook_size,
+        about=f" {about}" if about else "",
+        name=name,
+        more=f"\n{more}" if more else "",
+    )
