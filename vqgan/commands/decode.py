@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -27,11 +27,28 @@ def main() -> None:
     parser.add_argument("--side-by-side", action="store_true", help="original and reconstruction, with PSNR per frame")
     parser.add_argument("--videos", metavar="DIR", type=Path, help="where the originals are, if they were moved")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
+    add_parts(parser)
     arguments = parser.parse_intermixed_args()
-    decode(arguments.run, arguments.tokens, arguments.out, arguments.side_by_side, arguments.videos, arguments.values)
+    decode(
+        arguments.run,
+        arguments.tokens,
+        arguments.out,
+        arguments.side_by_side,
+        arguments.videos,
+        arguments.values,
+        arguments.parts,
+    )
 
 
-def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Path | None, typed: Sequence[str]) -> None:
+def decode(
+    run: str,
+    folder: Path,
+    out: Path,
+    side_by_side: bool,
+    originals: Path | None,
+    typed: Sequence[str],
+    parts: Path | None,
+) -> None:
     """Decode, and say what was done.
 
     Raises:
@@ -46,5 +63,5 @@ def decode(run: str, folder: Path, out: Path, side_by_side: bool, originals: Pat
     decoding = build(command_config("decode", typed), "")
     tokens = Tokens(folder)
     shown = (originals or Path(str(tokens.manifest.get("videos")))) if side_by_side else None
-    said = FolderDecoder(load(run), decoding, tokens, out, shown).run()
+    said = FolderDecoder(load(run, parts), decoding, tokens, out, shown).run()
     print(f"{said}. They are in {out}.")

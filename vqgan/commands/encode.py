@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -26,11 +26,12 @@ def main() -> None:
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
     parser.add_argument("--out", metavar="TOKENS", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
+    add_parts(parser)
     arguments = parser.parse_intermixed_args()
-    encode(arguments.run, arguments.videos, arguments.out, arguments.values)
+    encode(arguments.run, arguments.videos, arguments.out, arguments.values, arguments.parts)
 
 
-def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
+def encode(run: str, videos: Path, out: Path, typed: Sequence[str], parts: Path | None) -> None:
     """Encode, and say what was done.
 
     Raises:
@@ -45,7 +46,7 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str]) -> None:
     from vqgan.tokens.folder import Tokens
 
     encoding = build(command_config("encode", typed), "")
-    said = FolderEncoder(load(run), encoding, videos, out).run()
+    said = FolderEncoder(load(run, parts), encoding, videos, out).run()
     process = this_process()
     if process.count > 1:
         print(f"process {process.rank}: {said}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="DIR", help="videos or pictures to measure on, all of them")
     parser.add_argument("--out", metavar="FILE.json", type=Path, help="instead of RUN/evaluation.json, for one RUN")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="gets a row for each RUN; else beside the .json")
+    add_parts(parser)
     arguments = parser.parse_intermixed_args()
     typed = [text for text in arguments.arguments if "=" in text and not Path(text).exists()]
     runs = [text for text in arguments.arguments if text not in typed]
@@ -36,4 +37,4 @@ def main() -> None:
 
     from vqgan.evaluation.evaluate import evaluate  # here, so that --help need not wait for torch
 
-    evaluate(runs, arguments.data, arguments.out, arguments.csv, typed)
+    evaluate(runs, arguments.data, arguments.out, arguments.csv, typed, arguments.parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_parts, command_parser
 from vqgan.tokenizer.export import export
 
 
@@ -21,6 +21,7 @@ def main() -> None:
         default="safetensors",
         help="safetensors is what vqgan.load takes; taming is a state dict for taming-transformers",
     )
+    add_parts(parser)
     arguments = parser.parse_args()
-    export(arguments.run, arguments.out, arguments.format)
+    export(arguments.run, arguments.out, arguments.format, arguments.parts)
     print(f"{arguments.out} holds the tokenizer of {arguments.run}.")

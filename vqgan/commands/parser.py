@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def command_parser(command: str, does: str | None, epilog: str, has_values: bool = False) -> argparse.ArgumentParser:
@@ -23,4 +24,11 @@ def command_parser(command: str, does: str | None, epilog: str, has_values: bool
         description=does,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add `--parts DIR`, for commands that build a tokenizer."""
+    parser.add_argument(
+        "--parts", metavar="DIR", type=Path, help="a folder of your own Python files that parts of it are from"
     )

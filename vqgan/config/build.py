@@ -148,7 +148,7 @@ class _Node:
     target: type
     name: str  # of the class, as the config has it
     values: Mapping[str, Any]  # the plain ones, without `_target_`
-    nested: Mapping[str, _Node]
+    nested: Mapping[str, _Node | Mapping[str, _Node]]  # sections, and sections of sections by name
 
 
 def _checked(values: object, path: str) -> _Node:
@@ -165,11 +165,19 @@ def _checked(values: object, path: str) -> _Node:
     for key in values:
         if key != "_target_" and key not in known:
             raise unknown_key(_at(path, key), known)
-    sections = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
-    nested = {key: _checked(value, _at(path, key)) for key, value in sections.items()}
+    nested: dict[str, _Node | Mapping[str, _Node]] = {}
+    for key, value in known.items():
+        if _is_section(value):
+            nested[key] = _checked(value, _at(path, key))
+        elif isinstance(value, dict) and value and all(map(_is_section, value.values())):
+            nested[key] = {name: _checked(section, f"{_at(path, key)}.{name}") for name, section in value.items()}
     plain = {key: value for key, value in known.items() if key not in nested}
     _check_types(target, plain, path)
     return _Node(path, target, values["_target_"], plain, nested)
+
+
+def _is_section(value: object) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 def discriminator_optimizer_values(config: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -224,7 +232,11 @@ def _build(node: _Node, parts: Mapping[str, Any]) -> Any:
             key = _at(node.path, name)
             raise ConfigError(f"{key} is missing; give it a value: +{key}=...")
     plain = {key: value for key, value in node.values.items() if key not in parts}
-    built = {key: _build(inner, {}) for key, inner in node.nested.items() if key not in parts}
+    built = {
+        key: _build(inner, {}) if isinstance(inner, _Node) else {name: _build(one, {}) for name, one in inner.items()}
+        for key, inner in node.nested.items()
+        if key not in parts
+    }
     try:
         leaf = hydra.utils.instantiate(
             {"_target_": node.name, **plain}, _partial_=True, _convert_="all", _recursive_=False

@@ -64,6 +64,9 @@ class VQGANLoss(Objective):
         check(discriminator_start >= 0, "discriminator_start", discriminator_start, "at least 0")
         check(discriminator_weight >= 0, "discriminator_weight", discriminator_weight, "at least 0")
         check(max_adaptive_weight > 0, "max_adaptive_weight", max_adaptive_weight, "positive")
+        for name, term in terms.items():
+            kinds = (ReconstructionTerm, LatentTerm, DiscriminatorTerm)
+            check(isinstance(term, kinds), f"terms.{name}", type(term).__name__, "a term of a loss")
         super().__init__()
         self.pixel, self.perceptual, self.adversarial = pixel, perceptual, adversarial
         self.perceptual_weight, self.quantization_weight = perceptual_weight, quantization_weight

@@ -21,7 +21,7 @@ from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
-from vqgan.losses import Objective, Term
+from vqgan.losses import Objective
 from vqgan.reports.page import LiveReport
 from vqgan.runs.criterion import PSNR, Criterion
 from vqgan.runs.folder import has_checkpoints
@@ -169,15 +169,8 @@ def _refuse_different(fingerprint: str, config: DictConfig) -> None:
 
 def make_loss(config: DictConfig) -> Objective:
     """The loss and its terms; a perceptual network only where it has a weight."""
-    parts: dict[str, Any] = {}
-    if "terms" in config.loss:
-        terms = {str(name): build(node, f"loss.terms.{name}") for name, node in config.loss.terms.items()}
-        for name, term in terms.items():
-            check(isinstance(term, Term), f"loss.terms.{name}", type(term).__name__, "a term of a loss")
-        parts["terms"] = terms
-    if not config.loss.get("perceptual_weight", 1.0) > 0:
-        parts["perceptual"] = None
-    loss: Objective = build(config.loss, "loss", **parts)
+    weighs = config.loss.get("perceptual_weight", 1.0) > 0
+    loss: Objective = build(config.loss, "loss", **({} if weighs else {"perceptual": None}))
     return loss
 
 
