@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vqgan.tokenizer.tokenizer import Tokenizer, load
 
 __all__ = ["Tokenizer", "import_taming", "load", "tokens"]
-__version__ = "0.1.1"
+__version__ = "0.2.0"
 
 _HOME = {
     "Tokenizer": "vqgan.tokenizer.tokenizer",
