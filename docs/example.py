@@ -18,7 +18,8 @@ import vqgan
 
 run, videos = sys.argv[1:3]
 tokenizer = vqgan.load(run)
-print(f"{tokenizer.quantizer.codebook_size} codes, one for {tokenizer.downsampling}×{tokenizer.downsampling} pixels")
+_, height, width = tokenizer.downsampling
+print(f"{tokenizer.quantizer.codebook_size} codes, one for {height}×{width} pixels")
 
 # %% [markdown]
 # One video, in memory: integers (frames, rows, columns), and what is needed to show it again.

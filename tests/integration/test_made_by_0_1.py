@@ -61,6 +61,10 @@ def test_a_sweep_does_what_is_left_of_it(old: Path, typed: Callable[..., Ended])
     fixed = (old / "sweep" / "1" / "overrides.yaml").read_text().splitlines()
     typed_then = [line.removeprefix("- ").strip("'") for line in fixed if not line.startswith("- model=")]
     ended = typed("-m", *typed_then, "model=emavq,vqmodel", "run_dir=sweep")
+    assert ended.code == 2
+    assert "backbone.latent_dim is now model.quantizer.latent_dim" in ended.error
+    typed_then = [override.replace("backbone.latent_dim", "model.quantizer.latent_dim") for override in typed_then]
+    ended = typed("-m", *typed_then, "model=emavq,vqmodel", "run_dir=sweep")
     assert ended.code == 0, ended.error
     assert "(finished before)" in ended.output
     assert "It goes on after step 5 of 6." in ended.output

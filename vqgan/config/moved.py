@@ -20,8 +20,9 @@ CLASSES = {
 }
 # Keys: a finished run's are translated, whoever types one is told the new one.
 KEYS = {"backbone.latent_dim": "model.quantizer.latent_dim"}
+CHOICES = {"loss.pixel": "loss/pixel", "loss.adversarial": "loss/adversarial"}
 SECTIONS = ("backbone", "model", "loss")
-# What was one of some texts, and is now a section.
+# What was one of some texts, and is now a choice with a section.
 PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
 
@@ -53,6 +54,12 @@ def as_today(config: Any) -> Any:
         loss = {**loss, "pixel": PIXEL.get(loss["pixel"], loss["pixel"])}
         loss |= {"adversarial": GAMES.get(str(loss.get("adversarial")), loss.get("adversarial")), "terms": {}}
     return {**config, "backbone": backbone, "model": model, "loss": loss}
+
+
+def key_today(key: str) -> str:
+    """What a key, or what was typed as `key=value`, is called today."""
+    name, equals, value = key.partition("=")
+    return f"{KEYS.get(name, CHOICES.get(name, name))}{equals}{value}"
 
 
 def told(text: str) -> str:

@@ -123,7 +123,7 @@ def _choice_for(root: str) -> tuple[type, DictConfig]:
     left_out = {name: counts[name] for name in others if any(s in readers[name] - readers[best] for s in suffixes)}
     if left_out:
         warnings.warn(
-            f"--data={root} holds {' and '.join(f'{counts[name]} {name}' for name in counts if counts[name])}. The "
+            f"--data={root} holds {' and '.join(f'{counts[name]} {name}' for name in (best, *left_out))}. The "
             f"{best} are measured, the {' and '.join(left_out)} are left out.",
             stacklevel=2,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.keys import FIXED
-from vqgan.config.moved import as_today
+from vqgan.config.moved import as_today, key_today
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
 
@@ -38,7 +38,7 @@ def typed_for(folder: Path) -> list[str]:
     """What was typed for the run in a folder."""
     file = folder / "overrides.yaml"
     typed = OmegaConf.to_container(read_yaml(file)) if file.exists() else []
-    return [str(override) for override in typed] if isinstance(typed, list) else []
+    return [key_today(str(override)) for override in typed] if isinstance(typed, list) else []
 
 
 def is_run(folder: Path) -> bool:

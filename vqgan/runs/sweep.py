@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.keys import FREE_IN_A_SWEEP, OWN_WHEN_TYPED, is_among
+from vqgan.config.moved import key_today
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
 from vqgan.files.writing import replace_text
@@ -106,7 +107,7 @@ def read_definition(folder: Path) -> Definition:
     values = OmegaConf.to_container(read_yaml(folder / SWEEP), resolve=False)
     if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("swept", "fixed")):
         raise ConfigError(f"{folder / SWEEP} does not describe a sweep.")
-    swept, fixed = ({str(k): str(v) for k, v in values[key].items()} for key in ("swept", "fixed"))
+    swept, fixed = ({key_today(str(k)): str(v) for k, v in values[key].items()} for key in ("swept", "fixed"))
     return Definition(swept, fixed, values.get("study"))
 
 

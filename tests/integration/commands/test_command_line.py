@@ -177,10 +177,14 @@ def test_resume_keeps_the_runs_own_config(typed: Callable[..., Ended], tmp_path:
         (["-m"], "resume= continues one run: leave --multirun out."),
         (["trainer.stepz=2"], "Unknown key 'trainer.stepz'. Did you mean 'trainer.steps'?"),
         (["+trainer.stepz=2"], "Unknown key 'trainer.stepz'. Did you mean 'trainer.steps'?"),
-        (["trainer.steps=-2"], "trainer.steps must be positive, but is -2."),
         (
             ["backbone.latent_dim=8"],
-            "The run in {folder}/R has another backbone (backbone.latent_dim: 16 there, 8 here)",
+            "Unknown key 'backbone.latent_dim'. backbone.latent_dim is now model.quantizer.latent_dim",
+        ),
+        (["trainer.steps=-2"], "trainer.steps must be positive, but is -2."),
+        (
+            ["backbone.latent_channels=8"],
+            "The run in {folder}/R has another backbone (backbone.latent_channels: 32 there, 8 here)",
         ),
     ],
 )

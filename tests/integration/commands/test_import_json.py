@@ -127,9 +127,8 @@ def test_older_names(imported: Any) -> None:
         ("model_args.vocab_size", 512), ("model_args.n_init", 64), ("model_args.input_channels", 3),
     )  # fmt: skip
     config, _, _ = imported(content)
-    assert (config.model.quantizer.codebook_size, config.backbone.latent_dim, config.backbone.image_channels) == (
-        512, 64, 3,
-    )  # fmt: skip
+    quantizer = config.model.quantizer
+    assert (quantizer.codebook_size, quantizer.latent_dim, config.backbone.image_channels) == (512, 64, 3)
 
 
 def test_training_values_are_carried_or_listed(imported: Any) -> None:

@@ -64,12 +64,13 @@ def test_every_backbone_builds_at_its_own_size(choice: str) -> None:
     backbone = build(config.backbone, "backbone")
     with torch.device("meta"):
         autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
-        frames = torch.empty(1, backbone.image_channels, backbone.resolution, backbone.resolution)
-        latents = autoencoder.quant_conv(autoencoder.encoder(frames))
-    side = backbone.resolution // backbone.downsampling
-    assert latents.shape == (1, backbone.latent_dim, side, side)
+        frames = torch.empty(1, 1, backbone.image_channels, backbone.resolution, backbone.resolution)
+        latents = autoencoder.encoder(frames)
+    time, height, width = backbone.downsampling
+    rows, columns = backbone.resolution // height, backbone.resolution // width
+    assert latents.shape == (1, 1, backbone.latent_channels, rows, columns)
     if choice.startswith("f"):
-        assert backbone.downsampling == int(choice.removeprefix("f"))
+        assert (time, height, width) == (1, *2 * [int(choice.removeprefix("f"))])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

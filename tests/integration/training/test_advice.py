@@ -34,7 +34,7 @@ SICK = {  # by rule: the values that provoke it
     "discriminator_stuck": (*ADVERSARIAL, "discriminator_optimizer.lr=0", "trainer.steps=510"),
     "discriminator_winning": (
         *ADVERSARIAL, "loss.discriminator_weight=1e-3", "optimizer.lr=1e-6", "discriminator_optimizer.lr=1e-2",
-        "loss.adversarial=vanilla", "trainer.steps=210",
+        "loss/adversarial=vanilla", "trainer.steps=210",
     ),
     "adaptive_weight_clamped": (*ADVERSARIAL, "loss.max_adaptive_weight=1e-3", "trainer.steps=110"),
     "validation_diverging": (

@@ -94,9 +94,9 @@ def test_forward_backward_and_step_of_both_players(composed: Compose, model: str
     assert clips.dtype == torch.uint8
     assert clips.shape == (2, 1, 16, 16, 3)
     frames = to_frames(clips)
-    assert frames.shape == (2, 3, 16, 16)
+    assert frames.shape == (2, 1, 3, 16, 16)
     assert float(frames.abs().max()) <= 1
-    assert trainer.autoencoder(frames).indices.shape == (2, 4, 4)
+    assert trainer.autoencoder(frames).indices.shape == (2, 1, 4, 4)
     networks: list[nn.Module] = [trainer.autoencoder, trainer.discriminator]
     before = [[p.detach().clone() for p in network.parameters()] for network in networks]
     metrics = trainer.step(0, [clips]).metrics
@@ -188,8 +188,8 @@ def test_the_same_seed_gives_the_same_numbers_with_any_number_of_workers(compose
         ["trainer.clip_gradients=0.1"],
         ["schedule=cosine", "schedule.warmup_steps=1"],
         ["optimizer=adamw"],
-        ["loss.adversarial=vanilla"],
-        ["loss.pixel=l2"],
+        ["loss/adversarial=vanilla"],
+        ["loss/pixel=l2"],
         ["discriminator.norm=actnorm"],
         ["data.clip_frames=3"],
         ["loss.discriminator_weight=0"],

@@ -26,6 +26,7 @@ from vqgan.loggers.wandb.identity import choices, name_of, sweep_of, tags_of
 from vqgan.loggers.wandb.pipe import end, pass_on
 from vqgan.runs.criterion import criterion_in
 from vqgan.runs.metrics import HOURS
+from vqgan.runs.saved import typed_for
 from vqgan.text import without_secrets
 
 MOST_WAITING = 10_000  # rows that the process may be behind before they are dropped
