@@ -16,6 +16,7 @@ import torch
 
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.files.plain_data import read_plain
+from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 from vqgan.runtime.device import is_out_of_memory
 
@@ -232,7 +233,7 @@ class Checkpoints:
         aside.mkdir()
         torch.save(dict(state), aside / STATE)
         file = aside / STATE
-        files = {STATE: {"sha256": _sha256(file), "bytes": file.stat().st_size}}
+        files = {STATE: {"sha256": sha256_of(file), "bytes": file.stat().st_size}}
         manifest = {"step": step, "score": score, "torch": torch.__version__, "files": files}
         (aside / MANIFEST).write_text(_with_digest(manifest))
         for part in (*aside.iterdir(), aside):
@@ -287,7 +288,7 @@ def _verify(path: Path) -> int:
             raise ValueError(f"{STATE} is no file")
         if file.stat().st_size != expected["bytes"]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} has not the size that was saved.")
-        if _sha256(file) != expected["sha256"]:
+        if sha256_of(file) != expected["sha256"]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} is not what was saved (SHA-256 differs).")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
@@ -374,11 +375,6 @@ def _with_digest(manifest: Mapping[str, Any]) -> str:
     """The manifest's text, in which its own hash stands too."""
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": digest}, indent=1)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from jaxtyping import Int, Shaped
 
 from vqgan.data.sharding.storage import MissingError, Range, Storage
 from vqgan.errors import DataError
+from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 
 FORMAT = 1
@@ -146,10 +146,7 @@ def _download(storage: Storage, name: str, sha256: str, size: int, cache: Path) 
 
 
 def _is(file: Path, sha256: str, size: int) -> bool:
-    if not file.is_file() or file.stat().st_size != size:
-        return False
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    return file.is_file() and file.stat().st_size == size and sha256_of(file) == sha256
 
 
 def _check_rows(index: ShardIndex, storage: Storage, name: str) -> None:

@@ -20,7 +20,7 @@ from vqgan.data.sharding.clip import pack_clip
 from vqgan.data.sharding.index import MANIFEST, ROW
 from vqgan.errors import DataError
 from vqgan.files.state import FileState
-from vqgan.files.writing import replace_text, storing
+from vqgan.files.writing import replace_text, storing, write_all
 from vqgan.runtime.signals import undisturbed
 from vqgan.video.file import VideoFile
 
@@ -58,7 +58,7 @@ class TarWriter:
         with storing(self._unfinished):
             tar = self.tar or self._open()
             offset = tar.tell()
-            _write(tar, piece)
+            write_all(tar, piece)
         line = {
             "key": key, "offset": offset, "bytes": len(piece), "crc32": zlib.crc32(piece), "frames": len(clip.pts),
             "seconds": float(clip.seconds[-1]), "video": video, "first_frame": first_frame,
@@ -87,7 +87,7 @@ class TarWriter:
             with file:
                 file.truncate(size)
                 file.seek(size)
-                _write(file, END)
+                write_all(file, END)
                 os.fsync(file.fileno())
             if clips:
                 tar = self.folder / f"{self.name}-{self.number:05}.tar"
@@ -104,13 +104,6 @@ class TarWriter:
     def _open(self) -> FileIO:
         self.tar = FileIO(self._unfinished, "w")
         return self.tar
-
-
-def _write(file: FileIO, content: bytes) -> None:
-    """All of it: a file without a buffer may take less at once."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]
 
 
 def listed(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
