@@ -16,6 +16,7 @@ import torch
 
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.files.plain_data import read_plain
+from vqgan.files.reading import load_json, read_whole
 from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 from vqgan.runtime.device import is_out_of_memory
@@ -318,14 +319,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: it is not.
     """
     try:
-        if not (path / MANIFEST).is_file() or (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
-            raise ValueError("missing, no file, or too large")
-        text = (path / MANIFEST).read_text()
-        manifest = json.loads(text)
+        text = read_whole(path / MANIFEST, LARGEST_MANIFEST)
+        manifest = load_json(text)
         whole = {key: value for key, value in manifest.items() if key != "sha256"}
         if text != _with_digest(whole):
             raise ValueError("not what was saved")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged: {MANIFEST}: {error}.") from None
     return whole
 

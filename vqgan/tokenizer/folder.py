@@ -28,6 +28,7 @@ import vqgan.quantizers
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
 from vqgan.files.lock import filling
+from vqgan.files.reading import read_json
 from vqgan.quantizers import Quantizer
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
@@ -181,14 +182,9 @@ def _read_description(file: Path) -> dict[str, Any]:
     if not (file.exists() or file.is_symlink()):
         raise ConfigError(f"{file.parent} is neither a run nor an exported tokenizer (it has no {file.name}).")
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:
-            raise ValueError(f"{file.name} is no file, or too large")
-        description = json.loads(file.read_text())
-        if not isinstance(description, dict):
-            raise ValueError(f"{file.name} holds no description")
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(file, LARGEST_DESCRIPTION)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({error}).") from None
-    return description
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt
 from vqgan.files.state import FileState
 from vqgan.files.writing import replace_text, storing, write_all
 from vqgan.text import counted
-from vqgan.tokens.records import Record, pack_times, read_records
+from vqgan.tokens.records import Record, complete_lines, pack_times, read_records
 from vqgan.video.times import average_rate
 
 
@@ -128,13 +128,13 @@ def repair(shard: Path, bytes_per_code: int) -> int:
     with storing(shard):
         shard.touch()
         listed.touch()
-        os.truncate(listed, listed.read_bytes().rfind(b"\n") + 1)
         size, records = shard.stat().st_size, read_records(listed)
+        os.truncate(listed, sum(map(len, complete_lines(listed))))
         ends = [record.offset + math.prod(record.shape) * bytes_per_code for record in records]
         lost = [record.path for record, end in zip(records, ends) if end > size]
         if lost:
-            lines = listed.read_text(encoding="utf-8").split("\n")
-            replace_text(listed, "".join(f"{line}\n" for line, end in zip(lines, ends) if end <= size))
+            lines = zip(complete_lines(listed), ends)
+            replace_text(listed, "".join(line.decode() for line, end in lines if end <= size))
             warnings.warn(
                 f"{shard} is cut off: it lacks {counted(len(lost), 'video')} of its list (the first: {lost[0]}), which "
                 "must be encoded again.",

@@ -6,9 +6,6 @@ import os
 import time
 from pathlib import Path
 
-import pytest
-
-from vqgan.errors import StorageError
 from vqgan.files.writing import replace_text
 
 
@@ -22,10 +19,3 @@ def test_what_a_kill_has_left_of_a_text_goes_when_it_is_written_again(tmp_path: 
         os.utime(file, (time.time() - 7200,) * 2)
     replace_text(tmp_path / "a[1].txt", "whole")
     assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a[1].txt", other, young])
-
-
-def test_a_folder_in_the_place_of_a_text_is_said(tmp_path: Path) -> None:
-    (tmp_path / "report.html").mkdir()
-    with pytest.raises(StorageError, match=r"report.html cannot be written: Is a directory"):
-        replace_text(tmp_path / "report.html", "text")
-    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
