@@ -21,7 +21,8 @@ from vqgan.data.reading.files import find_files, look_into
 from vqgan.data.reading.streams import in_turn
 from vqgan.data.reading.workers import read_jobs
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import DataError
+from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold, looked_after
 from vqgan.files.state import FileState, refuse_others, state_of
 from vqgan.files.writing import replace_text
@@ -182,7 +183,7 @@ class FolderEncoder:
         return file.relative_to(self.base).as_posix()
 
     def _describe(self) -> None:
-        """Write the manifest, or find that the one that is there says the same."""
+        """Write the manifest, or go on with the one that is there."""
         quantizer = self.tokenizer.quantizer
         manifest = {
             "format": FORMAT,
@@ -196,15 +197,8 @@ class FolderEncoder:
             "description": self.tokenizer.description,
             "environment": environment(self.tokenizer.last_layer.device, self.encoding.precision),
         }
-        if not (self.out / MANIFEST).exists():
-            replace_text(self.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        go_on_with(self.out / MANIFEST, manifest, COMMON, "encode")
         before = read_manifest(self.out)
-        for key in COMMON:
-            if before.get(key) != manifest[key]:
-                raise ConfigError(
-                    f"{self.out} holds tokens of another kind: {key} was {before.get(key)} and is {manifest[key]}. "
-                    "Choose another --out."
-                )
         if before["format"] != FORMAT:  # lines of the new one are added from here on
             replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
 

@@ -509,7 +509,7 @@ def test_another_tokenizer_or_another_way_is_refused(made: Path, tmp_path: Path,
     write_tokenizer(tmp_path / "other", seed=1)
     for arguments, said in [
         ((tmp_path / "other", made / "videos", "--out", "tokens", *QUICK), "tokenizer was"),
-        ((made / "tokenizer", made / "videos", "--out", "tokens", *QUICK, "fps=8"), "reading was"),
+        ((made / "tokenizer", made / "videos", "--out", "tokens", *QUICK, "fps=8"), "fps was None and is 8"),
     ]:
         code, _, err = typed("encode", *arguments)
         assert (code, err.count("\n")) == (2, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from vqgan.data.sharding.clips import Clips, Sharding
 from vqgan.data.sharding.index import FORMAT, MANIFEST
 from vqgan.data.sharding.writer import TarWriter, listed, made_of, write_index
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError
+from vqgan.errors import DataError
+from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold, looked_after
 from vqgan.files.state import FileState, refuse_others, state_of
-from vqgan.files.writing import replace_text
 from vqgan.runtime.process import Process, this_process
 from vqgan.runtime.signals import undisturbed
 from vqgan.text import counted
@@ -74,7 +73,7 @@ class FolderSharder:
             for rank in looked_after(self.out, self.process):
                 for unfinished in self.out.glob(f".shard-{rank:03}-*.unfinished"):
                     unfinished.unlink()  # of a process that was killed
-            self._describe()
+            go_on_with(self.out / MANIFEST, {**self._manifest(), "shards": []}, ("format", "writing"), "shard")
             bad_files = ledger(self.out, self.process)
             done = made_of(line for _, lines in listed(self.out) for line in lines)
             self.states = {self._name(file): state_of(file) for file in mine}
@@ -143,25 +142,6 @@ class FolderSharder:
 
     def _manifest(self) -> dict[str, Any]:
         return {"format": FORMAT, "writing": self.sharding.written}
-
-    def _describe(self) -> None:
-        """Write the manifest, or find that the one that is there says the same."""
-        file = self.out / MANIFEST
-        if not file.exists():
-            replace_text(file, json.dumps({**self._manifest(), "shards": []}, indent=1) + "\n")
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            format_, writing = before["format"], before["writing"]
-        except (ValueError, LookupError, TypeError, OSError):
-            raise ConfigError(f"{file} is not one that vqgan shard writes. Choose another --out.") from None
-        if format_ != FORMAT:
-            raise ConfigError(f"{self.out} holds shards of format {format_}, not {FORMAT}. Choose another --out.")
-        for key, value in self.sharding.written.items():
-            if writing.get(key) != value:
-                raise ConfigError(
-                    f"{self.out} holds shards that were written in another way: {key} was {writing.get(key)} and is "
-                    f"{value}. Choose another --out."
-                )
 
 
 def _dealt(clips: Sequence[int], count: int) -> list[list[int]]:
