@@ -629,7 +629,7 @@ def test_what_is_not_there_is_said(made: Path, tmp_path: Path, typed: Typed) -> 
 def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: Typed, monkeypatch: Any) -> None:
     from vqgan.tokens import writer as token_shards
 
-    write = token_shards._write
+    write = token_shards.write_all
     room = [1500]
 
     def limited(file: Any, content: bytes) -> None:
@@ -639,7 +639,7 @@ def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: 
         write(file, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(token_shards, "_write", limited)
+        patched.setattr(token_shards, "write_all", limited)
         code, _, err = typed("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
     assert code == 5
     assert "No space left" in err
