@@ -67,6 +67,7 @@ class FolderDecoder:
         check_values(Reading, manifest["reading"], "manifest.reading")
         self.work, self.reading = InferenceSettings(**work), Reading(**manifest["reading"])
         check(self.work.batch_frames > 0, "manifest.batch_frames", self.work.batch_frames, "positive")
+        self.names = set(self.tokens.paths)
         self.measured: list[float] = []  # PSNR of each frame that was shown beside its original, in dB
 
     def run(self) -> str:
@@ -140,8 +141,12 @@ class FolderDecoder:
         go_on_with(file, kind, kind, "decode")
 
     def _target(self, path: str) -> Path:
-        file = self.out / path
-        return file if file.suffix == ".mp4" else file.with_name(f"{file.name}.mp4")
+        """The mp4 of a video, with `.mp4` after a name that ends otherwise, until it is no other video's name."""
+        file, own = self.out / path, path
+        while file.suffix != ".mp4" or (path != own and path in self.names):
+            path = f"{path}.mp4"
+            file = self.out / path
+        return file
 
     def _show(self, video: TokenVideo, original: Path, target: Path) -> None:
         """Write both, side by side.
