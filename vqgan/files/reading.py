@@ -26,14 +26,27 @@ LARGEST_FILE = 2**28  # bytes of rows; of a larger file the newest ones are read
 LARGEST_TEXT = 2**18  # bytes of a text that is shown
 
 
+def size_of(file: Path) -> int:
+    """The bytes of a regular file: a pipe would block whoever opens it, and a device has no end.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is something else.
+    """
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError(f"{file.name} is no regular file")
+    return state.st_size
+
+
 def read_whole(file: Path, largest: int) -> str:
     """A text of at most so many bytes.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is larger, no UTF-8, or no regular file: a pipe would block, and a device has no end.
+        ValueError: it is larger, no UTF-8, or no regular file.
     """
-    size = _size_of(file)
+    size = size_of(file)
     if size > largest:
         raise ValueError(f"{file.name} has {size:,} bytes, more than {largest:,}")
     with file.open(encoding="utf-8") as content:
@@ -60,7 +73,7 @@ def read_lines(file: Path, longest: int) -> Iterator[bytes]:
         OSError: it cannot be read.
         ValueError: a line is longer, or it is no regular file.
     """
-    _size_of(file)
+    size_of(file)
     with file.open("rb") as lines:
         while line := lines.readline(longest + 1):
             if len(line) > longest:
@@ -151,19 +164,6 @@ def parse(line: bytes) -> Any:
         return load_json(line)
     except ValueError:
         return None
-
-
-def _size_of(file: Path) -> int:
-    """In bytes.
-
-    Raises:
-        OSError: it is not there.
-        ValueError: it is no regular file.
-    """
-    state = file.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError(f"{file.name} is no regular file")
-    return state.st_size
 
 
 def number(value: object) -> float | None:

@@ -274,6 +274,9 @@ def test_codes_that_changed_are_noticed(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         vqgan.tokens.open(tmp_path)[0]
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match=r"cannot be read: .* is no regular file"):
+        vqgan.tokens.open(tmp_path)[0]
     assert len(tokens) == 6
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jaxtyping import Int, Shaped
 
 from vqgan.data.sharding.storage import MissingError, Range, Storage
 from vqgan.errors import DataError
+from vqgan.files.reading import load_json
 from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 
@@ -116,8 +116,8 @@ def _read_manifest(storage: Storage) -> dict[str, Any]:
             "writes them; for videos as they are take data=videos."
         ) from None
     try:
-        manifest = json.loads(content)
-    except (ValueError, RecursionError):
+        manifest = load_json(content)
+    except ValueError:
         raise _damaged(storage, MANIFEST, "it is no JSON") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "shards" not in manifest:
         raise DataError(
