@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 
 from vqgan.commands.parser import command_parser
 from vqgan.errors import ConfigError, InvalidValueError, StorageError
+from vqgan.files.reading import load_json, read_whole
 from vqgan.files.writing import replace_text
 from vqgan.tokenizer.taming import backbone_of, quantizer_of
 
+LARGEST_FILE = 2**20  # bytes
 MODEL_TYPES = ("TamingVQGAN", "taming_vqgan", "VQGAN", "vqgan", "EMAVQ", "emavq")
 VARIANTS = {"VQModel": "vqmodel", "EMAVQ": "emavq"}
 OLDER_NAMES = {"vocab_size": "n_embed", "n_init": "embed_dim"}
@@ -74,7 +76,7 @@ def read_json(file: Path) -> Mapping[str, Any]:
         ConfigError: there is no file, or it is something else.
     """
     try:
-        content = json.loads(file.read_text())
+        content = load_json(read_whole(file, LARGEST_FILE))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
     except ValueError as error:

@@ -183,7 +183,7 @@ class EndlessClips(Dataset[Sample]):
         return Sample(None, {}, failures)
 
     def __getitems__(self, numbers: list[int]) -> list[Sample]:
-        """The clips of a batch; torch calls this by name."""
+        """The clips of a batch, which are asked for all at once."""
         self.dataset.prefetch([self._index(number) for number in numbers])
         return [self[number] for number in numbers]
 

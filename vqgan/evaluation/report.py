@@ -16,7 +16,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from vqgan.errors import ConfigError, RunFolderInUseError
 from vqgan.evaluation.figures import UNITS, Metric
-from vqgan.files.reading import read_object
+from vqgan.files.reading import read_object, read_whole
 from vqgan.files.writing import replace_text, storing
 
 # Columns of the protocol in `evaluation.csv`: section, key.
@@ -80,12 +80,8 @@ def rows_before(file: Path) -> str:
         ConfigError: it is something else.
     """
     try:
-        if not file.exists():
-            return ""
-        if not file.is_file() or file.stat().st_size > LARGEST_TABLE:
-            raise ConfigError(f"{file} is no table of evaluations: it is no file, or too large. Choose another --csv.")
-        content = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_whole(file, LARGEST_TABLE) if file.exists() else ""
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as a table of evaluations: {error}. Choose another --csv.") from None
     if content and content.partition("\n")[0].rstrip("\r") != ",".join(COLUMNS):
         raise ConfigError(f"{file} has other columns than an evaluation. Move it away, or choose another --csv.")

@@ -1,8 +1,13 @@
-"""Reading files that strangers may have written, within limits."""
+"""Reading files that strangers may have written: the one way in, always within a limit.
+
+`read_whole`, `read_json`, `read_lines` and `read_yaml` refuse what is damaged. `read_text`, `read_object` and
+`read_rows` are for what is shown of a run: they take what there is, and follow no link that leads out of its folder.
+"""
 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +19,68 @@ from omegaconf.errors import OmegaConfBaseException
 from vqgan.errors import ConfigError
 
 LARGEST_CONFIG = 2**16  # bytes
+DEEPEST_CONFIG = 50  # lists and sections in each other
 LONGEST_REASON = 500  # characters
-MOST_BRACKETS = 500
+LONGEST_LINE = 2**20  # bytes; a longer row is left out
+LARGEST_FILE = 2**28  # bytes of rows; of a larger file the newest ones are read
+LARGEST_TEXT = 2**18  # bytes of a text that is shown
+
+
+def size_of(file: Path) -> int:
+    """The bytes of a regular file: a pipe would block whoever opens it, and a device has no end.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is something else.
+    """
+    state = file.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError(f"{file.name} is no regular file")
+    return state.st_size
+
+
+def read_whole(file: Path, largest: int) -> str:
+    """A text of at most so many bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, no UTF-8, or no regular file.
+    """
+    size = size_of(file)
+    if size > largest:
+        raise ValueError(f"{file.name} has {size:,} bytes, more than {largest:,}")
+    with file.open(encoding="utf-8") as content:
+        return content.read(largest)  # whoever writes to it meanwhile
+
+
+def read_json(file: Path, largest: int) -> dict[str, Any]:
+    """A JSON file of at most so many bytes, which holds an object.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is something else.
+    """
+    content = load_json(read_whole(file, largest))
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} holds no JSON object, but a {type(content).__name__}")
+    return content
+
+
+def read_lines(file: Path, longest: int) -> Iterator[bytes]:
+    """The lines of a file with their ends, each of at most so many bytes; the last may be one that is being written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is longer, or it is no regular file.
+    """
+    size_of(file)
+    with file.open("rb") as lines:
+        while line := lines.readline(longest + 1):
+            if len(line) > longest:
+                raise ValueError(f"it has a line of more than {longest:,} bytes")
+            yield line
+            if not line.endswith(b"\n"):  # or its rest, written meanwhile, would seem to be another one
+                return
 
 
 def read_yaml(file: Path) -> DictConfig | ListConfig:
@@ -25,23 +90,16 @@ def read_yaml(file: Path) -> DictConfig | ListConfig:
         ConfigError: it is not that.
     """
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_CONFIG:
-            raise ConfigError(f"{file} is no config: it is no file, or larger than {LARGEST_CONFIG} bytes.")
-        text = file.read_text(encoding="utf-8")
-        if (
-            text.count("[") + text.count("{") > MOST_BRACKETS
-        ):  # nested, the parser would take minutes for a page of them
-            raise ConfigError(f"{file} is no config: it has more than {MOST_BRACKETS} brackets.")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few lines of them fill a memory
-            raise ConfigError(f"{file} has aliases (*name), which are not read.")
+        text, depth = read_whole(file, LARGEST_CONFIG), 0
+        for event in yaml.parse(text):
+            if isinstance(event, yaml.AliasEvent):  # a few lines of them fill a memory
+                raise ConfigError(f"{file} has aliases (*name), which are not read.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_CONFIG:  # for a page of brackets in each other the parser would take minutes
+                raise ConfigError(f"{file} is no config: it is nested in more than {DEEPEST_CONFIG} levels.")
         return OmegaConf.create(text)
     except (OSError, yaml.YAMLError, ValueError, AttributeError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: {' '.join(str(error).split())[:LONGEST_REASON]}.") from None
-
-
-LONGEST_LINE = 2**20  # bytes; a longer row is left out
-LARGEST_FILE = 2**28  # bytes of rows; of a larger file the newest ones are read
-LARGEST_TEXT = 2**18  # bytes of a text that is shown
 
 
 def is_inside(folder: Path, file: Path) -> bool:
@@ -88,11 +146,23 @@ def read_text(folder: Path, name: str) -> str:
         return ""
 
 
+def load_json(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def parse(line: bytes) -> Any:
     """The JSON of a line; None for a line that is cut or no JSON."""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return load_json(line)
+    except ValueError:
         return None
 
 

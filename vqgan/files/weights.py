@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from vqgan.files.state import sha256_of
 
 PATIENCE = 10  # seconds for a server to answer
 
@@ -50,8 +51,7 @@ class WeightFile:
     def check(self, path: Path, called: str) -> None:
         """Raise `NotAvailableError` unless `path`, which the user knows as `called`, is this file."""
         try:
-            with path.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256").hexdigest()
+            found = sha256_of(path)
         except OSError as error:
             raise NotAvailableError(f"{called} cannot be read: {error.strerror}") from None
         if found != self.sha256:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from vqgan.errors import StorageError
+
+ABANDONED = 3600  # seconds after which nobody is still writing a text: it was left by a kill
 
 
 @contextlib.contextmanager
@@ -47,17 +51,58 @@ def replace_text(file: Path, text: str) -> None:
     """
     # A name that nobody else has: not another process, nor, in a folder from elsewhere, a link to another file.
     aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:16]}")
+    with storing(file), _taking_the_place_of(file, aside):
+        with aside.open("x", encoding="utf-8") as new:
+            new.write(text)
+            new.flush()
+            os.fsync(new.fileno())  # or the name could outlive a loss of power, and the text not
+        _discard_abandoned(file, aside.stat().st_mtime - ABANDONED)
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Where to write a file that is never there in part, and that no other process writes at the same time.
+
+    Its name is always the same one, so what a kill has left goes with the next try.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = file.with_name(f".{file.name}.part")
+    aside.unlink(missing_ok=True)  # a link there, in a folder from elsewhere, would lead to another file
+    with _taking_the_place_of(file, aside):
+        yield aside
+
+
+@contextlib.contextmanager
+def _taking_the_place_of(file: Path, aside: Path) -> Iterator[Path]:
     try:
-        with storing(file):
-            with aside.open("x", encoding="utf-8") as new:
-                new.write(text)
-                new.flush()
-                os.fsync(new.fileno())  # or the name could outlive a loss of power, and the text not
-            aside.replace(file)
+        yield aside
+        aside.replace(file)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
+
+
+def _discard_abandoned(file: Path, before: float) -> None:
+    """Remove what kills have left of `replace_text`, where it is older than `before` (seconds since 1970)."""
+    left = re.compile(rf"\.{re.escape(file.name)}\.[0-9a-f]{{16}}")
+    with contextlib.suppress(OSError):  # another process may do the same; and whoever comes next tries again
+        for other in file.parent.iterdir():
+            if left.fullmatch(other.name) and other.lstat().st_mtime < before:
+                other.unlink()
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """Write all of it: a file without a buffer may take less at once.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 class Rows:

@@ -65,7 +65,8 @@ class Strips:
         files = sorted((self.folder / "reconstructions").glob("step-*.png"), key=_step)
         chosen = spread(files, most)
         found: dict[Path, Comparison] = {}
-        for file in _outside_in(chosen):  # when room runs out, they are still spread
+        # The last, the first, the middle, …: when room runs out, they are still spread.
+        for file in dict.fromkeys(file for few in range(1, len(chosen) + 1) for file in spread(chosen, few)):
             comparison = self._compare(file) if self.size < self.budget else None
             if comparison is not None:
                 found[file] = comparison
@@ -138,18 +139,6 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 def _ranked(entry: dict[str, Any]) -> Ranked:
     source = str(entry.get("source", ""))[:LONGEST_SOURCE]
     return {"clip": number(entry.get("clip")), "source": source, "psnr": number(entry.get("psnr"))}
-
-
-def _outside_in(items: Sequence[Path]) -> list[Path]:
-    """The last, the first, then those in the middle, each time of the widest gap."""
-    order, gaps = [*items[-1:], *items[:-1][:1]], [(0, len(items) - 1)]
-    while gaps:
-        first, last = gaps.pop(0)
-        middle = (first + last) // 2
-        if first < middle < last:
-            order.append(items[middle])
-            gaps += [(first, middle), (middle, last)]
-    return order
 
 
 def _step(file: Path) -> float:

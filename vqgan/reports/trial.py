@@ -102,8 +102,12 @@ def quoted(text: str) -> str:
     """Text as one word of a POSIX shell; what could control a terminal stands as an escape sequence of the shell's."""
     if text.isprintable():
         return shlex.quote(text)
-    escaped = "".join(_escaped(character) for character in text)
+    escaped = "".join(c if c.isprintable() and c not in "\\'" else _as_bytes(c) for c in text)
     return f"$'{escaped}'"
+
+
+def _as_bytes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogatepass"))
 
 
 def _status(folder: Path, metrics: Metrics, values: Values) -> Status:
@@ -129,13 +133,3 @@ def _has_content(folder: Path, name: str) -> bool:
         return (folder / name).stat().st_size > 0
     except OSError:
         return os.path.lexists(folder / name)
-
-
-def _escaped(character: str) -> str:
-    if character in "\\'":
-        return f"\\{character}"
-    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in _bytes(character))
-
-
-def _bytes(character: str) -> bytes:
-    return character.encode("utf-8", "surrogatepass")

@@ -16,6 +16,8 @@ import torch
 
 from vqgan.errors import CheckpointError, ConfigError, StorageError
 from vqgan.files.plain_data import read_plain
+from vqgan.files.reading import load_json, read_whole
+from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 from vqgan.runs.criterion import PSNR, Criterion, criterion_in
 from vqgan.runtime.device import is_out_of_memory
@@ -244,7 +246,7 @@ class Checkpoints:
         aside.mkdir()
         torch.save(dict(state), aside / STATE)
         file = aside / STATE
-        files = {STATE: {"sha256": _sha256(file), "bytes": file.stat().st_size}}
+        files = {STATE: {"sha256": sha256_of(file), "bytes": file.stat().st_size}}
         rated = {"score": score, "objective": self.objective.name}
         manifest = {"step": step, **rated, "torch": torch.__version__, "files": files}
         (aside / MANIFEST).write_text(_with_digest(manifest))
@@ -300,7 +302,7 @@ def _verify(path: Path) -> int:
             raise ValueError(f"{STATE} is no file")
         if file.stat().st_size != expected["bytes"]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} has not the size that was saved.")
-        if _sha256(file) != expected["sha256"]:
+        if sha256_of(file) != expected["sha256"]:
             raise CheckpointError(f"The checkpoint {path} is damaged: {STATE} is not what was saved (SHA-256 differs).")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged ({type(error).__name__}: {error}).") from None
@@ -331,14 +333,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         CheckpointError: it is not.
     """
     try:
-        if not (path / MANIFEST).is_file() or (path / MANIFEST).stat().st_size > LARGEST_MANIFEST:
-            raise ValueError("missing, no file, or too large")
-        text = (path / MANIFEST).read_text()
-        manifest = json.loads(text)
+        text = read_whole(path / MANIFEST, LARGEST_MANIFEST)
+        manifest = load_json(text)
         whole = {key: value for key, value in manifest.items() if key != "sha256"}
         if text != _with_digest(whole):
             raise ValueError("not what was saved")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged: {MANIFEST}: {error}.") from None
     return whole
 
@@ -388,11 +388,6 @@ def _with_digest(manifest: Mapping[str, Any]) -> str:
     """The manifest's text, in which its own hash stands too."""
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": digest}, indent=1)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.config.build import values_of
 from vqgan.config.keys import EXPECTED, FIXED, MAY_CHANGE
 from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
+from vqgan.files.continued import first_difference
 from vqgan.files.writing import replace_text
 from vqgan.runs.saved import load_config
 from vqgan.runs.status import STATUS, Status, record_end, to_json
@@ -107,12 +108,12 @@ class RunFolder:
         if before is None or not has_checkpoints(self.path):  # nothing is lost where nothing was saved
             return
         for key in (*FIXED, *(EXPECTED if self.config.resume is None else ())):
-            old, new = (_comparable(config, key) for config in (before, self.config))
-            if old != new:
-                difference = _difference(old, new, key)
+            difference = first_difference(_comparable(before, key), _comparable(self.config, key), key)
+            if difference is not None:
+                where, old, new = difference
                 raise ConfigError(
-                    f"The run in {self.path} has another {key} ({difference}), and a run keeps its own. "
-                    f"Continue it as it is with resume={self.path}, or choose another run_dir."
+                    f"The run in {self.path} has another {key} ({where}: {old} there, {new} here), and a run keeps its "
+                    f"own. Continue it as it is with resume={self.path}, or choose another run_dir."
                 )
 
 
@@ -127,10 +128,3 @@ def _comparable(config: DictConfig, key: str) -> object:
         return value
     # Which files there are is for the checkpoint to say.
     return {k: v for k, v in values_of(value, key).items() if f"{key}.{k}" not in MAY_CHANGE}
-
-
-def _difference(old: object, new: object, path: str) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        key = next(k for k in {**old, **new} if old.get(k) != new.get(k))
-        return _difference(old.get(key), new.get(key), f"{path}.{key}")
-    return f"{path}: {old} there, {new} here"

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vqgan.errors import DivergedError, PrunedError, StoppedError, VQGANError
+from vqgan.files.reading import read_json
 from vqgan.files.writing import replace_text
 from vqgan.runtime.signals import StopRequested
 from vqgan.text import without_secrets
@@ -47,13 +48,10 @@ def record_end(folder: Path, error: BaseException | None, typed: Iterable[str]) 
 
 def status_of(folder: Path) -> Status | None:
     """What has become of the run in a folder; None if nothing tells."""
-    file = folder / STATUS
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_STATUS:
-            return None
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(folder / STATUS, LARGEST_STATUS)
         status = Status(str(values["state"]), values["message"], values["exit_code"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError):
         return None
     return Status("interrupted") if status.state == "running" and not _is_held(folder) else status
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vqgan.config.keys import FREE_IN_A_SWEEP, OWN_WHEN_TYPED, is_among
 from vqgan.config.moved import key_today
 from vqgan.errors import ConfigError
+from vqgan.files.continued import first_difference
 from vqgan.files.reading import read_yaml
 from vqgan.files.writing import replace_text
 from vqgan.runs.saved import typed_for
@@ -87,11 +88,10 @@ def agreed(folder: Path, definition: Definition) -> Definition:
         return definition
     before = read_definition(folder)
     old, new = ({**d.swept, **{k: v for k, v in d.fixed.items() if not _is_free(k)}} for d in (before, definition))
-    key = next((key for key in {**old, **new} if old.get(key) != new.get(key)), None)
-    order = list(before.swept) != list(definition.swept)
-    if key is None and not order:
+    found = first_difference(old, new)
+    if found is None and list(before.swept) == list(definition.swept):
         return replace(definition, study=before.study)
-    difference = f"{key}: {old.get(key)} there, {new.get(key)} here" if key else f"first {next(iter(before.swept))}"
+    difference = "{}: {} there, {} here".format(*found) if found else f"first {next(iter(before.swept))}"
     raise ConfigError(
         f"The sweep in {folder} is another one ({difference}), and the numbers of its jobs stand for its values. "
         f"Type what its {SWEEP} says, or choose another run_dir."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from vqgan.autoencoder import Autoencoder, evaluating
 from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.errors import CheckpointError, DataError, check
-from vqgan.files.writing import storing
+from vqgan.files.writing import storing, whole
 from vqgan.tokenizer.inference import InferenceSettings, decode_batch, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.video.writer import Preset, VideoWriter
@@ -108,20 +107,15 @@ def write_frames(
     """
     width, height = (max(2, side // 2 * 2) for side in size)
     rate, time_base = Fraction(video.fps), Fraction(video.time_base)
-    aside = path.with_name(f".{path.name}.part")
     options = {"crf": str(decoding.crf), "preset": decoding.preset}
     try:
         with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with VideoWriter(aside, width, height, rate, time_base, options) as target:
+            with whole(path) as aside, VideoWriter(aside, width, height, rate, time_base, options) as target:
                 for frame, time in zip(frames, video.times.tolist()):
                     target.add(frame, time)
-            aside.replace(path)
     except av.FFmpegError as error:  # x264's, of sides that it does not take; those of the disk are OSErrors too
         raise DataError(
             f"{path} cannot be written: {width}×{height} pixels cannot be encoded ({error.strerror or error}). "
             "size=model writes videos as small as the network gives them."
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()

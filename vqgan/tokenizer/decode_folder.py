@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from tqdm import tqdm
 from vqgan.config.build import check_values
 from vqgan.data.reading.bad_files import ledger
 from vqgan.errors import ConfigError, DataError, UnusableError, check
+from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold
 from vqgan.files.state import differing, state_of, warn_of_touched
-from vqgan.files.writing import replace_text
 from vqgan.frames import to_frames
 from vqgan.measures import psnr
 from vqgan.runtime.process import this_process
@@ -68,6 +67,7 @@ class FolderDecoder:
         check_values(Reading, manifest["reading"], "manifest.reading")
         self.work, self.reading = InferenceSettings(**work), Reading(**manifest["reading"])
         check(self.work.batch_frames > 0, "manifest.batch_frames", self.work.batch_frames, "positive")
+        self.names = set(self.tokens.paths)
         self.measured: list[float] = []  # PSNR of each frame that was shown beside its original, in dB
 
     def run(self) -> str:
@@ -138,22 +138,15 @@ class FolderDecoder:
             **{key: getattr(self.decoding, key) for key in ("size", "crf", "preset")},
             "side_by_side": self.originals is not None,
         }
-        if not file.exists():
-            replace_text(file, json.dumps(kind, indent=1) + "\n")
-        try:
-            before = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"{file} is damaged ({error}). Choose another --out.") from None
-        for key, value in kind.items():
-            if before.get(key) != value:
-                raise ConfigError(
-                    f"{self.out} holds videos of another kind: {key} was {before.get(key)} and is {value}. "
-                    "Choose another --out."
-                )
+        go_on_with(file, kind, kind, "decode")
 
     def _target(self, path: str) -> Path:
-        file = self.out / path
-        return file if file.suffix == ".mp4" else file.with_name(f"{file.name}.mp4")
+        """The mp4 of a video, with `.mp4` after a name that ends otherwise, until it is no other video's name."""
+        file, own = self.out / path, path
+        while file.suffix != ".mp4" or (path != own and path in self.names):
+            path = f"{path}.mp4"
+            file = self.out / path
+        return file
 
     def _show(self, video: TokenVideo, original: Path, target: Path) -> None:
         """Write both, side by side.

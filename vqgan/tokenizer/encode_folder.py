@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,13 +16,13 @@ from tqdm import tqdm
 
 from vqgan.data import BadFiles
 from vqgan.data.reading.bad_files import ledger
-from vqgan.data.reading.files import find_files, look_into
-from vqgan.data.reading.streams import in_turn
+from vqgan.data.reading.files import look_into
+from vqgan.data.reading.share import Share
+from vqgan.data.reading.streams import dealt_out, in_turn
 from vqgan.data.reading.workers import read_jobs
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError
+from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold, looked_after
-from vqgan.files.state import FileState, refuse_others, state_of
 from vqgan.files.writing import replace_text
 from vqgan.runs.provenance import environment
 from vqgan.runtime.process import Process, this_process
@@ -65,14 +64,9 @@ class FolderEncoder:
 
     def __post_init__(self) -> None:
         self.process: Process = this_process()
+        self.share = Share(self.root, self.process)
         self.reading = reading_for(self.encoding, self.tokenizer)
         self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
-        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
-
-    @cached_property
-    def base(self) -> Path:
-        """What the videos' paths are below."""
-        return self.root.parent if self.root.is_file() else self.root
 
     def run(self) -> str:
         """Encode what is not there yet; returns what was done, in a sentence.
@@ -83,8 +77,6 @@ class FolderEncoder:
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
-        files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
-        mine = files[self.process.rank :: self.process.count]
         move_to(self.tokenizer, self.encoding.device)
         with hold(self.out, self.process.rank):
             self._describe()
@@ -92,27 +84,21 @@ class FolderEncoder:
                 for listed in sorted(self.out.glob(f"shard-{rank:03}-*.jsonl")):
                     repair(listed.with_suffix(".bin"), self.dtype.itemsize)
             bad_files = ledger(self.out, self.process)
-            done = {record.path: record.state for record, _ in Tokens(self.out).records}
-            self.states = {self._name(file): state_of(file) for file in mine}
-            refuse_others(self.out, done, self.states)
-            left = [file for file in mine if self._name(file) not in done]
+            self.share.leave_out({record.path: record.state for record, _ in Tokens(self.out).records}, self.out)
+            left = self.share.left
             found = look_into(
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
             )
             encoded = self._encode(list(found.values()), bad_files) if found else 0
-            # One of several processes may have had bad luck with its few files, and must not end the others.
-            if left and not encoded and not done and self.process.count == 1:
-                raise DataError(
-                    f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
-                    f"listed in {bad_files.file}."
-                )
-        already = len(mine) - len(left)
+            self.share.refuse_if_none(encoded, bad_files)
+        already = len(self.share.files) - len(left)
         bad = f", {len(left) - encoded} cannot be used ({bad_files.summary()})" if encoded < len(left) else ""
         return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
 
     def _encode(self, videos: list[VideoFile], bad_files: BadFiles) -> int:
         counts = [len(self.reading.positions(video)) for video in videos]
-        streams = _balanced(counts, max(1, self.encoding.workers))
+        longest_first = sorted(range(len(counts)), key=lambda video: -counts[video])
+        streams = dealt_out(longest_first, counts, max(1, self.encoding.workers))
         bar = tqdm(total=sum(counts), unit="frame", unit_scale=True, disable=None if self.process.rank == 0 else True)
         with ExitStack() as stack:
             stack.enter_context(closing(bar))
@@ -170,19 +156,16 @@ class FolderEncoder:
             return 0
         time_base, times = self.reading.times(batch.video)
         times = times[: batch.first + len(batch.frames)]
-        name = self._name(batch.video.path)
-        writer.finish(name, time_base, times, *self.reading.size(batch.video), self.states[name])
+        name = self.share.name(batch.video.path)
+        writer.finish(name, time_base, times, *self.reading.size(batch.video), self.share.states[name])
         return 1
 
     def _writer(self, stream: int) -> ShardWriter:
         name = f"shard-{self.process.rank:03}-{stream:02}"
         return ShardWriter(self.out, name, self.dtype, self.encoding.shard_megabytes * 2**20)
 
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self.base).as_posix()
-
     def _describe(self) -> None:
-        """Write the manifest, or find that the one that is there says the same."""
+        """Write the manifest, or go on with the one that is there."""
         quantizer = self.tokenizer.quantizer
         manifest = {
             "format": FORMAT,
@@ -193,19 +176,12 @@ class FolderEncoder:
             "reading": asdict(self.reading),
             "batch_frames": self.encoding.batch_frames,
             "precision": self.encoding.precision,
-            "videos": str(self.base.resolve()),
+            "videos": str(self.share.base.resolve()),
             "description": self.tokenizer.description,
             "environment": environment(self.tokenizer.last_layer.device, self.encoding.precision),
         }
-        if not (self.out / MANIFEST).exists():
-            replace_text(self.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        go_on_with(self.out / MANIFEST, manifest, COMMON, "encode")
         before = read_manifest(self.out)
-        for key in COMMON:
-            if before.get(key) != manifest[key]:
-                raise ConfigError(
-                    f"{self.out} holds tokens of another kind: {key} was {before.get(key)} and is {manifest[key]}. "
-                    "Choose another --out."
-                )
         if before["format"] != FORMAT:  # lines of the new one are added from here on
             replace_text(self.out / MANIFEST, json.dumps({**before, "format": FORMAT}, indent=1) + "\n")
 
@@ -234,14 +210,3 @@ class Frames:
                 self.open[1].close()
             self.open = video, self.reading.open(self.videos[video])
         return self.open[1]
-
-
-def _balanced(frames: Sequence[int], count: int) -> list[list[int]]:
-    """Videos dealt out to `count` streams so that each has about as many frames."""
-    streams: list[list[int]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for video in sorted(range(len(frames)), key=lambda v: -frames[v]):
-        lightest = loads.index(min(loads))
-        streams[lightest].append(video)
-        loads[lightest] += frames[video]
-    return streams

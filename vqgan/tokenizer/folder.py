@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from vqgan.autoencoder import Autoencoder
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
 from vqgan.files.lock import filling
+from vqgan.files.reading import read_json
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
 
@@ -179,17 +180,13 @@ def _read_description(file: Path) -> dict[str, Any]:
     if not (file.exists() or file.is_symlink()):
         raise ConfigError(f"{file.parent} is neither a run nor an exported tokenizer (it has no {file.name}).")
     try:
-        if not file.is_file() or file.stat().st_size > LARGEST_DESCRIPTION:
-            raise ValueError(f"{file.name} is no file, or too large")
-        description = json.loads(file.read_text())
-        if not isinstance(description, dict):
-            raise ValueError(f"{file.name} holds no description")
+        description = read_json(file, LARGEST_DESCRIPTION)
         if description.get("format") == 1:
             backbone = {key: value for key, value in dict(description["backbone"]).items() if key != "latent_dim"}
             description = description_of({"class": "Convolutional", **backbone}, dict(description["quantizer"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return description
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{file.parent} is neither a run nor an exported tokenizer ({error}).") from None
-    return description
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:

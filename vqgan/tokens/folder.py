@@ -33,6 +33,7 @@ from torch.utils.data import Dataset
 if TYPE_CHECKING:
     import datasets
 from vqgan.errors import DataError, missing_extra
+from vqgan.files.reading import size_of
 from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
 from vqgan.video.times import average_rate
 
@@ -164,6 +165,7 @@ class Tokens(Sequence[TokenVideo]):
     def _codes(self, record: Record, shard: Path) -> Codes:
         if shard not in self._maps:
             try:
+                size_of(shard)  # of no regular file, the opening of which could last for ever
                 self._maps[shard] = np.memmap(shard, np.uint8, "r")
             except (OSError, ValueError) as error:
                 raise DataError(f"{shard} cannot be read: {error}.") from None

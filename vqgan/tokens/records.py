@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Int
 
 from vqgan.config.build import check_values
 from vqgan.errors import ConfigError, DataError
+from vqgan.files.reading import load_json, read_json, read_lines
 from vqgan.files.state import FileState
 
 FORMAT = 2  # of the folder; in 1, lines did not say which file a video was, and each position had one code
@@ -24,6 +26,8 @@ MANIFEST = "manifest.json"
 COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
 LARGEST_CODEBOOK = 2**32
 MOST_CODES = 2**10  # of a position
+LARGEST_MANIFEST = 2**20  # bytes
+LONGEST_LINE = 2**26  # bytes: the times of six million frames, should no two of them be equally far apart
 
 
 def smallest_type(codebook_size: int) -> np.dtype[Any]:
@@ -82,15 +86,24 @@ def read_records(listed: Path) -> list[Record]:
         DataError: one cannot be read.
     """
     try:
-        lines = listed.read_text(encoding="utf-8").split("\n")[:-1]  # what stands after the last end of line is no line
-        return [_record(json.loads(line)) for line in lines]
-    except (ConfigError, ValueError, TypeError, LookupError, OverflowError, zlib.error, RecursionError) as error:
+        return [_record(load_json(line.decode())) for line in complete_lines(listed)]
+    except (ConfigError, ValueError, TypeError, LookupError, OverflowError, zlib.error) as error:
         raise DataError(
             f"{listed} is damaged ({str(error).rstrip('.')}). Copy it there again; or remove it and its .bin, and let "
             "vqgan encode write them anew."
         ) from None
     except OSError as error:
         raise DataError(f"{listed} cannot be read: {error.strerror or error}.") from None
+
+
+def complete_lines(listed: Path) -> Iterator[bytes]:
+    """Those of a shard's list: what stands after the last end of line is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no list.
+    """
+    return (line for line in read_lines(listed, LONGEST_LINE) if line.endswith(b"\n"))
 
 
 def _record(values: dict[str, Any]) -> Record:
@@ -119,13 +132,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ConfigError: there is none, or one of another format.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST, LARGEST_MANIFEST)
         if manifest["format"] not in READ:
             raise ValueError(f"format {manifest['format']} instead of {FORMAT}")
         if not 0 < int(manifest["codebook_size"]) <= LARGEST_CODEBOOK:
             raise ValueError(f"a codebook of {manifest['codebook_size']}")
         if not 0 < int(manifest.get("depth", 1)) <= MOST_CODES:
             raise ValueError(f"{manifest['depth']} codes a position")
-        return dict(manifest)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        return manifest
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{folder} is no folder of tokens written by vqgan encode ({error}).") from None

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int, UInt
 
 from vqgan.files.state import FileState
-from vqgan.files.writing import replace_text, storing
+from vqgan.files.writing import replace_text, storing, write_all
 from vqgan.text import counted
-from vqgan.tokens.records import Record, pack_times, read_records
+from vqgan.tokens.records import Record, complete_lines, pack_times, read_records
 from vqgan.video.times import average_rate
 
 
@@ -51,7 +51,7 @@ class ShardWriter:
         with storing(self._file):
             shard = self.shard or self._open()
             content = codes.astype(self.dtype, copy=False).tobytes()
-            _write(shard, content)
+            write_all(shard, content)
         self.crc32 = zlib.crc32(content, self.crc32)
         self.shape = (self.shape[0] + len(codes), *codes.shape[1:])
 
@@ -78,7 +78,7 @@ class ShardWriter:
             # Before the line: a signal or a full disk may end this anywhere, and what is listed must not be cut off.
             self.end = self.shard.tell()
             with FileIO(self._file.with_suffix(".jsonl"), "a") as listed:
-                _write(listed, record.line().encode())
+                write_all(listed, record.line().encode())
                 os.fsync(listed.fileno())
             self._begin()
             if self.end >= self.largest:
@@ -128,13 +128,13 @@ def repair(shard: Path, bytes_per_code: int) -> int:
     with storing(shard):
         shard.touch()
         listed.touch()
-        os.truncate(listed, listed.read_bytes().rfind(b"\n") + 1)
         size, records = shard.stat().st_size, read_records(listed)
+        os.truncate(listed, sum(map(len, complete_lines(listed))))
         ends = [record.offset + math.prod(record.shape) * bytes_per_code for record in records]
         lost = [record.path for record, end in zip(records, ends) if end > size]
         if lost:
-            lines = listed.read_text(encoding="utf-8").split("\n")
-            replace_text(listed, "".join(f"{line}\n" for line, end in zip(lines, ends) if end <= size))
+            lines = zip(complete_lines(listed), ends)
+            replace_text(listed, "".join(line.decode() for line, end in lines if end <= size))
             warnings.warn(
                 f"{shard} is cut off: it lacks {counted(len(lost), 'video')} of its list (the first: {lost[0]}), which "
                 "must be encoded again.",
@@ -143,10 +143,3 @@ def repair(shard: Path, bytes_per_code: int) -> int:
         end = max((end for end in ends if end <= size), default=0)
         os.truncate(shard, end)
     return end
-
-
-def _write(file: FileIO, content: bytes) -> None:
-    """All of it: a file without a buffer may take less at once."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from vqgan.files.writing import storing
+from vqgan.files.writing import storing, whole
 from vqgan.video.writer import write_video
 
 CLIP_FPS = 12
@@ -44,7 +42,7 @@ def write_pictures(
             files["reconstructions/clips"] = folder / f"step-{step:08d}.mp4"
             lines = _in_lines(rows)
             there_and_back = np.concatenate([lines, lines[-2:0:-1]])
-            with _whole(files["reconstructions/clips"]) as file:
+            with whole(files["reconstructions/clips"]) as file:
                 write_video(file, _even(np.tile(there_and_back, (ROUNDS, 1, 1, 1))), CLIP_FPS)
     return files
 
@@ -65,22 +63,8 @@ def write_middle_frames(
 
 
 def _write_middle(file: Path, rows: UInt8[np.ndarray, "time two_rows all_columns 3"]) -> None:
-    with _whole(file) as aside:
+    with whole(file) as aside:
         Image.fromarray(rows[len(rows) // 2]).save(aside, "PNG")
-
-
-@contextlib.contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """Where to write a file that is never there in part."""
-    aside = file.with_name(f".{file.name}")
-    try:
-        aside.unlink(missing_ok=True)  # a link there, in a folder from elsewhere, would lead to another file
-        yield aside
-        aside.replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
 
 
 def _two_rows(

@@ -504,12 +504,24 @@ def test_videos_of_another_kind_are_not_taken_for_these(made: Path, tmp_path: Pa
         assert said in err
 
 
+def test_videos_whose_names_differ_by_mp4_alone_are_both_decoded(made: Path, tmp_path: Path, typed: Typed) -> None:
+    shutil.copytree(made / "tokens", tmp_path / "tokens")
+    (listed,) = (tmp_path / "tokens").glob("shard-*.jsonl")
+    records = [json.loads(line) for line in listed.read_text().splitlines()[:2]]
+    named = [{**record, "path": path} for record, path in zip(records, ["a.avi", "a.avi.mp4"])]
+    listed.write_text("".join(json.dumps(record) + "\n" for record in named))
+    arguments = ("decode", made / "tokenizer", "tokens", "--out", "videos", "device=cpu")
+    assert typed(*arguments)[1].startswith("2 videos decoded. ")
+    assert {path.name for path in (tmp_path / "videos").glob("a*")} == {"a.avi.mp4", "a.avi.mp4.mp4"}
+    assert typed(*arguments)[1].startswith("0 videos decoded, 2 already there. ")
+
+
 def test_another_tokenizer_or_another_way_is_refused(made: Path, tmp_path: Path, typed: Typed) -> None:
     shutil.copytree(made / "tokens", tmp_path / "tokens")
     write_tokenizer(tmp_path / "other", seed=1)
     for arguments, said in [
         ((tmp_path / "other", made / "videos", "--out", "tokens", *QUICK), "tokenizer was"),
-        ((made / "tokenizer", made / "videos", "--out", "tokens", *QUICK, "fps=8"), "reading was"),
+        ((made / "tokenizer", made / "videos", "--out", "tokens", *QUICK, "fps=8"), "fps was None and is 8"),
     ]:
         code, _, err = typed("encode", *arguments)
         assert (code, err.count("\n")) == (2, 1)
@@ -629,7 +641,7 @@ def test_what_is_not_there_is_said(made: Path, tmp_path: Path, typed: Typed) -> 
 def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: Typed, monkeypatch: Any) -> None:
     from vqgan.tokens import writer as token_shards
 
-    write = token_shards._write
+    write = token_shards.write_all
     room = [1500]
 
     def limited(file: Any, content: bytes) -> None:
@@ -639,7 +651,7 @@ def test_a_full_disk_loses_no_finished_video(made: Path, tmp_path: Path, typed: 
         write(file, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(token_shards, "_write", limited)
+        patched.setattr(token_shards, "write_all", limited)
         code, _, err = typed("encode", made / "tokenizer", made / "videos", "--out", "tokens", *QUICK)
     assert code == 5
     assert "No space left" in err

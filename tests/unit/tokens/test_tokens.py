@@ -274,6 +274,9 @@ def test_codes_that_changed_are_noticed(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         vqgan.tokens.open(tmp_path)[0]
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match=r"cannot be read: .* is no regular file"):
+        vqgan.tokens.open(tmp_path)[0]
     assert len(tokens) == 6
 
 
@@ -323,6 +326,21 @@ def test_a_list_that_is_damaged_is_named(content: bytes, tmp_path: Path) -> None
     for look in (vqgan.tokens.open, lambda folder: ShardWriter(folder, "shard-000-00", DTYPE, 10**6)):
         with pytest.raises(DataError, match=r"shard-000-00-00000.jsonl is damaged .*remove it and its .bin"):
             look(tmp_path)
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    make(tmp_path)
+    listed, manifest = tmp_path / "shard-000-00-00000.jsonl", tmp_path / "manifest.json"
+    os.truncate(listed, 2**34)  # zeros, which take no room on the disk
+    with pytest.raises(DataError, match=r"shard-000-00-00000.jsonl is damaged \(it has a line of more than 67,108,864"):
+        vqgan.tokens.open(tmp_path)
+    os.truncate(manifest, 2**34)
+    with pytest.raises(ConfigError, match=r"no folder of tokens .*manifest.json has 17,179,869,184 bytes, more than"):
+        vqgan.tokens.open(tmp_path)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(ConfigError, match=r"no folder of tokens .*manifest.json is no regular file"):
+        vqgan.tokens.open(tmp_path)
 
 
 def test_an_offset_beyond_the_file_is_refused(tmp_path: Path) -> None:

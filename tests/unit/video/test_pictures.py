@@ -56,7 +56,7 @@ def test_a_picture_is_never_there_in_part(monkeypatch: pytest.MonkeyPatch, tmp_p
     before = (tmp_path / "worst.png").read_bytes()
     outside = tmp_path / "outside"
     outside.write_text("text")
-    (tmp_path / ".worst.png").symlink_to(outside)
+    (tmp_path / ".worst.png.part").symlink_to(outside)
 
     def full(self: Image.Image, file: Path, *_: object) -> None:
         file.write_bytes(b"part")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vqgan.errors import DataError
+from vqgan.files.reading import load_json
 from vqgan.files.writing import storing
 from vqgan.runtime.process import Process
 
@@ -73,7 +74,7 @@ class BadFiles:
 def _entries(content: str) -> Iterator[tuple[str, str]]:
     for line in content.split("\n"):  # names may hold what `splitlines` takes for an end of line
         try:
-            entry = json.loads(line)
+            entry = load_json(line)
             yield str(entry["path"]), str(entry["reason"])
-        except (ValueError, LookupError, TypeError, RecursionError):  # of a run that was killed, or of a stranger
+        except (ValueError, LookupError, TypeError):  # of a run that was killed, or of a stranger
             continue

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def dealt_out(videos: Iterable[int], sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Videos, in their order, dealt out to `count` streams so that each has about as much: of `sizes`, by number."""
+    streams: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for video in videos:
+        lightest = loads.index(min(loads))
+        streams[lightest].append(video)
+        loads[lightest] += sizes[video]
+    return streams
 
 
 def in_turn(

@@ -24,7 +24,7 @@ from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling as torch_signals
 
-from vqgan.errors import DataError, UnusableError, check
+from vqgan.errors import DataError, UnusableError, VQGANError, check
 from vqgan.runtime.device import keep_freed_memory
 from vqgan.runtime.signals import STOP_SIGNALS
 
@@ -207,27 +207,27 @@ def supervised(
 
     Args:
         dataset: reads under `watch.reading(subject)`.
-        batches: the numbers to read from a position on: lists of them with `collate`, else single ones.
+        batches: the numbers to read from a position on: lists of them with `collate`, which `__getitems__` of the data
+            set takes, else single ones.
         watch: of as many workers as there shall be.
         lose: called with (subject, position, reason) when a subject has ended its worker twice. It must make the
             dataset give something else for it, and returns its name.
-        collate: see `DataLoader`.
+        collate: makes one result of those of a list; runs where they are read.
         file_of: the file of a subject, or what stands in it. Where workers stall over files that nobody can read, the
             storage is at fault: no subject is suspected.
 
     Raises:
         DataError: the workers fail again and again at one position.
+        VQGANError: reading raised it, here or in another process.
     """
     position, restarts = 0, 0
     suspicions: Counter[int] = Counter()
     while True:
-        order: dict[str, Any] = {"batch_sampler" if collate else "sampler": _Order(batches(position))}
-        loader: DataLoader[T] = DataLoader(
-            dataset,
-            **order,
-            batch_size=1 if collate else None,
+        loader: DataLoader[T | VQGANError] = DataLoader(
+            _Answers(dataset, collate),
+            sampler=_Order(batches(position)),
+            batch_size=None,
             num_workers=watch.workers,
-            collate_fn=collate,
             worker_init_fn=_Start(watch),
         )
         iterator = watch.start(loader)
@@ -237,6 +237,8 @@ def supervised(
                     result = watch.take(iterator)
                 except StopIteration:
                     return
+                if isinstance(result, VQGANError):
+                    raise result
                 yield result
                 position, restarts = position + 1, 0
         except WorkerError as fault:
@@ -287,6 +289,19 @@ def read_jobs(
         return str(file_of(subject))
 
     return supervised(reads, jobs, watch, lose, file_of=file_of)
+
+
+class _Answers(Dataset[Any]):
+    """What a data set gives, or the error that ends the run: torch would send the text of a traceback in its place."""
+
+    def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any] | None) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __getitem__(self, numbers: Any) -> Any:
+        try:
+            return self.dataset[numbers] if self.collate is None else self.collate(self.dataset.__getitems__(numbers))
+        except VQGANError as error:
+            return error
 
 
 class _Reads(Dataset[Any]):

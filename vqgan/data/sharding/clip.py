@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vqgan.errors import UnusableError
+from vqgan.files.reading import load_json
 from vqgan.video.crop import check_size
 from vqgan.video.file import VideoFile
 
@@ -46,9 +47,9 @@ def unpack_clip(path: Path, piece: bytes) -> VideoFile:
                 for member in tar
                 if member.isreg() and not member.issparse()
             ]
-        packed = base64.b64decode(json.loads(known)["index"], validate=True)
+        packed = base64.b64decode(load_json(known)["index"], validate=True)
         video = VideoFile.unpack(path, packed, content)
-    except (tarfile.TarError, ValueError, LookupError, TypeError, RecursionError):
+    except (tarfile.TarError, ValueError, LookupError, TypeError):
         raise UnusableError("damaged: no clip as vqgan shard writes them") from None
     _check(video)
     return video

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,16 @@ from tqdm import tqdm
 from vqgan.data import BadFiles
 from vqgan.data.folder import name_hash
 from vqgan.data.reading.bad_files import ledger
-from vqgan.data.reading.files import find_files, look_into
-from vqgan.data.reading.streams import in_turn
+from vqgan.data.reading.files import look_into
+from vqgan.data.reading.share import Share
+from vqgan.data.reading.streams import dealt_out, in_turn
 from vqgan.data.reading.workers import read_jobs
 from vqgan.data.sharding.clips import Clips, Sharding
 from vqgan.data.sharding.index import FORMAT, MANIFEST
 from vqgan.data.sharding.writer import TarWriter, listed, made_of, write_index
 from vqgan.data.videos import VIDEO_FILES
-from vqgan.errors import ConfigError, DataError
+from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold, looked_after
-from vqgan.files.state import FileState, refuse_others, state_of
-from vqgan.files.writing import replace_text
 from vqgan.runtime.process import Process, this_process
 from vqgan.runtime.signals import undisturbed
 from vqgan.text import counted
@@ -50,12 +47,8 @@ class FolderSharder:
 
     def __post_init__(self) -> None:
         self.process: Process = this_process()
-        self.states: dict[str, FileState | None] = {}  # of this process's videos, by name, before they are read
-
-    @cached_property
-    def base(self) -> Path:
-        """What the videos' paths are below."""
-        return self.root.parent if self.root.is_file() else self.root
+        # In an order of chance: what a few shards hold is a sample of all videos, as training mixes the clips of a few.
+        self.share = Share(self.root, self.process, lambda name: name_hash(f"order of {name}"))
 
     def run(self) -> str:
         """Write what is not there yet; returns what was done, in a sentence.
@@ -66,34 +59,22 @@ class FolderSharder:
             RunFolderInUseError: another process writes there.
             StorageError: it cannot be written to.
         """
-        files = [self.root] if self.root.is_file() else find_files(self.root, "VIDEOS", VIDEO_FILES.suffixes)
-        # In an order of chance: what a few shards hold is a sample of all videos, as training mixes the clips of a few.
-        files.sort(key=lambda file: name_hash(f"order of {self._name(file)}"))
-        mine = files[self.process.rank :: self.process.count]
         with hold(self.out, self.process.rank):
             for rank in looked_after(self.out, self.process):
                 for unfinished in self.out.glob(f".shard-{rank:03}-*.unfinished"):
                     unfinished.unlink()  # of a process that was killed
-            self._describe()
+            go_on_with(self.out / MANIFEST, {**self._manifest(), "shards": []}, ("format", "writing"), "shard")
             bad_files = ledger(self.out, self.process)
-            done = made_of(line for _, lines in listed(self.out) for line in lines)
-            self.states = {self._name(file): state_of(file) for file in mine}
-            refuse_others(self.out, done, self.states)
-            left = [file for file in mine if self._name(file) not in done]
-            sharding = self.sharding
+            self.share.leave_out(made_of(line for _, lines in listed(self.out) for line in lines), self.out)
+            left, sharding = self.share.left, self.sharding
             found = look_into(left, VIDEO_FILES, sharding.workers, sharding.limits, sharding.index, bad_files)
             try:
                 written, clips = self._write(list(found.values()), bad_files) if found else (0, 0)
             finally:  # of what is complete, also when it was stopped
                 with undisturbed(), FileLock(self.out / ".lock-index"):
                     write_index(self.out, self._manifest())
-        # One of several processes may have had bad luck with its few files, and must not end the others.
-        if left and not written and not done and self.process.count == 1:
-            raise DataError(
-                f"None of the {len(mine)} files of {self.root} can be used ({bad_files.summary()}). They are "
-                f"listed in {bad_files.file}."
-            )
-        already = len(mine) - len(left)
+        self.share.refuse_if_none(written, bad_files)
+        already = len(self.share.files) - len(left)
         # Of a video that is damaged the parts that can be decoded are kept.
         bad = f", {counted(len(bad_files.reasons), 'bad file')} ({bad_files.summary()})" if bad_files.reasons else ""
         there = f", those of {already} were there already" if already else ""
@@ -103,7 +84,7 @@ class FolderSharder:
         """Write the clips of all videos; returns how many videos gave some, and how many clips."""
         parts = [self.sharding.parts(video) for video in videos]
         counts = [len(edges) - 1 for edges in parts]
-        streams = _dealt(counts, max(1, self.sharding.workers))
+        streams = dealt_out(range(len(counts)), counts, max(1, self.sharding.workers))
         source = Clips(videos, self.sharding)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
@@ -126,8 +107,8 @@ class FolderSharder:
                     bad_files.add(path, result)
                 else:
                     suffix = ".mp4" if self.sharding.reencode else path.suffix.lower()
-                    name = self._name(path)
-                    writer.add(result, suffix, name, int(parts[video][part]), self.states[name])
+                    name = self.share.name(path)
+                    writer.add(result, suffix, name, int(parts[video][part]), self.share.states[name])
                     given[video] += 1
                 if part == counts[video] - 1:
                     writer.finish()
@@ -138,38 +119,5 @@ class FolderSharder:
         name = f"shard-{self.process.rank:03}-{stream:02}"
         return TarWriter(self.out, name, self.sharding.shard_megabytes * 2**20)
 
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self.base).as_posix()
-
     def _manifest(self) -> dict[str, Any]:
         return {"format": FORMAT, "writing": self.sharding.written}
-
-    def _describe(self) -> None:
-        """Write the manifest, or find that the one that is there says the same."""
-        file = self.out / MANIFEST
-        if not file.exists():
-            replace_text(file, json.dumps({**self._manifest(), "shards": []}, indent=1) + "\n")
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            format_, writing = before["format"], before["writing"]
-        except (ValueError, LookupError, TypeError, OSError):
-            raise ConfigError(f"{file} is not one that vqgan shard writes. Choose another --out.") from None
-        if format_ != FORMAT:
-            raise ConfigError(f"{self.out} holds shards of format {format_}, not {FORMAT}. Choose another --out.")
-        for key, value in self.sharding.written.items():
-            if writing.get(key) != value:
-                raise ConfigError(
-                    f"{self.out} holds shards that were written in another way: {key} was {writing.get(key)} and is "
-                    f"{value}. Choose another --out."
-                )
-
-
-def _dealt(clips: Sequence[int], count: int) -> list[list[int]]:
-    """Videos, in their order, dealt out to `count` streams so that each has about as many clips."""
-    streams: list[list[int]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for video, number in enumerate(clips):
-        lightest = loads.index(min(loads))
-        streams[lightest].append(video)
-        loads[lightest] += number
-    return streams

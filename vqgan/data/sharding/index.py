@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from jaxtyping import Int, Shaped
 
 from vqgan.data.sharding.storage import MissingError, Range, Storage
 from vqgan.errors import DataError
+from vqgan.files.reading import load_json
+from vqgan.files.state import sha256_of
 from vqgan.files.writing import storing
 
 FORMAT = 1
@@ -116,8 +116,8 @@ def _read_manifest(storage: Storage) -> dict[str, Any]:
             "writes them; for videos as they are take data=videos."
         ) from None
     try:
-        manifest = json.loads(content)
-    except (ValueError, RecursionError):
+        manifest = load_json(content)
+    except ValueError:
         raise _damaged(storage, MANIFEST, "it is no JSON") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "shards" not in manifest:
         raise DataError(
@@ -146,10 +146,7 @@ def _download(storage: Storage, name: str, sha256: str, size: int, cache: Path) 
 
 
 def _is(file: Path, sha256: str, size: int) -> bool:
-    if not file.is_file() or file.stat().st_size != size:
-        return False
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    return file.is_file() and file.stat().st_size == size and sha256_of(file) == sha256
 
 
 def _check_rows(index: ShardIndex, storage: Storage, name: str) -> None:

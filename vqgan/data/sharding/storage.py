@@ -26,10 +26,6 @@ Range = tuple[str, int, int]  # name of a file, first byte, byte after the last
 class StorageReadError(DataError):
     """What is stored cannot be read now, for a reason that says nothing about the clip: no other may take its place."""
 
-    def __init__(self, message: str) -> None:
-        # torch sends what a reading process raised as the text of its traceback, of which this is the end.
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
-
 
 class MissingError(StorageReadError):
     """It is not there."""

@@ -19,11 +19,13 @@ from vqgan.data.folder import name_hash
 from vqgan.data.sharding.clip import pack_clip
 from vqgan.data.sharding.index import MANIFEST, ROW
 from vqgan.errors import DataError
+from vqgan.files.reading import load_json, read_lines
 from vqgan.files.state import FileState
-from vqgan.files.writing import replace_text, storing
+from vqgan.files.writing import replace_text, storing, write_all
 from vqgan.runtime.signals import undisturbed
 from vqgan.video.file import VideoFile
 
+LONGEST_LINE = 2**16  # bytes, of a shard's list
 END = bytes(2 * tarfile.BLOCKSIZE)  # of a tar
 
 
@@ -58,7 +60,7 @@ class TarWriter:
         with storing(self._unfinished):
             tar = self.tar or self._open()
             offset = tar.tell()
-            _write(tar, piece)
+            write_all(tar, piece)
         line = {
             "key": key, "offset": offset, "bytes": len(piece), "crc32": zlib.crc32(piece), "frames": len(clip.pts),
             "seconds": float(clip.seconds[-1]), "video": video, "first_frame": first_frame,
@@ -87,7 +89,7 @@ class TarWriter:
             with file:
                 file.truncate(size)
                 file.seek(size)
-                _write(file, END)
+                write_all(file, END)
                 os.fsync(file.fileno())
             if clips:
                 tar = self.folder / f"{self.name}-{self.number:05}.tar"
@@ -106,13 +108,6 @@ class TarWriter:
         return self.tar
 
 
-def _write(file: FileIO, content: bytes) -> None:
-    """All of it: a file without a buffer may take less at once."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) or 0 :]
-
-
 def listed(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """The complete shards of a folder, each with what its list says of its clips.
 
@@ -122,10 +117,10 @@ def listed(folder: Path) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     for file in sorted(folder.glob("shard-*.jsonl")):
         tar = file.with_suffix(".tar")
         try:
-            lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            lines = [load_json(line.decode()) for line in read_lines(file, LONGEST_LINE) if line != b"\n"]
             if not _rows(lines).size:
                 raise ValueError("it names no clip")
-        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{file} is damaged ({error}). Remove it and {tar.name}, and type the same command, which writes those "
                 "clips anew."
