@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from omegaconf import DictConfig
 import tests.support.typechecker  # noqa: F401  # the hook looks it up by name
 from tests.support import scheduling
 
-SHAPED = (  # the modules whose annotations speak of shapes
-    "autoencoder", "backbones", "data", "discriminators", "evaluation", "frames", "layers", "losses", "measures",
-    "quantizers", "tokenizer", "tokens", "training.validation", "video",
-)  # fmt: skip
-with install_import_hook([f"vqgan.{name}" for name in SHAPED], "tests.support.typechecker.typechecker"):
+ROOT = Path(__file__).resolve().parents[1]
+SHAPED = [  # the modules whose annotations speak of shapes
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "vqgan").rglob("*.py")
+    if re.search(r"^from (jaxtyping|vqgan\.frames) import", file.read_text(encoding="utf-8"), re.MULTILINE)
+]
+with install_import_hook(SHAPED, "tests.support.typechecker.typechecker"):
     import vqgan.training.run  # noqa: F401
 
 from vqgan.config.build import conf_dir  # noqa: E402

@@ -54,7 +54,7 @@ def end(error: BaseException, typed: Sequence[str]) -> NoReturn:
     if not process.is_first and isinstance(known, ALIKE):
         for name in STOP_SIGNALS:
             signal.signal(signal.Signals[name], signal.SIG_DFL)
-        time.sleep(FIRST_SPEAKS)  # whereupon torchrun ends this one
+        time.sleep(FIRST_SPEAKS)  # then torchrun ends this one
     said_by = "" if process.is_first else f"Process {process.rank} of {process.count}: "
     print(f"\n{said_by}{without_secrets(str(known), typed)}", file=sys.stderr)
     sys.exit(known.exit_code)

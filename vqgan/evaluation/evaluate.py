@@ -85,7 +85,7 @@ def _places(subject: Subject, out: Path | None, csv: Path | None) -> _Places:
     """Where results go, which is found out before anything is measured."""
     report = out or (subject.folder / "evaluation.json" if subject.folder is not None else None)
     if report is None:
-        raise ConfigError(f"{subject.source} is no folder here; say where the figures shall go: --out FILE.json.")
+        raise ConfigError(f"{subject.source} is no folder here; say where to write the figures: --out FILE.json.")
     rows = csv or report.with_suffix(".csv")
     for folder in (report.parent, rows.parent):
         with storing(folder):

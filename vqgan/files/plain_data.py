@@ -1,4 +1,4 @@
-"""Reading what `torch.save` wrote, from whomever it is: data and nothing else."""
+"""Reading what `torch.save` wrote, whoever sent it: data and nothing else."""
 
 from __future__ import annotations
 

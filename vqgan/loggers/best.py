@@ -37,7 +37,7 @@ class Best:
         return {**self.values, "objective": self.objective.name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take them back; of another objective than then the best is sought anew, as it is among the checkpoints."""
+        """Restore the values; with another objective than then, the best is sought anew, as among the checkpoints."""
         self.values = {name: value for name, value in state.items() if name != "objective"}
         if criterion_in(state) != self.objective:
             for name in (self.objective.scalar, BEST_STEP):

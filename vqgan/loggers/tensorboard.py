@@ -109,7 +109,7 @@ class TensorBoard(Logger):
 
             if self.began is None:
                 self.began = time.time() - 3600 * self.hours
-            # What there is from this step on, a life after the checkpoint has written.
+            # Rows from this step on were written after the checkpoint, by a process that has ended.
             self.writer = SummaryWriter(str(self.folder), purge_step=self.step)
             self._introduce(self.writer)
         return self.writer

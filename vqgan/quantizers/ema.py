@@ -102,7 +102,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         self.step_sums.zero_()
         super().update()
         if self.revive_after is not None and self.recent is not None:
-            # `idle` goes on counting: a code that was placed anew is not thereby in use.
+            # `idle` goes on counting: putting a code onto a latent does not yet mean that it is used.
             self._place((self.use.idle > 0) & (self.use.idle % self.revive_after == 0), self.recent)
         self.recent = None
 

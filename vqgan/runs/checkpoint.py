@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -27,6 +27,7 @@ LARGEST_MANIFEST = 2**16  # bytes
 LARGEST_STEP = 10**12
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What a checkpoint can hold: tensors, numbers, text, lists and dicts of them."""
 
@@ -34,7 +35,7 @@ class Stateful(Protocol):
         """The state."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Take it back."""
+        """Restore the state."""
 
 
 class Checkpoints:

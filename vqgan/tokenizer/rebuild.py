@@ -31,7 +31,7 @@ def parts_of(
 
     Args:
         description: the content of `config.json`.
-        state: the tensors that the network shall have.
+        state: the tensors of the network.
         folder: with classes that may be built beside this package's own.
 
     Raises:

@@ -59,7 +59,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
 
         Args:
             path: of the file.
-            values: of `conf/encode.yaml` that shall be others, as `fps=8, square=True`.
+            values: of `conf/encode.yaml` to change, as `fps=8, square=True`.
 
         Raises:
             DataError: it cannot be used.
@@ -73,7 +73,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         Args:
             video: by this tokenizer.
             path: of the file to write.
-            values: of `conf/decode.yaml` that shall be others, as `size="model"`.
+            values: of `conf/decode.yaml` to change, as `size="model"`.
 
         Raises:
             StorageError: it cannot be written.

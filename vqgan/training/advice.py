@@ -223,7 +223,7 @@ def _growth(values: list[float]) -> float:
 
 
 def _discriminator_losses(history: History, setup: Setup, updates: int) -> list[float]:
-    """Its means over so many of the discriminator's steps and of late; none if there were not so many."""
+    """Its mean over so many of the discriminator's steps, and over the last few; nothing if there were fewer."""
     rows = history.last(updates * setup.discriminator_every, "train/discriminator")
     losses = [row["train/discriminator"] for row in rows]
     return [fmean(losses), fmean(losses[-FEWEST:])] if losses else []

@@ -42,7 +42,7 @@ class SkippedSteps:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """How many steps were skipped, and which of the last ones."""
         return {"total": self.total, "recent": list(self.recent)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What was logged of late, and the run that it was logged in: all that `advice` looks at."""
+"""The rows logged last, and the run that they are of: all that `advice` looks at."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Outcomes:
         return {"latest": self.numbers(), "skipped": self.skipped.state_dict(), "written": written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back, and drop clips of steps that come again; version 0.1 did not know how many there were."""
+        """Restore the numbers, and drop clips of steps that come again; 0.1 did not know how many there were."""
         self.latest = dict(state["latest"])
         self.skipped.load_state_dict(state["skipped"])
         if "written" in state:

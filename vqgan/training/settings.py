@@ -14,7 +14,7 @@ class Settings:
 
     Args:
         steps: optimizer steps of the whole run.
-        discriminator_every: the discriminator steps on every so-manieth step, from `loss.discriminator_start` on.
+        discriminator_every: steps from one of the discriminator's to its next, from `loss.discriminator_start` on.
         accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
             norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
         clip_gradients: largest norm of each player's gradient; null for no clipping.

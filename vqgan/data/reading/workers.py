@@ -209,7 +209,7 @@ def supervised(
         dataset: reads under `watch.reading(subject)`.
         batches: the numbers to read from a position on: lists of them with `collate`, which `__getitems__` of the data
             set takes, else single ones.
-        watch: of as many workers as there shall be.
+        watch: over as many workers as there will be.
         lose: called with (subject, position, reason) when a subject has ended its worker twice. It must make the
             dataset give something else for it, and returns its name.
         collate: makes one result of those of a list; runs where they are read.

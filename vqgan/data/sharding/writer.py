@@ -147,7 +147,7 @@ def write_index(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         folder: of the shards.
-        manifest: what else it shall say.
+        manifest: what else it says.
 
     Raises:
         StorageError: they cannot be written.
