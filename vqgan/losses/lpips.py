@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vqgan.errors import ConfigError
 from vqgan.files.weights import NotAvailableError, WeightFile
 from vqgan.frames import Frames
-from vqgan.layers import Frozen
+from vqgan.losses.perceptual import Perceptual
 
 VGG16 = WeightFile(
     "vgg16",
@@ -26,7 +27,7 @@ TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 as posi
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-class LPIPS(Frozen):
+class LPIPS(Perceptual):
     """Learned perceptual image patch similarity (Zhang et al. 2018, arXiv:1801.03924), VGG16, version 0.1.
 
     The calibrated heads come with the `lpips` package; only its file is read, since importing it needs a working
@@ -54,26 +55,22 @@ class LPIPS(Frozen):
         self._load_heads()
         self.requires_grad_(False).eval()
 
-    def forward(self, a: Frames, b: Frames) -> Float[Tensor, "batch time"]:
-        """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels."""
-        # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
-        distances = [
-            ((x - y).square() * weight).sum(1).mean(dim=(1, 2))
-            for weight, x, y in zip(self.heads.parameters(), self._taps(a.flatten(0, 1)), self._taps(b.flatten(0, 1)))
-        ]
-        return torch.stack(distances).sum(0).unflatten(0, a.shape[:2])
-
-    def _taps(self, frames: Tensor) -> list[Tensor]:
-        h = (frames - self.shift) / self.scale
-        taps = []
+    def activations(self, frames: Frames) -> Iterator[Tensor]:
+        """VGG16's relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3; sides of at least 16 pixels."""
+        h = (frames.flatten(0, 1) - self.shift) / self.scale
         for i, layer in enumerate(self.features):
             h = layer(h)
             if i in TAPS:
-                x = h.float()
-                # The eps stands inside the root as well: where all channels are 0, sqrt alone has no finite gradient.
-                norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
-                taps.append(x / (norm + 1e-10))
-        return taps
+                yield h.float()
+
+    def compare(self, a: Iterable[Tensor], b: Iterable[Tensor]) -> Float[Tensor, "n"]:
+        """The sum over layers of mean over positions of Σ head · (â - b̂)², of activations scaled to unit length."""
+        # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
+        distances = [
+            ((_unit(x) - _unit(y)).square() * weight).sum(1).mean(dim=(1, 2))
+            for weight, x, y in zip(self.heads.parameters(), a, b)
+        ]
+        return torch.stack(distances).sum(0)
 
     def _load_trunk(self, state: dict[str, Tensor]) -> None:
         prefix = "features."
@@ -90,6 +87,12 @@ class LPIPS(Frozen):
         file = Path(spec.origin).parent / "weights" / "v0.1" / "vgg.pth"
         state = torch.load(file, map_location="cpu", weights_only=True)
         self.heads.load_state_dict({k.replace("lin", "").replace("model.1.", ""): v for k, v in state.items()})
+
+
+def _unit(x: Tensor) -> Tensor:
+    # The eps stands inside the root as well: where all channels are 0, sqrt alone has no finite gradient.
+    norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
+    return x / (norm + 1e-10)
 
 
 def vgg16_features() -> nn.Sequential:

@@ -93,7 +93,7 @@ class Step:
 
     def is_adversarial(self, number: int) -> bool:
         """Whether the discriminator takes part in a step."""
-        return self.loss.is_adversarial(number) and number % self.settings.discriminator_every == 0
+        return self.loss.trains_discriminator(number) and number % self.settings.discriminator_every == 0
 
     def autoencoder_gradients(self, number: int, frames: Frames, parts: int) -> tuple[Frames, Loss]:
         """The generator's side of one of `parts` micro-batches; also returns the reconstruction, without its graph."""

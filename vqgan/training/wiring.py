@@ -21,7 +21,7 @@ from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
-from vqgan.losses import Objective, Term
+from vqgan.losses import FeatureTerm, Objective, Term
 from vqgan.reports.page import LiveReport
 from vqgan.runs.folder import has_checkpoints
 from vqgan.runs.provenance import make_provenance
@@ -163,14 +163,16 @@ def _refuse_different(fingerprint: str, config: DictConfig) -> None:
 
 
 def make_loss(config: DictConfig) -> Objective:
-    """The loss and its terms; a perceptual network only where it has a weight."""
+    """The loss and its terms; a perceptual network only where it has a weight, or a term that looks through it."""
     parts: dict[str, Any] = {}
+    terms: dict[str, Any] = {}
     if "terms" in config.loss:
         terms = {str(name): build(node, f"loss.terms.{name}") for name, node in config.loss.terms.items()}
         for name, term in terms.items():
             check(isinstance(term, Term), f"loss.terms.{name}", type(term).__name__, "a term of a loss")
         parts["terms"] = terms
-    if config.loss.get("perceptual_weight") == 0:
+    sees = any(isinstance(term, FeatureTerm) for term in terms.values())
+    if not config.loss.get("perceptual_weight", 1.0) > 0 and not sees:
         parts["perceptual"] = None
     loss: Objective = build(config.loss, "loss", **parts)
     return loss
@@ -215,7 +217,7 @@ def make_advisor(settings: Settings, loss: Objective, autoencoder: Autoencoder, 
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
         chance=loss.chance,
-        discriminator_start=loss.discriminator_start,
+        discriminator_start=loss.adversarial_start,
         discriminator_every=settings.discriminator_every,
         discriminator_weight=loss.discriminator_weight,
         largest_weight=loss.largest_weight,
