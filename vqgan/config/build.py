@@ -142,10 +142,18 @@ def _check_node(values: object, path: str) -> None:
     for key in values:
         if key != "_target_" and key not in known:
             raise unknown_key(_at(path, key), known)
-    nested = {key: value for key, value in known.items() if isinstance(value, dict) and "_target_" in value}
-    for key, value in nested.items():
+    nested = {key: value for key, value in known.items() if _is_section(value)}
+    # Several by name, as `loss.terms`.
+    named = {key: value for key, value in known.items() if isinstance(value, dict) and key not in nested and value}
+    named = {key: sections for key, sections in named.items() if all(map(_is_section, sections.values()))}
+    inner = nested | {_at(key, name): value for key, sections in named.items() for name, value in sections.items()}
+    for key, value in inner.items():
         _check_node(value, _at(path, key))
-    _check_types(target, {key: value for key, value in known.items() if key not in nested}, path)
+    _check_types(target, {key: value for key, value in known.items() if key not in nested | named}, path)
+
+
+def _is_section(value: object) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 def discriminator_optimizer_values(config: Mapping[Any, Any]) -> dict[Any, Any]:
