@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
-from vqgan.files.weights import NotAvailableError, WeightFile
+from vqgan.files.weights import NotAvailableError, WeightFile, tensors_in
 from vqgan.frames import Frames
 from vqgan.losses.perceptual import Perceptual
 
@@ -51,7 +51,8 @@ class LPIPS(Perceptual):
         # ImageNet's mean and deviation, for inputs in [-1, 1]
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
-        self._load_trunk(_weights(_published() if weights is None else Path(weights)))
+        file = _published() if weights is None else Path(weights).expanduser()
+        self._load_trunk(tensors_in(file, "loss.perceptual.weights"))
         self._load_heads()
         self.requires_grad_(False).eval()
 
@@ -106,16 +107,6 @@ def vgg16_features() -> nn.Sequential:
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
-
-
-def _weights(file: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(file.expanduser(), weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
-    except Exception:  # torch's own words would advise to read it without protection
-        raise ConfigError(f"loss.perceptual.weights cannot be read as weights: {file}.") from None
-    return state
 
 
 def _published() -> Path:

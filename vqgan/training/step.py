@@ -116,7 +116,7 @@ class Step:
         with self.autocast():
             loss = self.loss.discriminator_loss(frames, reconstruction, network, number, logits=logits)
         # Into the discriminator alone: the logits' graph goes on to the autoencoder.
-        (loss.total / parts).backward(inputs=list(network.parameters()))
+        (loss.total / parts).backward(inputs=[p for p in network.parameters() if p.requires_grad])
         return {"train/discriminator": loss.total.detach()} | loss.metrics
 
     def update_autoencoder(self, number: int, finite: Tensor) -> None:
