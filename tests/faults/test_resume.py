@@ -438,6 +438,6 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(composed: Compose,
     assert run(composed(*values, "trainer.steps=2")).done == 2
 
 
-@pytest.mark.parametrize("limit", ["loss.max_adaptive_weight", "trainer.clip_gradients"])
+@pytest.mark.parametrize("limit", ["loss.balance.max_weight", "trainer.clip_gradients"])
 def test_no_limit_is_no_divergence(composed: Compose, limit: str) -> None:
     run(composed(f"{limit}=inf", "loss.discriminator_start=0", "trainer.checkpoint_every=1"))

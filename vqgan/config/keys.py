@@ -39,6 +39,9 @@ KEYS = {
     "backbone": Is.SECTION | Is.FIXED,
     "model": Is.SECTION | Is.FIXED,
     "discriminator": Is.SECTION | Is.FIXED,
+    "discriminator.weights": Is.NEUTRAL
+    | Is.MACHINE
+    | Is.PLACE,  # of a network that never changes: it may lie elsewhere
     "loss": Is.SECTION,
     "loss.perceptual.weights": Is.MACHINE | Is.PLACE,
     "optimizer": Is.SECTION,

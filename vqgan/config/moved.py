@@ -19,7 +19,10 @@ CLASSES = {
     "vqgan.feature_networks.WeightFiles": "vqgan.evaluation.networks.WeightFiles",
 }
 # Keys: a finished run's are translated, whoever types one is told the new one.
-KEYS = {"backbone.latent_dim": "model.quantizer.latent_dim"}
+KEYS = {
+    "backbone.latent_dim": "model.quantizer.latent_dim",
+    "loss.max_adaptive_weight": "loss.balance.max_weight",
+}
 CHOICES = {"loss.pixel": "loss/pixel", "loss.adversarial": "loss/adversarial"}
 SECTIONS = ("backbone", "model", "loss")
 # What was one of some texts, and is now a choice with a section.
@@ -53,6 +56,10 @@ def as_today(config: Any) -> Any:
     if isinstance(loss.get("pixel"), str):
         loss = {**loss, "pixel": PIXEL.get(loss["pixel"], loss["pixel"])}
         loss |= {"adversarial": GAMES.get(str(loss.get("adversarial")), loss.get("adversarial")), "terms": {}}
+    if "max_adaptive_weight" in loss:
+        largest = loss.pop("max_adaptive_weight")
+        loss["balance"] = {"_target_": "vqgan.losses.Adaptive", "max_weight": largest}
+        loss = {"discriminator_warmup": 0, "discriminator_ramp": 0, **loss}  # which came with the balance
     return {**config, "backbone": backbone, "model": model, "loss": loss}
 
 

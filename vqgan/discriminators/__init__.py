@@ -1,5 +1,7 @@
 """The choices of `conf/discriminator`: frames to logits, high for real."""
 
+from vqgan.discriminators.blur import BlurPatchGAN
+from vqgan.discriminators.dino import DINO
 from vqgan.discriminators.patchgan import PatchGAN
 
-__all__ = ["PatchGAN"]
+__all__ = ["DINO", "BlurPatchGAN", "PatchGAN"]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from vqgan.errors import ConfigError
 from vqgan.files.state import sha256_of
 
 PATIENCE = 10  # seconds for a server to answer
@@ -58,3 +60,24 @@ class WeightFile:
             raise NotAvailableError(
                 f"{called} is not {self.name}: its SHA-256 is {found[:12]}…, not {self.sha256[:12]}…"
             )
+
+
+def tensors_in(file: Path, key: str) -> dict[str, Tensor]:
+    """The tensors of a file of weights, by name.
+
+    Args:
+        file: as torch writes it.
+        key: of yaml, that named it.
+
+    Raises:
+        ConfigError: it is missing, or is no such file.
+    """
+    try:
+        state = torch.load(file, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise ConfigError(f"{key} names a file that does not exist: {file}.") from None
+    except Exception:  # torch's own words would advise to read it without protection
+        raise ConfigError(f"{key} cannot be read as weights: {file}.") from None
+    if not isinstance(state, dict):
+        raise ConfigError(f"{key} holds no tensors by name: {file}.")
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}

@@ -1,10 +1,15 @@
 """The choices of `conf/loss`: what both players minimise."""
 
+from vqgan.losses.balance import Adaptive, Balance, Fixed
 from vqgan.losses.game import Game
+from vqgan.losses.gram import Gram
 from vqgan.losses.hinge import Hinge
+from vqgan.losses.lecam import LeCam
 from vqgan.losses.lpips import LPIPS
+from vqgan.losses.nonsaturating import NonSaturating
 from vqgan.losses.objective import (
     DiscriminatorTerm,
+    FeatureTerm,
     Judgement,
     LatentTerm,
     Loss,
@@ -12,11 +17,13 @@ from vqgan.losses.objective import (
     ReconstructionTerm,
     Term,
 )
+from vqgan.losses.perceptual import Perceptual
 from vqgan.losses.pixel import L1, L2
 from vqgan.losses.vanilla import Vanilla
 from vqgan.losses.vqgan import VQGANLoss
 
 __all__ = [
-    "L1", "L2", "LPIPS", "DiscriminatorTerm", "Game", "Hinge", "Judgement", "LatentTerm", "Loss", "Objective",
-    "ReconstructionTerm", "Term", "VQGANLoss", "Vanilla",
+    "L1", "L2", "LPIPS", "Adaptive", "Balance", "DiscriminatorTerm", "FeatureTerm", "Fixed", "Game", "Gram", "Hinge",
+    "Judgement", "LatentTerm", "LeCam", "Loss", "NonSaturating", "Objective", "Perceptual", "ReconstructionTerm",
+    "Term", "VQGANLoss", "Vanilla",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.errors import ConfigError
-from vqgan.files.weights import NotAvailableError, WeightFile
+from vqgan.files.weights import NotAvailableError, WeightFile, tensors_in
 from vqgan.frames import Frames
-from vqgan.layers import Frozen
+from vqgan.losses.perceptual import Perceptual
 
 VGG16 = WeightFile(
     "vgg16",
@@ -26,7 +27,7 @@ TAPS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 as posi
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-class LPIPS(Frozen):
+class LPIPS(Perceptual):
     """Learned perceptual image patch similarity (Zhang et al. 2018, arXiv:1801.03924), VGG16, version 0.1.
 
     The calibrated heads come with the `lpips` package; only its file is read, since importing it needs a working
@@ -50,30 +51,27 @@ class LPIPS(Frozen):
         # ImageNet's mean and deviation, for inputs in [-1, 1]
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
-        self._load_trunk(_weights(_published() if weights is None else Path(weights)))
+        file = _published() if weights is None else Path(weights).expanduser()
+        self._load_trunk(tensors_in(file, "loss.perceptual.weights"))
         self._load_heads()
         self.requires_grad_(False).eval()
 
-    def forward(self, a: Frames, b: Frames) -> Float[Tensor, "batch time"]:
-        """Distance of each pair of frames in [-1, 1]; sides of at least 16 pixels."""
-        # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
-        distances = [
-            ((x - y).square() * weight).sum(1).mean(dim=(1, 2))
-            for weight, x, y in zip(self.heads.parameters(), self._taps(a.flatten(0, 1)), self._taps(b.flatten(0, 1)))
-        ]
-        return torch.stack(distances).sum(0).unflatten(0, a.shape[:2])
-
-    def _taps(self, frames: Tensor) -> list[Tensor]:
-        h = (frames - self.shift) / self.scale
-        taps = []
+    def activations(self, frames: Frames) -> Iterator[Tensor]:
+        """VGG16's relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3; sides of at least 16 pixels."""
+        h = (frames.flatten(0, 1) - self.shift) / self.scale
         for i, layer in enumerate(self.features):
             h = layer(h)
             if i in TAPS:
-                x = h.float()
-                # The eps stands inside the root as well: where all channels are 0, sqrt alone has no finite gradient.
-                norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
-                taps.append(x / (norm + 1e-10))
-        return taps
+                yield h.float()
+
+    def compare(self, a: Iterable[Tensor], b: Iterable[Tensor]) -> Float[Tensor, "n"]:
+        """The sum over layers of mean over positions of Σ head · (â - b̂)², of activations scaled to unit length."""
+        # The heads are 1×1 convolutions, written as products: autocast would take a convolution to half precision.
+        distances = [
+            ((_unit(x) - _unit(y)).square() * weight).sum(1).mean(dim=(1, 2))
+            for weight, x, y in zip(self.heads.parameters(), a, b)
+        ]
+        return torch.stack(distances).sum(0)
 
     def _load_trunk(self, state: dict[str, Tensor]) -> None:
         prefix = "features."
@@ -92,6 +90,12 @@ class LPIPS(Frozen):
         self.heads.load_state_dict({k.replace("lin", "").replace("model.1.", ""): v for k, v in state.items()})
 
 
+def _unit(x: Tensor) -> Tensor:
+    # The eps stands inside the root as well: where all channels are 0, sqrt alone has no finite gradient.
+    norm = (x.square().sum(1, keepdim=True) + 1e-20).sqrt()
+    return x / (norm + 1e-10)
+
+
 def vgg16_features() -> nn.Sequential:
     """VGG16's convolutions up to relu5_3, untrained, numbered as in torchvision."""
     layers: list[nn.Module] = []
@@ -103,16 +107,6 @@ def vgg16_features() -> nn.Sequential:
         else:
             layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers)
-
-
-def _weights(file: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(file.expanduser(), weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise ConfigError(f"loss.perceptual.weights names a file that does not exist: {file}.") from None
-    except Exception:  # torch's own words would advise to read it without protection
-        raise ConfigError(f"loss.perceptual.weights cannot be read as weights: {file}.") from None
-    return state
 
 
 def _published() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -31,7 +32,8 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         discriminator_weight: of the adversarial term; at 0 there is no discriminator.
-        discriminator_start: the number of steps before the adversarial term comes in.
+        discriminator_start: the number of steps before the discriminator begins to learn.
+        discriminator_warmup: the number of steps from there on in which it learns alone, without an adversarial term.
         perceptual: the distance of frames that validation measures too, (batch, time, rgb, height, width) twice to
             (batch, time); None for none.
         chance: the discriminator's loss where it tells nothing apart; None where that is not known.
@@ -40,6 +42,7 @@ class Objective(nn.Module, ABC):
 
     discriminator_weight: float
     discriminator_start: int
+    discriminator_warmup: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +50,18 @@ class Objective(nn.Module, ABC):
         self.chance: float | None = None
         self.largest_weight: float | None = None
 
-    def is_adversarial(self, step: int) -> bool:
-        """Whether step `step` (counted from 0) has an adversarial term: one threshold for both players."""
+    @property
+    def adversarial_start(self) -> int:
+        """The number of steps before the adversarial term comes in."""
+        return self.discriminator_start + self.discriminator_warmup
+
+    def trains_discriminator(self, step: int) -> bool:
+        """Whether the discriminator may learn in step `step` (counted from 0)."""
         return self.discriminator_weight > 0 and step >= self.discriminator_start
+
+    def is_adversarial(self, step: int) -> bool:
+        """Whether the autoencoder has an adversarial term in step `step` (counted from 0)."""
+        return self.discriminator_weight > 0 and step >= self.adversarial_start
 
     @abstractmethod
     def autoencoder_loss(
@@ -98,6 +110,17 @@ class ReconstructionTerm(Term):
 
     @abstractmethod
     def forward(self, frames: Frames, reconstruction: Frames, step: int) -> Float[Tensor, ""]:
+        """A mean over the frames of this batch."""
+
+
+class FeatureTerm(Term):
+    """How far the activations of the perceptual network are from the frames'; weighed as the perceptual distance is.
+
+    They are computed once for the perceptual distance and all these terms, see `Perceptual.activations`.
+    """
+
+    @abstractmethod
+    def forward(self, frames: Sequence[Tensor], reconstruction: Sequence[Tensor], step: int) -> Float[Tensor, ""]:
         """A mean over the frames of this batch."""
 
 

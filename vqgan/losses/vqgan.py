@@ -1,8 +1,8 @@
-"""VQGAN's loss: pixels, perception, codebook and an adversary with an adaptive weight."""
+"""VQGAN's loss: pixels, perception, codebook and an adversary."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from vqgan.autoencoder import AutoencoderOutput
 from vqgan.errors import check
 from vqgan.frames import Frames
+from vqgan.losses.balance import Balance
 from vqgan.losses.game import Game
 from vqgan.losses.objective import (
     DiscriminatorTerm,
+    FeatureTerm,
     Judgement,
     LatentTerm,
     Loss,
@@ -21,16 +23,17 @@ from vqgan.losses.objective import (
     ReconstructionTerm,
     Term,
 )
-from vqgan.runtime.collectives import mean_over_processes
+from vqgan.losses.perceptual import Perceptual
 
 
 class VQGANLoss(Objective):
     """The two players' losses (Esser et al. 2021, arXiv:2012.09841, equations 4 to 7), and what terms are added.
 
-    autoencoder:    nll + λ · discriminator_weight · g + quantization_weight · quantization_loss
-        nll = pixel distance + perceptual_weight · mean LPIPS
-        g   = -mean D(x̂)
-        λ   = ‖∂nll/∂W‖ / (‖∂g/∂W‖ + 1e-4), at most max_adaptive_weight; W is the decoder's last layer
+    autoencoder:    nll + λ · ramp · discriminator_weight · g + quantization_weight · quantization_loss
+        nll  = pixel distance + perceptual_weight · mean LPIPS
+        g    = -mean D(x̂), or what else the game says
+        λ    = the balance: adaptive or fixed
+        ramp = min(1, (n + 1) / discriminator_ramp) in the n-th step with an adversarial term, counted from 0
     discriminator:  the game's, on frames and reconstruction
 
     Reference: `VQLPIPSWithDiscriminator` of taming-transformers' `losses/vqperceptual.py`.
@@ -41,9 +44,12 @@ class VQGANLoss(Objective):
         perceptual_weight: at least 0; at 0 no perceptual network is needed or loaded.
         quantization_weight: at least 0; the `codebook_weight` of the reference.
         adversarial: the game.
+        balance: the factor of the adversarial term beside its weight.
         discriminator_start: the number of steps without any adversarial term or discriminator update.
         discriminator_weight: at least 0; at 0 there is no discriminator.
-        max_adaptive_weight: positive; the clamp of λ.
+        discriminator_warmup: the number of steps from `discriminator_start` on in which the discriminator learns alone:
+            its first gradients, of a network that knows nothing, are not followed.
+        discriminator_ramp: the number of steps in which the adversarial term then rises to its weight; 0 for at once.
         terms: further ones, by name.
     """
 
@@ -54,38 +60,44 @@ class VQGANLoss(Objective):
         perceptual_weight: float,
         quantization_weight: float,
         adversarial: Game,
+        balance: Balance,
         discriminator_start: int,
         discriminator_weight: float,
-        max_adaptive_weight: float,
+        discriminator_warmup: int,
+        discriminator_ramp: int,
         terms: Mapping[str, Term],
     ) -> None:
         check(perceptual_weight >= 0, "perceptual_weight", perceptual_weight, "at least 0")
         check(quantization_weight >= 0, "quantization_weight", quantization_weight, "at least 0")
         check(discriminator_start >= 0, "discriminator_start", discriminator_start, "at least 0")
         check(discriminator_weight >= 0, "discriminator_weight", discriminator_weight, "at least 0")
-        check(max_adaptive_weight > 0, "max_adaptive_weight", max_adaptive_weight, "positive")
+        check(discriminator_warmup >= 0, "discriminator_warmup", discriminator_warmup, "at least 0")
+        check(discriminator_ramp >= 0, "discriminator_ramp", discriminator_ramp, "at least 0")
         for name, term in terms.items():
-            kinds = (ReconstructionTerm, LatentTerm, DiscriminatorTerm)
-            check(isinstance(term, kinds), f"terms.{name}", type(term).__name__, "a term of a loss")
+            check(isinstance(term, Term), f"terms.{name}", type(term).__name__, "a term of a loss")
         super().__init__()
-        self.pixel, self.perceptual, self.adversarial = pixel, perceptual, adversarial
+        self.pixel, self.perceptual, self.adversarial, self.balance = pixel, perceptual, adversarial, balance
         self.perceptual_weight, self.quantization_weight = perceptual_weight, quantization_weight
         self.discriminator_start, self.discriminator_weight = discriminator_start, discriminator_weight
-        self.max_adaptive_weight = max_adaptive_weight
-        self.chance, self.largest_weight = adversarial.chance, max_adaptive_weight * discriminator_weight
+        self.discriminator_warmup, self.discriminator_ramp = discriminator_warmup, discriminator_ramp
+        self.chance = adversarial.chance
+        self.largest_weight = None if balance.largest is None else balance.largest * discriminator_weight
         self.terms = nn.ModuleDict(terms)
         named = list(terms.items())
         self.reconstruction_terms = [(name, term) for name, term in named if isinstance(term, ReconstructionTerm)]
+        self.feature_terms = [(name, term) for name, term in named if isinstance(term, FeatureTerm)]
         self.latent_terms = [(name, term) for name, term in named if isinstance(term, LatentTerm)]
         self.discriminator_terms = [(name, term) for name, term in named if isinstance(term, DiscriminatorTerm)]
+        has_activations = isinstance(perceptual, Perceptual) or not self.feature_terms
+        check(has_activations, "perceptual", type(perceptual).__name__, "a network with activations for loss.terms")
 
     def autoencoder_loss(
         self, frames: Frames, output: AutoencoderOutput, discriminator: nn.Module | None, last_layer: Tensor, step: int
     ) -> Loss:
         """The generator's side, see `Objective`.
 
-        The gradients of nll and g are taken once each, at the reconstruction: λ needs only the way from there through
-        the last layer, and their sum goes back through the autoencoder once.
+        The gradients of nll and g are taken once each, at the reconstruction, and their sum goes back through the
+        autoencoder once.
         """
         reconstruction = output.reconstruction.detach().requires_grad_()
         nll, metrics = self._reconstruction_loss(frames, reconstruction, step)
@@ -96,8 +108,8 @@ class VQGANLoss(Objective):
             g = self.adversarial.generator(logits.float())
             # The graph is kept: the discriminator's own loss goes back through these logits.
             (g_gradient,) = torch.autograd.grad(g, reconstruction, retain_graph=True)
-            balance = self._adaptive_weight(output.reconstruction, gradient, g_gradient, last_layer)
-            weight = balance * self.discriminator_weight
+            balance = self.balance(output.reconstruction, gradient, g_gradient, last_layer)
+            weight = balance * (self.discriminator_weight * self.ramp(step))
             gradient = gradient + weight * g_gradient
             total = total + weight * g.detach()
             metrics |= {"train/adversarial": g.detach(), "adversarial/weight": weight}
@@ -125,28 +137,38 @@ class VQGANLoss(Objective):
             metrics[f"adversarial/{name}"] = value.detach()
         return Loss(total, metrics)
 
+    def ramp(self, step: int) -> float:
+        """The share of its weight that the adversarial term has in a step; in (0, 1]."""
+        return (
+            min(1.0, (step - self.adversarial_start + 1) / self.discriminator_ramp) if self.discriminator_ramp else 1.0
+        )
+
     def _reconstruction_loss(
         self, frames: Frames, reconstruction: Frames, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         distance = self.pixel(frames, reconstruction, step)
         nll, metrics = self.pixel.weight * distance, {"train/pixel": distance.detach()}
-        if self.perceptual is not None and self.perceptual_weight > 0:
-            distance = self.perceptual(reconstruction, frames).mean()
-            nll, metrics["train/perceptual"] = nll + self.perceptual_weight * distance, distance.detach()
+        for name, weight, distance in self._perceptual_distances(frames, reconstruction, step):
+            nll, metrics[f"train/{name}"] = nll + weight * distance, distance.detach()
         for name, term in self.reconstruction_terms:
             distance = term(frames, reconstruction, step)
             nll, metrics[f"train/{name}"] = nll + term.weight * distance, distance.detach()
         return nll, metrics
 
-    def _adaptive_weight(self, reconstruction: Frames, nll: Frames, g: Frames, last_layer: Tensor) -> Tensor:
-        """λ from the gradients of nll and g at the reconstruction (equation 7)."""
-        gradients = [
-            torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)[0].float()
-            for gradient in (nll, g)
-        ]
-        # Of the whole batch: the norm of the mean, not the mean of the norms of each process's share.
-        norms = [gradient.norm() for gradient in mean_over_processes(torch.stack(gradients))]
-        return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, self.max_adaptive_weight)
+    def _perceptual_distances(
+        self, frames: Frames, reconstruction: Frames, step: int
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and value of what looks through the perceptual network, which runs once on either side."""
+        perceptual, weight = self.perceptual, self.perceptual_weight
+        if not (self.feature_terms and isinstance(perceptual, Perceptual)):
+            if perceptual is not None and weight > 0:
+                yield "perceptual", weight, perceptual(reconstruction, frames).mean()
+            return
+        ours, theirs = list(perceptual.activations(reconstruction)), list(perceptual.activations(frames))
+        if weight > 0:
+            yield "perceptual", weight, perceptual.compare(ours, theirs).mean()
+        for name, term in self.feature_terms:
+            yield name, term.weight, term(theirs, ours, step)
 
 
 class _BackwardFrom(torch.autograd.Function):

@@ -63,7 +63,7 @@ def adversarial_overwhelming(history: History, setup: Setup) -> str | None:
         return None
     return (
         f"The adversarial term overwhelms the reconstruction: train/pixel is {fmean(after):.3g}, and was "
-        f"{fmean(before):.3g} before loss.discriminator_start={start}; unless it recovers by itself try a lower "
+        f"{fmean(before):.3g} before the adversary came in at step {start}; unless it recovers by itself try a lower "
         f"loss.discriminator_weight than {setup.discriminator_weight:g}, or a later loss.discriminator_start."
     )
 
@@ -113,7 +113,7 @@ def adaptive_weight_clamped(history: History, setup: Setup) -> str | None:
         return None
     return (
         f"The adaptive weight was at its clamp for {SOME_STEPS} steps, so the adversarial term has the fixed weight "
-        f"{clamp:g}: if loss.max_adaptive_weight={clamp / setup.discriminator_weight:g} was to be out of reach, the "
+        f"{clamp:g}: if loss.balance.max_weight={clamp / setup.discriminator_weight:g} was to be out of reach, the "
         "discriminator's gradient has all but vanished, so try a lower clamp or a later loss.discriminator_start, and "
         "if it was not, raise it to let the weight adapt."
     )

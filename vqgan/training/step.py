@@ -93,7 +93,7 @@ class Step:
 
     def is_adversarial(self, number: int) -> bool:
         """Whether the discriminator takes part in a step."""
-        return self.loss.is_adversarial(number) and number % self.settings.discriminator_every == 0
+        return self.loss.trains_discriminator(number) and number % self.settings.discriminator_every == 0
 
     def autoencoder_gradients(self, number: int, frames: Frames, parts: int) -> tuple[Frames, Loss]:
         """The generator's side of one of `parts` micro-batches; also returns the reconstruction, without its graph."""
@@ -116,7 +116,7 @@ class Step:
         with self.autocast():
             loss = self.loss.discriminator_loss(frames, reconstruction, network, number, logits=logits)
         # Into the discriminator alone: the logits' graph goes on to the autoencoder.
-        (loss.total / parts).backward(inputs=list(network.parameters()))
+        (loss.total / parts).backward(inputs=[p for p in network.parameters() if p.requires_grad])
         return {"train/discriminator": loss.total.detach()} | loss.metrics
 
     def update_autoencoder(self, number: int, finite: Tensor) -> None:

@@ -56,11 +56,13 @@ def _best_checkpoint(link: Path) -> str:
 
 
 def _adversary(trainer: Trainer) -> str:
-    start, steps = trainer.loss.discriminator_start, trainer.settings.steps
+    start, steps = trainer.loss.adversarial_start, trainer.settings.steps
     if trainer.discriminator is None:
         return "none"
     if start >= steps:
-        return f"never, since loss.discriminator_start={start} and trainer.steps={steps}"
+        warmup = trainer.loss.discriminator_warmup
+        after = f", loss.discriminator_warmup={warmup}" if warmup else ""
+        return f"never, since loss.discriminator_start={start - warmup}{after} and trainer.steps={steps}"
     return f"from step {start} on"
 
 

@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Backbone
-from vqgan.config.build import build, discriminator_optimizer_values, public_values
+from vqgan.config.build import build, discriminator_optimizer_values, find_class, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
-from vqgan.losses import Objective
+from vqgan.losses import FeatureTerm, Objective
 from vqgan.reports.page import LiveReport
 from vqgan.runs.criterion import PSNR, Criterion
 from vqgan.runs.folder import has_checkpoints
@@ -168,9 +168,12 @@ def _refuse_different(fingerprint: str, config: DictConfig) -> None:
 
 
 def make_loss(config: DictConfig) -> Objective:
-    """The loss and its terms; a perceptual network only where it has a weight."""
+    """The loss and its terms; a perceptual network only where it has a weight, or a term that looks through it."""
+    terms = config.loss.get("terms", {}).items()
+    kinds = [find_class(node.get("_target_"), f"loss.terms.{name}") for name, node in terms]
+    sees = any(issubclass(kind, FeatureTerm) for kind in kinds)
     weighs = config.loss.get("perceptual_weight", 1.0) > 0
-    loss: Objective = build(config.loss, "loss", **({} if weighs else {"perceptual": None}))
+    loss: Objective = build(config.loss, "loss", **({} if weighs or sees else {"perceptual": None}))
     return loss
 
 
@@ -236,7 +239,7 @@ def make_advisor(settings: Settings, loss: Objective, autoencoder: Autoencoder, 
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
         chance=loss.chance,
-        discriminator_start=loss.discriminator_start,
+        discriminator_start=loss.adversarial_start,
         discriminator_every=settings.discriminator_every,
         discriminator_weight=loss.discriminator_weight,
         largest_weight=loss.largest_weight,

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import Compose
+from tests.support.vit import vit_file
 from vqgan.autoencoder import Autoencoder
 from vqgan.config.build import build, check_top_level, conf_dir
 from vqgan.data import BadFiles
@@ -47,6 +48,9 @@ def test_every_choice_composes_and_builds(
         "data=images": [f"data.root={tmp_path}"],
         "data=shards": [f"data.root={tmp_path}"],
         "schedule=cosine": ["schedule.warmup_steps=1"],  # of the three
+        "discriminator=blur": ["discriminator.norm_groups=4"],
+        "discriminator=blur_small": ["discriminator.norm_groups=4"],
+        "discriminator=dino": [f"discriminator.weights={vit_file(tmp_path, depth=12)}"],
     }
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)

@@ -36,7 +36,7 @@ SICK = {  # by rule: the values that provoke it
         *ADVERSARIAL, "loss.discriminator_weight=1e-3", "optimizer.lr=1e-6", "discriminator_optimizer.lr=1e-2",
         "loss/adversarial=vanilla", "trainer.steps=210",
     ),
-    "adaptive_weight_clamped": (*ADVERSARIAL, "loss.max_adaptive_weight=1e-3", "trainer.steps=110"),
+    "adaptive_weight_clamped": (*ADVERSARIAL, "loss.balance.max_weight=1e-3", "trainer.steps=110"),
     "validation_diverging": (
         ALONE, "data.videos=3", "data.video_frames=1", "data.flip=false", "data.crop=center", "optimizer.lr=2e-4",
         "model.quantizer.codebook_size=64", "trainer.evaluate_every=20", "trainer.steps=120",

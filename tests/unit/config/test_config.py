@@ -61,7 +61,7 @@ OUT_OF_RANGE = [
     *["backbone.dropout=1", "backbone.channels=6", "backbone.channel_multipliers=[]"],
     *["backbone.channel_multipliers=[1,0]", "backbone.latent_channels=0"],
     *[f"loss.{key}=-1" for key in ("perceptual_weight", "quantization_weight", "discriminator_start")],
-    *["loss.discriminator_weight=-1", "loss.max_adaptive_weight=0"],
+    *["loss.discriminator_weight=-1", "loss.balance.max_weight=0"],
     *["discriminator.channels=0", "discriminator.layers=0"],
     *["optimizer.lr=-1", "optimizer.eps=-1", "optimizer.weight_decay=-1", "optimizer.betas=[0.9,1]"],
     *["discriminator_optimizer.lr=-1", "schedule.warmup_steps=-1", "seed=-1", "seed=4294967296"],
