@@ -24,6 +24,8 @@ SECTIONS = ("backbone", "model", "loss")
 # What was one of some texts, and is now a section.
 PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
+# Keys that there were not, with what was done then.
+ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None}}
 
 
 def with_moved_classes(values: Any) -> Any:
@@ -52,7 +54,8 @@ def as_today(config: Any) -> Any:
     if isinstance(loss.get("pixel"), str):
         loss = {**loss, "pixel": PIXEL.get(loss["pixel"], loss["pixel"])}
         loss |= {"adversarial": GAMES.get(str(loss.get("adversarial")), loss.get("adversarial")), "terms": {}}
-    return {**config, "backbone": backbone, "model": model, "loss": loss}
+    added = {key: {**new, **config[key]} for key, new in ADDED.items() if isinstance(config.get(key), dict)}
+    return {**config, **added, "backbone": backbone, "model": model, "loss": loss}
 
 
 def told(text: str) -> str:

@@ -67,7 +67,7 @@ class Journal:
             with stop.at_once():
                 evaluation = self.evaluate(step)
                 with step.autocast():
-                    files = self.validation.show(step.autoencoder.network, done, evaluation)
+                    files = self.validation.show(step.autoencoder.measured, done, evaluation)
             row |= evaluation.metrics
         if row:
             self.outcomes.refuse_nonfinite(row, done)
@@ -85,7 +85,7 @@ class Journal:
     def evaluate(self, step: Step) -> Evaluation:
         """Measure reconstructions of the validation clips, the networks in the run's precision."""
         with step.autocast():
-            evaluation = self.validation.measure(step.autoencoder.network)
+            evaluation = self.validation.measure(step.autoencoder.measured)
         self.last_validation = evaluation.metrics
         return evaluation
 

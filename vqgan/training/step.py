@@ -89,6 +89,7 @@ class Step:
         # Last, since the forward pass and both updates move buffers: statistics of norms, and codes that learn without
         # gradients.
         self.buffers.restore_unless(finite)
+        self.autoencoder.average_weights(number, finite)
         return Outcome(number, finite, metrics)
 
     def is_adversarial(self, number: int) -> bool:

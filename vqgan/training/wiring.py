@@ -143,8 +143,8 @@ def make_step(
     }
     return Step(
         settings=settings,
-        autoencoder=Player(*autoencoder, **values),
-        discriminator=None if discriminator is None else Player(*discriminator, **values),
+        autoencoder=Player(*autoencoder, **values, weight_average=settings.weight_average),
+        discriminator=None if discriminator is None else Player(*discriminator, **values, weight_average=None),
         loss=loss,
         device=device,
         seed=seed,
