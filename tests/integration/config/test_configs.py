@@ -47,6 +47,7 @@ def test_every_choice_composes_and_builds(
         "data=images": [f"data.root={tmp_path}"],
         "data=shards": [f"data.root={tmp_path}"],
         "schedule=cosine": ["schedule.warmup_steps=1"],  # of the three
+        "schedule=linear": ["schedule.warmup_steps=1"],
     }
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
