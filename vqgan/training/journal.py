@@ -107,7 +107,8 @@ class Journal:
         quantizer = step.autoencoder.network.quantizer
         row = self.outcomes.numbers()
         row["train/skipped_steps"] = self.outcomes.skipped.total
-        usage = quantizer.usage(min(self.settings.usage_steps, done))
+        # A frozen quantizer counts no codes.
+        usage = quantizer.usage(min(self.settings.usage_steps, done)) if quantizer.training else None
         if usage is not None:
             row["codebook/usage"] = float(usage)
         players = {"autoencoder": step.autoencoder, "discriminator": step.discriminator}

@@ -123,7 +123,8 @@ class Step:
     def update_autoencoder(self, number: int, finite: Tensor) -> None:
         """Move the autoencoder's parameters by their gradients, and the codebook where it learns without."""
         self.autoencoder.update(number, finite)
-        self.autoencoder.network.quantizer.update()
+        if self.autoencoder.network.quantizer.training:  # a frozen one is in evaluation mode
+            self.autoencoder.network.quantizer.update()
 
     def update_discriminator(self, number: int, finite: Tensor) -> None:
         """Move the discriminator's parameters by their gradients."""

@@ -31,6 +31,7 @@ from vqgan.runtime.process import ALONE, Process
 from vqgan.tokenizer.folder import load_weights
 from vqgan.training.advice import Advisor
 from vqgan.training.finite import SkippedSteps
+from vqgan.training.freezing import freeze
 from vqgan.training.history import Setup
 from vqgan.training.journal import Journal
 from vqgan.training.outcomes import Outcomes
@@ -47,6 +48,8 @@ def make_trainer(
 ) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
+    if settings.freeze and config.init_from is None and not has_checkpoints(folder):
+        raise ConfigError(f"trainer.freeze={settings.freeze}: that would stay random; say whose it is: init_from=RUN.")
     refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
     with first_alone():
@@ -128,6 +131,10 @@ def make_step(
     for network in (autoencoder[0], critic, loss):
         if network is not None:
             prepare(network, device, settings.channels_last)
+    freeze(autoencoder[0], settings.freeze)
+    weighed = "decoder" not in settings.freeze or discriminator is None
+    without = "without decoder, whose last layer weighs the adversary, or loss.discriminator_weight 0"
+    check(weighed, "trainer.freeze", settings.freeze, without)
     if settings.activation_checkpointing:
         able = autoencoder[0].recompute_activations()
         check(able, "trainer.activation_checkpointing", True, "false: no part of this backbone can compute them again")

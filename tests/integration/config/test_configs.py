@@ -49,6 +49,8 @@ def test_every_choice_composes_and_builds(
         "schedule=cosine": ["schedule.warmup_steps=1"],  # of the three
         "schedule=linear": ["schedule.warmup_steps=1"],
     }
+    if choice == "decoder_only":  # which goes on from something
+        (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
     clips = build(composed(*small).data, "data").datasets(BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0))
