@@ -28,6 +28,8 @@ SECTIONS = ("backbone", "model", "loss")
 # What was one of some texts, and is now a choice with a section.
 PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
+# Keys that there were not, with what was done then.
+ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None, "freeze": []}}
 
 
 def with_moved_classes(values: Any) -> Any:
@@ -60,7 +62,8 @@ def as_today(config: Any) -> Any:
         largest = loss.pop("max_adaptive_weight")
         loss["balance"] = {"_target_": "vqgan.losses.Adaptive", "max_weight": largest}
         loss = {"discriminator_warmup": 0, "discriminator_ramp": 0, **loss}  # which came with the balance
-    return {**config, "backbone": backbone, "model": model, "loss": loss}
+    added = {key: {**new, **config[key]} for key, new in ADDED.items() if isinstance(config.get(key), dict)}
+    return {**config, **added, "backbone": backbone, "model": model, "loss": loss}
 
 
 def key_today(key: str) -> str:

@@ -61,7 +61,7 @@ def open_subject(source: str, parts: Path | None = None) -> Subject:
     if (folder / "checkpoints").is_dir():
         description = folder_of_tokenizer.describe(folder)
         step, state = Checkpoints(folder / "checkpoints", keep=1).read_best()
-        tensors = folder_of_tokenizer.tensors_in(state, "autoencoder", folder)
+        tensors = folder_of_tokenizer.autoencoder_in(state, folder)
         config = load_config(folder)
         assert config is not None  # `describe` has read it
         data = values_of(config["data"], "data") if isinstance(config.get("data"), DictConfig) else None

@@ -17,7 +17,7 @@ from vqgan.files.lock import filling
 from vqgan.files.reading import number, read_rows, read_yaml
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.tokenizer.card import model_card
-from vqgan.tokenizer.folder import describe, tensors_in, write
+from vqgan.tokenizer.folder import autoencoder_in, describe, tensors_in, write
 from vqgan.tokenizer.taming import VARIANTS, to_taming
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
@@ -52,7 +52,7 @@ def export(run: Path, out: Path, layout: str, parts: Path | None = None) -> None
         raise ConfigError(f"{run} is no run folder: it has no checkpoints.")
     description = describe(run)
     step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
-    network, discriminator = (tensors_in(state, part, run) for part in ("autoencoder", "discriminator"))
+    network, discriminator = autoencoder_in(state, run), tensors_in(state, "discriminator", run)
     tokenizer = rebuild(description, network, parts)  # or nothing is written
     if layout == "taming":
         write_taming(out, to_taming(network, discriminator or None), description)

@@ -34,6 +34,7 @@ PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # th
 MOST_REFERENCES = 4  # from one value of a config to the next
 MOST_NESTED = 4  # parts of parts
 LONGEST_REASON = 500  # characters of an error that a file from elsewhere can fill
+AVERAGE = "autoencoder_average"  # in a checkpoint, beside `autoencoder`
 WEIGHTS, DISCRIMINATOR, DESCRIPTION = "model.safetensors", "discriminator.safetensors", "config.json"
 
 
@@ -41,7 +42,7 @@ def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str,
     """The description and the autoencoder's tensors of what `load` takes; `download` is as for `snapshot_download`."""
     folder = _folder_of(source, download)
     if (folder / "checkpoints").is_dir():
-        return describe(folder), _tensors_of(folder, "autoencoder")
+        return describe(folder), autoencoder_in(_best_of(folder), folder)
     return _read_description(folder / DESCRIPTION), _read_weights(folder / WEIGHTS)
 
 
@@ -155,7 +156,7 @@ def write(
 
 def _discriminator_of(folder: Path) -> dict[str, Tensor] | None:
     if (folder / "checkpoints").is_dir():
-        return _tensors_of(folder, "discriminator")
+        return tensors_in(_best_of(folder), "discriminator", folder)
     return _read_weights(folder / DISCRIMINATOR) if (folder / DISCRIMINATOR).exists() else None
 
 
@@ -171,9 +172,18 @@ def tensors_in(state: Mapping[str, Any], part: str, folder: Path) -> dict[str, T
     return tensors
 
 
-def _tensors_of(run: Path, part: str) -> dict[str, Tensor]:
+def autoencoder_in(state: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """The tensors of the tokenizer in a checkpoint's state: with the average of its weights, where that was taken.
+
+    Raises:
+        CheckpointError: there is something else.
+    """
+    return tensors_in(state, AVERAGE if AVERAGE in state else "autoencoder", folder)
+
+
+def _best_of(run: Path) -> dict[str, Any]:
     _, state = Checkpoints(run / "checkpoints", keep=1).read_best()
-    return tensors_in(state, part, run)
+    return state
 
 
 def _read_description(file: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Journal:
             with stop.at_once():
                 evaluation = self.evaluate(step)
                 with step.autocast():
-                    files = self.validation.show(step.autoencoder.network, done, evaluation)
+                    files = self.validation.show(step.autoencoder.measured, done, evaluation)
             row |= evaluation.metrics
         if row:
             self.outcomes.refuse_nonfinite(row, done)
@@ -89,7 +89,7 @@ class Journal:
     def evaluate(self, step: Step) -> Evaluation:
         """Measure reconstructions of the validation clips, the networks in the run's precision."""
         with step.autocast():
-            evaluation = self.validation.measure(step.autoencoder.network)
+            evaluation = self.validation.measure(step.autoencoder.measured)
         self.last_validation = evaluation.metrics
         return evaluation
 
@@ -111,7 +111,8 @@ class Journal:
         quantizer = step.autoencoder.network.quantizer
         row = self.outcomes.numbers()
         row["train/skipped_steps"] = self.outcomes.skipped.total
-        usage = quantizer.usage(min(self.settings.usage_steps, done))
+        # A frozen quantizer counts no codes.
+        usage = quantizer.usage(min(self.settings.usage_steps, done)) if quantizer.training else None
         if usage is not None:
             row["codebook/usage"] = float(usage)
         players = {"autoencoder": step.autoencoder, "discriminator": step.discriminator}

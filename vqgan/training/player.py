@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from vqgan.runtime.device import keep_layout, keep_values
 from vqgan.runtime.gradients import GradientAverage
+from vqgan.training.average import WeightAverage
 from vqgan.training.finite import step_if
 from vqgan.training.schedules import Schedule
 
@@ -25,23 +26,36 @@ class Player(Generic[N]):
         schedule: the factor of the learning rate.
         parts: micro-batches per step, each with one backward pass into the network.
         clip_gradients: largest norm of its gradient; None for no clipping.
+        weight_average: relative width of an average of its weights; None for none.
     """
 
     def __init__(
-        self, network: N, optimizer: Optimizer, schedule: Schedule, parts: int, clip_gradients: float | None
+        self,
+        network: N,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        parts: int,
+        clip_gradients: float | None,
+        weight_average: float | None,
     ) -> None:
         self.network, self.optimizer, self.schedule, self.clip_gradients = network, optimizer, schedule, clip_gradients
         keep_layout(optimizer)
         keep_values(optimizer)
-        self.average = GradientAverage(network.parameters(), parts)
+        self.gradient_average = GradientAverage(network.parameters(), parts)
+        self.weight_average = None if weight_average is None else WeightAverage(network, weight_average)
         self.norm = torch.zeros(())  # of the gradient, since the last `finish`
+
+    @property
+    def measured(self) -> N:
+        """The network that is measured, shown and exported: with the average of the weights, where there is one."""
+        return self.network if self.weight_average is None else self.weight_average.network
 
     def finish(self) -> Tensor:
         """Wait until the gradient is the mean over all processes; returns its norm.
 
         On a GPU only its stream waits, not the host.
         """
-        self.average.finish()
+        self.gradient_average.finish()
         self.norm = nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
         return self.norm
 
@@ -53,6 +67,11 @@ class Player(Generic[N]):
             group["lr"] = self.learning_rate(step)
         step_if(finite, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
+
+    def average_weights(self, step: int, finite: Tensor) -> None:
+        """Take the weights that the step has left behind into their average, where there is one."""
+        if self.weight_average is not None:
+            self.weight_average.update(step, finite)
 
     def learning_rate(self, step: int) -> float:
         """That of a step, a function of the step alone."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vqgan.errors import check
 from vqgan.runtime.device import Precision, find_device
+from vqgan.training.freezing import PARTS
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -18,6 +19,10 @@ class Settings:
         accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
             norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
+        weight_average: relative width of an average of the autoencoder's weights, in (0, 0.288): what is measured,
+            shown, exported and used of the run is the average then; 0.05 to 0.1 for long runs; null for none.
+        freeze: parts of the autoencoder that stay as they are: `encoder`, `quantizer`, `decoder`. With the first two
+            frozen codes keep their meaning, so that tokens of the run named by `init_from` stay valid.
         precision: of the networks, the perceptual one too: `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA
             GPUs round to 10 bits); the quantizer, what the losses add up and all that validation measures are always
             float32.
@@ -40,6 +45,8 @@ class Settings:
     discriminator_every: int
     accumulate: int
     clip_gradients: float | None
+    weight_average: float | None
+    freeze: list[str]
     precision: Precision
     channels_last: bool
     activation_checkpointing: bool
@@ -63,4 +70,8 @@ class Settings:
         check(0 <= share <= 1, "max_skipped_fraction", share, "in [0, 1]")
         limit = self.clip_gradients
         check(limit is None or limit > 0, "clip_gradients", limit, "positive or null")
+        width = self.weight_average
+        check(width is None or 0 < width < 0.288, "weight_average", width, "in (0, 0.288) or null")
+        known = all(part in PARTS for part in self.freeze)
+        check(known, "freeze", self.freeze, f"a list of some of {', '.join(PARTS)}")
         find_device(self.device)

@@ -89,6 +89,7 @@ class Step:
         # Last, since the forward pass and both updates move buffers: statistics of norms, and codes that learn without
         # gradients.
         self.buffers.restore_unless(finite)
+        self.autoencoder.average_weights(number, finite)
         return Outcome(number, finite, metrics)
 
     def is_adversarial(self, number: int) -> bool:
@@ -122,7 +123,8 @@ class Step:
     def update_autoencoder(self, number: int, finite: Tensor) -> None:
         """Move the autoencoder's parameters by their gradients, and the codebook where it learns without."""
         self.autoencoder.update(number, finite)
-        self.autoencoder.network.quantizer.update()
+        if self.autoencoder.network.quantizer.training:  # a frozen one is in evaluation mode
+            self.autoencoder.network.quantizer.update()
 
     def update_discriminator(self, number: int, finite: Tensor) -> None:
         """Move the discriminator's parameters by their gradients."""

@@ -29,6 +29,7 @@ from vqgan.runtime.device import (
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.tokenizer.folder import AVERAGE
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
 from vqgan.training.settings import Settings
@@ -115,7 +116,9 @@ class Trainer:
         elif self.done:
             print(f"It goes on after step {self.done} of {self.settings.steps}.", flush=True)
         sizes = [size_of(player.network.state_dict()) for player in self.step.players]
-        self.checkpoints.require_room(3 * sum(sizes))  # with what the optimizers will keep
+        average = self.step.autoencoder.weight_average
+        averages = 0 if average is None else size_of(average.network.state_dict())
+        self.checkpoints.require_room(3 * sum(sizes) + averages)  # with what the optimizers will keep
 
     def run(self, stop: StopSignals) -> None:
         """Train from where `resume` has brought it to the last step.
@@ -165,6 +168,8 @@ class Trainer:
             parts["discriminator_optimizer"] = step.discriminator.optimizer
         if step.loss.state_dict():  # of terms that remember something
             parts["loss"] = step.loss
+        if step.autoencoder.weight_average is not None:
+            parts[AVERAGE] = step.autoencoder.weight_average.network
         return parts
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:

@@ -32,6 +32,7 @@ from vqgan.runtime.process import ALONE, Process
 from vqgan.tokenizer.folder import load_weights
 from vqgan.training.advice import Advisor
 from vqgan.training.finite import SkippedSteps
+from vqgan.training.freezing import freeze
 from vqgan.training.history import Setup
 from vqgan.training.journal import Journal
 from vqgan.training.outcomes import Outcomes
@@ -48,6 +49,8 @@ def make_trainer(
 ) -> Trainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
+    if settings.freeze and config.init_from is None and not has_checkpoints(folder):
+        raise ConfigError(f"trainer.freeze={settings.freeze}: that would stay random; say whose it is: init_from=RUN.")
     refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
     with first_alone():
@@ -133,6 +136,10 @@ def make_step(
     for network in (autoencoder[0], critic, loss):
         if network is not None:
             prepare(network, device, settings.channels_last)
+    freeze(autoencoder[0], settings.freeze)
+    weighed = "decoder" not in settings.freeze or discriminator is None
+    without = "without decoder, whose last layer weighs the adversary, or loss.discriminator_weight 0"
+    check(weighed, "trainer.freeze", settings.freeze, without)
     if settings.activation_checkpointing:
         able = autoencoder[0].recompute_activations()
         check(able, "trainer.activation_checkpointing", True, "false: no part of this backbone can compute them again")
@@ -148,8 +155,8 @@ def make_step(
     }
     return Step(
         settings=settings,
-        autoencoder=Player(*autoencoder, **values),
-        discriminator=None if discriminator is None else Player(*discriminator, **values),
+        autoencoder=Player(*autoencoder, **values, weight_average=settings.weight_average),
+        discriminator=None if discriminator is None else Player(*discriminator, **values, weight_average=None),
         loss=loss,
         device=device,
         seed=seed,

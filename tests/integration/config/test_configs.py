@@ -51,7 +51,10 @@ def test_every_choice_composes_and_builds(
         "discriminator=blur": ["discriminator.norm_groups=4"],
         "discriminator=blur_small": ["discriminator.norm_groups=4"],
         "discriminator=dino": [f"discriminator.weights={vit_file(tmp_path, depth=12)}"],
+        "schedule=linear": ["schedule.warmup_steps=1"],
     }
+    if choice == "decoder_only":  # which goes on from something
+        (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
     clips = build(composed(*small).data, "data").datasets(BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0))
