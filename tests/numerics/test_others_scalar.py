@@ -136,8 +136,12 @@ def test_lfq(case: tuple[Path, str, dict[str, Any]]) -> None:
     codes, depth = config["codebook_size"], config.get("num_codebooks", 1)
     bits = codes.bit_length() - 1
     weights = {"commitment_weight": config.get("commitment_loss_weight", 0.25)}
-    weights["entropy_weight"] = config.get("entropy_loss_weight", 1.0)
-    weights["diversity_weight"] = config.get("diversity_gamma", config.get("batch_maximization_weight", 1.0))
+    if is_lucidrains:
+        weights["entropy_weight"] = config["entropy_loss_weight"]
+        weights["diversity_weight"] = config.get("diversity_gamma", 1.0)
+    else:
+        weights["entropy_weight"] = config["sample_minimization_weight"]
+        weights["diversity_weight"] = config["batch_maximization_weight"] / config["sample_minimization_weight"]
     quantizer = LookupFreeQuantizer(
         codes, depth, **weights, temperature=TEMPERATURE, entropy_boost=1.0, entropy_boost_steps=1
     )

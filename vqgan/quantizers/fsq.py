@@ -17,7 +17,7 @@ from vqgan.quantizers.quantizer import Quantized
 # The published bounds reach so much further than the outer levels. From 1001 levels on that would round to a level
 # that is not there.
 REACH, MOST_LEVELS = 1 + 1e-3, 1000
-MOST_CODES = 2**62  # that int64 counts
+MOST_BITS = 62  # of an index
 
 
 class FiniteScalarQuantizer(ImplicitQuantizer):
@@ -52,9 +52,10 @@ class FiniteScalarQuantizer(ImplicitQuantizer):
 
     def __init__(self, levels: Sequence[int], symmetric: bool, gain: float) -> None:
         fewest = 2 if symmetric else 3  # of two levels the published offset is at the bound: atanh(0.999) shifts by 3.8
-        fits = len(levels) > 0 and all(fewest <= n <= MOST_LEVELS for n in levels) and math.prod(levels) <= MOST_CODES
-        expected = f"whole numbers in [{fewest}, {MOST_LEVELS}], at most 2^62 together"
-        check(fits, "levels", levels, expected if symmetric else f"{expected}, or symmetric with 2")
+        fits = 0 < len(levels) <= MOST_BITS and all(fewest <= n <= MOST_LEVELS for n in levels)
+        fits = fits and math.prod(levels) <= 2**MOST_BITS
+        expected = f"whole numbers in [{fewest}, {MOST_LEVELS}], whose product is at most 2^{MOST_BITS}"
+        check(fits, "levels", levels, expected if symmetric else f"{expected} (2 needs symmetric)")
         check(gain > 0, "gain", gain, "positive")
         super().__init__(math.prod(levels), len(levels))
         self.symmetric, self.gain = symmetric, gain

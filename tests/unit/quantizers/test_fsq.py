@@ -108,7 +108,8 @@ def test_no_loss_and_nothing_but_the_count_of_use_is_saved() -> None:
     ("key", "levels", "symmetric", "gain"),
     [
         ("levels", [], False, 1.0), ("levels", [8, 2], False, 1.0), ("levels", [8, 1], True, 1.0),
-        ("levels", [1001], False, 1.0), ("levels", [1000] * 7, True, 1.0), ("gain", [8], False, 0.0),
+        ("levels", [1001], False, 1.0), ("levels", [1000] * 7, True, 1.0),
+        ("levels", [3] * 10**6, False, 1.0), ("gain", [8], False, 0.0),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_named(key: str, levels: list[int], symmetric: bool, gain: float) -> None:
