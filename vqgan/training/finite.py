@@ -73,11 +73,13 @@ class Buffers:
         """A step begins: keep them as they are."""
         for module in self.starting:
             module.begin_step()
+        # Copies, not references: norms and codebooks are changed in place.
         self.before = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
     def restore_unless(self, finite: Tensor) -> None:
         """The step is over: put them back as they were, unless it was finite."""
+        # A choice made by the device, so that the host need not know yet whether the step counts.
         for buffer, before in zip(self.buffers, self.before):
             buffer.copy_(torch.where(finite, buffer, before))
         self.before = []

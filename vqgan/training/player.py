@@ -39,8 +39,8 @@ class Player(Generic[N]):
         weight_average: float | None,
     ) -> None:
         self.network, self.optimizer, self.schedule, self.clip_gradients = network, optimizer, schedule, clip_gradients
-        keep_layout(optimizer)
-        keep_values(optimizer)
+        keep_layout(optimizer)  # a fused optimizer walks through memory, and a checkpoint has another order
+        keep_values(optimizer)  # of the config: a checkpoint brings those of the run before
         self.gradient_average = GradientAverage(network.parameters(), parts)
         self.weight_average = None if weight_average is None else WeightAverage(network, weight_average)
         self.norm = torch.zeros(())  # of the gradient, since the last `finish`
@@ -61,12 +61,14 @@ class Player(Generic[N]):
 
     def update(self, step: int, finite: Tensor) -> None:
         """Move the parameters by the gradient, unless the step is not finite; the gradient is over then."""
+        # By the norm that `finish` has found already: it reads the whole gradient once.
         if self.clip_gradients is not None:
             nn.utils.clip_grads_with_norm_(self.network.parameters(), self.clip_gradients, self.norm)
+        # From the step alone: a run that goes on needs no scheduler's state.
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         step_if(finite, self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # a gradient that is gone is not added to, and takes no memory
 
     def average_weights(self, step: int, finite: Tensor) -> None:
         """Take the weights that the step has left behind into their average, where there is one."""

@@ -77,7 +77,7 @@ class Step:
             parts.append(loss.metrics)
             if adversarial:
                 parts[-1] |= self.discriminator_gradients(number, frames, len(clips), reconstruction, loss.logits)
-        metrics = mean_of(parts)
+        metrics = mean_of(parts)  # of all processes: each then decides alike
         # One question for the whole step: if either player's numbers are not finite, neither of them learns from it.
         numbers = [metrics["train/total"], self.autoencoder.finish()]
         if adversarial and self.discriminator is not None:
@@ -103,7 +103,7 @@ class Step:
         with self.autocast():
             output = autoencoder(frames)
             loss = self.loss.autoencoder_loss(frames, output, discriminator, autoencoder.last_layer, number)
-        (loss.total / parts).backward()
+        (loss.total / parts).backward()  # added up over micro-batches: the gradient of their mean
         loss.metrics["train/total"] = loss.total.detach()
         loss.metrics |= {f"codebook/{name}": value.detach() for name, value in output.quantized.metrics.items()}
         return output.reconstruction.detach(), loss
