@@ -166,9 +166,11 @@ def test_lfq(case: tuple[Path, str, dict[str, Any]]) -> None:
     noisy = SHARP * weights["entropy_weight"] * float(golden.arrays["grad_z/per_sample_entropy"].abs().max())
     assert_close(golden.gradient(whole), golden.arrays[f"grad_z/{name}"], SHARP, noisy)
     # Ours have neither clamp nor 1e-5 in the logarithm, which changes the third digit.
-    assert_close(output.metrics["sample_entropy"] / depth, golden.scalars["per_sample_entropy"], 1e-3)
-    assert_close(output.metrics["batch_entropy"] / depth, batch, 1e-3)
-    assert_close(output.loss, whole if is_lucidrains else whole + weights["commitment_weight"] * commitment, 1e-3)
+    assert_close(output.metrics["sample_entropy"] / depth, golden.scalars["per_sample_entropy"], 1e-2)
+    assert_close(output.metrics["batch_entropy"] / depth, batch, 1e-2)
+    if not is_lucidrains:
+        whole = whole + weights["commitment_weight"] * commitment
+    assert_close(output.loss, whole, 1e-2)
 
 
 @cases(lambda described: described["class"] == "LFQ" and bool(described["config"].get("spherical")))
