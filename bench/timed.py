@@ -119,5 +119,5 @@ def trainer_with(average: type[GradientAverage] | None, overrides: Sequence[str]
         dist.is_initialized = known
     for player in trainer.step.players:
         if average is not None:
-            player.average = average(player.network.parameters(), 1)
+            player.gradient_average = average(player.network.parameters(), 1)
     return trainer

@@ -183,21 +183,21 @@ def _counted(run: Callable[[], object]) -> Operations:
 def _together(trainer: Trainer) -> Iterator[None]:
     """A trainer that takes itself for one of two processes; its messages go nowhere."""
     dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    before = [player.average for player in trainer.step.players]
+    before = [player.gradient_average for player in trainer.step.players]
     for player in trainer.step.players:
-        player.average = GradientAverage(player.network.parameters(), 1)
+        player.gradient_average = GradientAverage(player.network.parameters(), 1)
     try:
         yield
     finally:
         for player, average in zip(trainer.step.players, before):
-            player.average = average
+            player.gradient_average = average
         dist.destroy_process_group()
 
 
 def _messages(trainer: Trainer) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
     """Bytes of each all-reduce of a step with the discriminator in it: those waited for, and the buckets."""
     of_encoder = {id(parameter) for parameter in trainer.autoencoder.encoder.parameters()}
-    lasts = [bucket.parameters[-1] for bucket in trainer.step.autoencoder.average.buckets]
+    lasts = [bucket.parameters[-1] for bucket in trainer.step.autoencoder.gradient_average.buckets]
     decoder, autoencoder = sum(id(last) not in of_encoder for last in lasts), len(lasts)
     with _noted() as sent:
         _step(trainer, 0, 1)

@@ -60,9 +60,8 @@ def small_config(folder: Path, *overrides: str) -> DictConfig:
     ]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*small, *overrides])
-    has_size = "codebook_size" in (
-        config.model.get("quantizer") or {}
-    )  # not every quantizer's codes are a key of its own
+    quantizer = config.model.get("quantizer")
+    has_size = isinstance(quantizer, DictConfig) and "codebook_size" in quantizer  # in some it follows from others
     if has_size and not any("model.quantizer.codebook_size=" in override for override in overrides):
         config.model.quantizer.codebook_size = 16
     return config

@@ -15,7 +15,7 @@ from tests.numerics.reference import FOLDER, filled, inputs, ours
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Convolutional
 from vqgan.discriminators import PatchGAN
-from vqgan.losses import L1, Hinge, Vanilla, VQGANLoss
+from vqgan.losses import L1, Adaptive, Hinge, Vanilla, VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 from vqgan.training.schedules import Constant
 from vqgan.training.settings import Settings
@@ -76,7 +76,7 @@ class Golden:
         adam = {"lr": self.config["lr"], "betas": (0.5, 0.9)}
         settings = Settings(
             steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
-            clip_gradients=None, precision="fp32", channels_last=True,
+            clip_gradients=None, weight_average=None, freeze=[], precision="fp32", channels_last=True,
             activation_checkpointing=False, compile=False, device="cpu", log_every=1, evaluate_every=1,
             pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,
         )  # fmt: skip
@@ -95,7 +95,9 @@ class Golden:
             adversarial=GAMES[settings.get("disc_loss", "hinge")](),
             discriminator_start=settings["disc_start"],
             discriminator_weight=settings.get("disc_weight", 1.0),
-            max_adaptive_weight=1e4,
+            balance=Adaptive(1e4),
+            discriminator_warmup=0,
+            discriminator_ramp=0,
             terms={},
         )
 

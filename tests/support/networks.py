@@ -8,7 +8,7 @@ import torch
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Convolutional
-from vqgan.losses import L1, Hinge, VQGANLoss
+from vqgan.losses import L1, Adaptive, Hinge, VQGANLoss
 from vqgan.quantizers import EMAQuantizer, Quantizer, VectorQuantizer
 
 BACKBONE: dict[str, Any] = {
@@ -17,7 +17,7 @@ BACKBONE: dict[str, Any] = {
 }  # fmt: skip
 LOSS: dict[str, Any] = {
     "perceptual_weight": 0.0, "quantization_weight": 1.0, "discriminator_start": 0, "discriminator_weight": 0.8,
-    "max_adaptive_weight": 1e4, "perceptual": None,
+    "discriminator_warmup": 0, "discriminator_ramp": 0, "perceptual": None,
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def autoencoder(quantizer: Quantizer | None = None, **values: Any) -> Autoencode
 
 
 def loss(**values: Any) -> VQGANLoss:
-    parts = {"pixel": L1(1.0), "adversarial": Hinge(), "terms": {}}
+    parts = {"pixel": L1(1.0), "adversarial": Hinge(), "balance": Adaptive(1e4), "terms": {}}
     return VQGANLoss(**{**LOSS, **parts, **values})
 
 

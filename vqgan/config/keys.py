@@ -39,9 +39,7 @@ KEYS = {
     "backbone": Is.SECTION | Is.FIXED,
     "model": Is.SECTION | Is.FIXED,
     "discriminator": Is.SECTION | Is.FIXED,
-    "discriminator.weights": Is.NEUTRAL
-    | Is.MACHINE
-    | Is.PLACE,  # of a network that never changes: it may lie elsewhere
+    "discriminator.weights": Is.NEUTRAL | Is.MACHINE | Is.PLACE,  # of a frozen network; they may lie elsewhere
     "loss": Is.SECTION,
     "loss.perceptual.weights": Is.MACHINE | Is.PLACE,
     "optimizer": Is.SECTION,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from vqgan.errors import ConfigError, LostProcessError
@@ -110,7 +110,7 @@ def broadcast_tensor(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def rows_over_processes(rows: Float[Tensor, "n features"], indices: Int[Tensor, "m"]) -> Float[Tensor, "m features"]:
+def rows_over_processes(rows: Shaped[Tensor, "n features"], indices: Int[Tensor, "m"]) -> Shaped[Tensor, "m features"]:
     """Rows of all processes' tensors of the same shape, one below the other in order of rank; same indices in all."""
     if not dist.is_initialized():
         return rows[indices]

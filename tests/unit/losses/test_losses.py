@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.support.networks import autoencoder, frames, loss
 from vqgan.autoencoder import Autoencoder
 from vqgan.discriminators import PatchGAN
-from vqgan.losses import L1, L2, Hinge, Vanilla
+from vqgan.losses import L1, L2, Adaptive, Hinge, Vanilla
 
 
 def discriminator(norm: str = "batch") -> PatchGAN:
@@ -106,7 +106,7 @@ def test_discriminator_terms(kind: str) -> None:
 
 def test_the_clamp_of_the_adaptive_weight() -> None:
     network, critic, x = autoencoder(), discriminator(), frames()[:, None]
-    found = loss(max_adaptive_weight=1e-3).autoencoder_loss(x, network(x), critic, network.last_layer, 0)
+    found = loss(balance=Adaptive(1e-3)).autoencoder_loss(x, network(x), critic, network.last_layer, 0)
     assert float(found.metrics["adversarial/weight"]) == pytest.approx(0.8e-3)
 
 
