@@ -1,8 +1,14 @@
 """The choices of `conf/model`: how latents become codes."""
 
+from vqgan.quantizers.cosine import CosineQuantizer
+from vqgan.quantizers.cosine_ema import CosineEMAQuantizer
 from vqgan.quantizers.ema import EMAQuantizer
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.revived import RevivedQuantizer
 from vqgan.quantizers.usage import CodeUse
 from vqgan.quantizers.vector import VectorQuantizer
 
-__all__ = ["CodeUse", "EMAQuantizer", "Quantized", "Quantizer", "VectorQuantizer"]
+__all__ = [
+    "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "Quantized", "Quantizer", "RevivedQuantizer",
+    "VectorQuantizer",
+]  # fmt: skip

@@ -1,0 +1,136 @@
+"""The numbers of the originals' own code of quantizers with tables; `GOLDEN_OTHERS` names another folder of such files."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.numerics.reference import filled
+from vqgan.quantizers import CosineQuantizer, Quantized, Quantizer, RevivedQuantizer
+from vqgan.quantizers.rotation import pass_gradient
+
+FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
+CODES, LOSSES, SHARP = 1e-5, 5e-5, 1e-4  # of the largest value; entropies at a temperature of 0.01 amplify noise
+TABLE = "quantize.embedding.weight"
+
+
+class Case:
+    """One original, its input, and what it gave."""
+
+    def __init__(self, file: Path, name: str, described: dict[str, Any]) -> None:
+        self.described, self.config = described, described["config"]
+        self.scalars: dict[str, float] = described["scalars"]
+        with np.load(file.with_suffix(".npz")) as arrays:
+            own = [key for key in arrays if key.startswith(f"{name}/")]
+            self.arrays = {key.removeprefix(f"{name}/"): torch.from_numpy(arrays[key]) for key in own}
+
+    def filled(self, name: str) -> Tensor:
+        """A tensor of the original's state."""
+        return filled(name, self.described["state_shapes"][name])
+
+    def latents(self) -> Tensor:
+        """What enters the quantizer: as the network gave it, or by formula."""
+        latents = self.arrays["latent"] if "latent" in self.arrays else noise(self.described["input"])
+        return latents.requires_grad_()
+
+    def cotangent(self) -> Tensor:
+        given = self.described["cotangent"]
+        shape = self.arrays["quantized"].shape if isinstance(given["shape"], str) else given["shape"]
+        return noise({**given, "shape": shape})
+
+    def check_codes(self, quantizer: Quantizer, latents: Tensor, prefix: str = "") -> Quantized:
+        """Indices and codes, which `lookup` gives as well."""
+        output = quantizer(latents)
+        assert torch.equal(output.indices, self.arrays[f"{prefix}indices"].long())
+        assert torch.equal(quantizer.lookup(output.indices), output.latents)
+        if f"{prefix}quantized" in self.arrays:
+            assert_close(output.latents, self.arrays[f"{prefix}quantized"], CODES)
+        return output
+
+    def check_gradients(self, of: Tensor, name: str, relative: float, **variables: Tensor) -> None:
+        """The gradients of one number, which the files call by its name; what they do not have is zero."""
+        found = torch.autograd.grad(of, list(variables.values()), retain_graph=True, allow_unused=True)
+        for key, gradient in zip(variables, found):
+            theirs = self.arrays.get(f"{key}/{name}")
+            ours = torch.zeros(()) if gradient is None else gradient
+            assert_close(ours, torch.zeros(()) if theirs is None else theirs, relative)
+
+
+def noise(given: dict[str, Any]) -> Tensor:
+    shape = tuple(given["shape"])
+    i = np.arange(np.prod(shape, dtype=int))
+    v = np.sin(i * 12.9898 + zlib.crc32(given["name"].encode()) % 10007 * 0.61803398875) * 43758.5453
+    return torch.from_numpy((given["scale"] * (2 * (v - np.floor(v)) - 1)).astype(np.float32).reshape(shape))
+
+
+def assert_close(ours: Tensor | float, theirs: Tensor | float, relative: float) -> None:
+    a, b = torch.as_tensor(ours).detach(), torch.as_tensor(theirs)
+    assert float((a - b).abs().max()) <= max(relative * float(b.abs().max()), 1e-6)
+
+
+def cases(holds: Callable[[dict[str, Any]], bool]) -> pytest.MarkDecorator:
+    """Those of all files of which something holds."""
+    found = [
+        pytest.param(Case(file, name, described), id=f"{file.stem}-{name}")
+        for file in sorted(FOLDER.glob("*.json"))
+        for name, described in json.loads(file.read_text())["cases"].items()
+        if holds(described)
+    ]
+    assert found, f"no golden file in {FOLDER}"
+    return pytest.mark.parametrize("case", found)
+
+
+@cases(lambda described: "codebook_l2_norm" in described["config"])
+def test_llamagen(case: Case) -> None:
+    """`VectorQuantizer` of LlamaGen, on unit vectors or not."""
+    make = CosineQuantizer if case.config["codebook_l2_norm"] else RevivedQuantizer
+    weights = {"commitment_weight": case.config["commit_loss_beta"], "codebook_weight": 1.0}
+    sizes = (case.config["codebook_size"], case.config["codebook_embed_dim"])
+    quantizer = make(*sizes, **weights, gradient="straight_through", start_from_data=False, revive_after=None)
+    quantizer.load_state_dict({"codebook": case.filled(TABLE)}, strict=False)
+    latents = case.latents()
+    output = case.check_codes(quantizer, latents)
+    if "cotangent" not in case.described:
+        return  # a whole network's
+    moved = {"grad_z": latents, "grad_codebook": quantizer.codebook}
+    case.check_gradients((output.latents * case.cotangent()).sum(), "straight_through", LOSSES, **moved)
+    for name, silent in (("vq_loss", "commitment_weight"), ("commit_loss", "codebook_weight")):
+        setattr(quantizer, silent, 0.0)
+        loss = quantizer(latents).loss
+        setattr(quantizer, silent, weights[silent])
+        assert_close(loss, case.scalars[name], LOSSES)
+        case.check_gradients(loss, name, LOSSES, **moved)
+
+
+@cases(lambda described: "rotate_to" in described["class"])
+def test_rotation_trick(case: Case) -> None:
+    given = case.described["input"]
+    codes, cotangent = (noise(values).T[..., None] for values in (given["codes"], case.described["cotangent"]))
+    latents = noise(given["latents"]).T[..., None].requires_grad_()
+    turned = pass_gradient("rotation", latents, codes)
+    assert torch.equal(turned, codes), "theirs are codes but for rounding"
+    (gradient,) = torch.autograd.grad((turned * cotangent).sum(), latents)
+    for theirs in ("cfifty_vqvae", "lucidrains"):
+        assert_close(turned[..., 0].T, case.arrays[f"{theirs}/output"], CODES)
+        assert_close(gradient[..., 0].T, case.arrays[f"{theirs}/grad_latents"], LOSSES)
+
+
+@cases(lambda described: "rotate_to" in described["class"])
+def test_rotation_of_unit_vectors(case: Case) -> None:
+    """As the original's VQGAN does it: the direction is turned, and the gradient goes on through the normalisation."""
+    given = case.described["input"]
+    codes, cotangent = (noise(values).T[..., None] for values in (given["codes"], case.described["cotangent"]))
+    latents = noise(given["latents"]).T[..., None].requires_grad_()
+    lengths = codes.norm(dim=0, keepdim=True)
+    turned = lengths * pass_gradient("rotation", latents / latents.norm(dim=0, keepdim=True), codes / lengths)
+    (gradient,) = torch.autograd.grad((turned * cotangent).sum(), latents)
+    assert_close(gradient[..., 0].T, case.arrays["cfifty_vqgan/grad_latents"], LOSSES)
