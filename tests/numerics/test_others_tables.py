@@ -1,4 +1,4 @@
-"""The numbers of the originals' own code of quantizers with tables; `GOLDEN_OTHERS` names another folder of such files."""
+"""The numbers of the originals of quantizers with tables; `GOLDEN_OTHERS` names another folder of such files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ import torch
 from torch import Tensor
 
 from tests.numerics.reference import filled
-from vqgan.quantizers import CosineQuantizer, Quantized, Quantizer, RevivedQuantizer
+from vqgan.quantizers import (
+    CosineQuantizer,
+    IndexPropagationQuantizer,
+    ProjectedQuantizer,
+    Quantized,
+    Quantizer,
+    RevivedQuantizer,
+)
 from vqgan.quantizers.rotation import pass_gradient
+from vqgan.quantizers.softmax import entropies
 
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
 CODES, LOSSES, SHARP = 1e-5, 5e-5, 1e-4  # of the largest value; entropies at a temperature of 0.01 amplify noise
@@ -134,3 +142,70 @@ def test_rotation_of_unit_vectors(case: Case) -> None:
     turned = lengths * pass_gradient("rotation", latents / latents.norm(dim=0, keepdim=True), codes / lengths)
     (gradient,) = torch.autograd.grad((turned * cotangent).sum(), latents)
     assert_close(gradient[..., 0].T, case.arrays["cfifty_vqgan/grad_latents"], LOSSES)
+
+
+@cases(lambda described: described["class"] == "SimVQ")
+def test_simvq(case: Case) -> None:
+    beta = case.config["beta"]
+    commitment, codebook = (1.0, beta) if case.config["legacy"] else (beta, 1.0)
+    quantizer = ProjectedQuantizer(
+        case.config["n_e"], case.config["e_dim"], commitment, codebook, gradient="straight_through"
+    )
+    names = {"frozen": TABLE} | {f"projection.{p}": f"quantize.embedding_proj.{p}" for p in ("weight", "bias")}
+    quantizer.load_state_dict({ours: case.filled(theirs) for ours, theirs in names.items()}, strict=False)
+    latents = case.latents()
+    output = case.check_codes(quantizer, latents)
+    assert_close(output.loss, case.scalars["commitment"], LOSSES)
+    moved = {f"grad/{names[f'projection.{name}']}": p for name, p in quantizer.projection.named_parameters()}
+    case.check_gradients(output.loss, "commitment", LOSSES, grad_z=latents, **moved)
+    case.check_gradients((output.latents * case.cotangent()).sum(), "cotangent", LOSSES, grad_z=latents, **moved)
+
+
+def ibq(case: Case, **values: float) -> IndexPropagationQuantizer:
+    config = case.config
+    sizes = (config.get("n_embed", config.get("n_e")), config.get("embed_dim", config.get("e_dim")))
+    settings = {"entropy_weight": 0.0, "diversity_weight": 1.0, "temperature": config["entropy_temperature"], **values}
+    return IndexPropagationQuantizer(
+        *sizes, soft_weight=1.0, commitment_weight=1.0, codebook_weight=config["beta"],
+        start_from_data=False, revive_after=None, **settings,
+    )  # fmt: skip
+
+
+def is_ibq(described: dict[str, Any]) -> bool:
+    return described["class"] in ("IBQ", "IndexPropagationQuantize") and not described["config"].get("l2_normalize")
+
+
+@cases(lambda described: is_ibq(described) and "cotangent" not in described)
+@torch.no_grad()
+def test_ibq_within_a_network(case: Case) -> None:
+    quantizer = ibq(case).eval()
+    averaged = {"ema/": "model_ema.quantizeembeddingweight"} if case.config.get("use_ema") else {}
+    for prefix, table in {"": TABLE, **averaged}.items():
+        quantizer.codebook.copy_(case.filled(table))
+        output = case.check_codes(quantizer, case.arrays[f"{prefix}latent"], prefix)
+        assert_close(output.loss, case.scalars[f"{prefix}quant_loss"], LOSSES)
+
+
+@cases(lambda described: is_ibq(described) and "cotangent" in described)
+def test_ibq(case: Case) -> None:
+    quantizer = ibq(case)
+    quantizer.load_state_dict({"codebook": case.filled(TABLE)}, strict=False)
+    latents = case.latents()
+    output = case.check_codes(quantizer, latents)
+    moved = {"grad_z": latents, "grad_codebook": quantizer.codebook}
+    case.check_gradients((output.latents * case.cotangent()).sum(), "cotangent", LOSSES, **moved)
+    assert_close(output.loss, case.scalars["quant_loss"], LOSSES)
+    case.check_gradients(output.loss, "quant_loss", LOSSES, **moved)
+    z = latents.movedim(1, -1).flatten(0, -2)
+    of_each, of_mean = entropies(z, quantizer.codebook, case.config["entropy_temperature"])
+    assert_close(of_each, case.scalars["sample_entropy"], SHARP)
+    case.check_gradients(of_each, "sample_entropy", SHARP, **moved)
+    # Theirs has 1e-5 added within the logarithm: what that changes is computed at full size here.
+    p = torch.softmax(z @ quantizer.codebook.T / case.config["entropy_temperature"], 1).mean(0)
+    theirs = of_mean + (p * (p.clamp(min=1e-30).log() - (p + 1e-5).log())).sum()
+    assert_close(theirs, case.scalars["avg_entropy"], SHARP)
+    case.check_gradients(theirs, "avg_entropy", SHARP, **moved)
+    weights = [case.config[f"{name}_weight"] for name in ("sample_minimization", "batch_maximization")]
+    total = weights[0] * of_each - weights[1] * theirs
+    assert_close(total, case.scalars["entropy_loss"], SHARP)
+    case.check_gradients(total, "entropy_loss", SHARP * 10, **moved)  # a small difference of large numbers

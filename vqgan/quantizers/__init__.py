@@ -3,12 +3,14 @@
 from vqgan.quantizers.cosine import CosineQuantizer
 from vqgan.quantizers.cosine_ema import CosineEMAQuantizer
 from vqgan.quantizers.ema import EMAQuantizer
+from vqgan.quantizers.ibq import IndexPropagationQuantizer
 from vqgan.quantizers.quantizer import Quantized, Quantizer
 from vqgan.quantizers.revived import RevivedQuantizer
+from vqgan.quantizers.simvq import ProjectedQuantizer
 from vqgan.quantizers.usage import CodeUse
 from vqgan.quantizers.vector import VectorQuantizer
 
 __all__ = [
-    "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "Quantized", "Quantizer", "RevivedQuantizer",
-    "VectorQuantizer",
+    "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "IndexPropagationQuantizer",
+    "ProjectedQuantizer", "Quantized", "Quantizer", "RevivedQuantizer", "VectorQuantizer",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.support.processes import together
-from vqgan.quantizers import CosineEMAQuantizer, Quantizer, RevivedQuantizer
+from vqgan.quantizers import CosineEMAQuantizer, IndexPropagationQuantizer, Quantizer, RevivedQuantizer
 from vqgan.runtime.collectives import mean_over_processes
 from vqgan.runtime.process import this_process
 
@@ -43,6 +43,9 @@ def quantizers() -> dict[str, Quantizer]:
     torch.manual_seed(0)
     return {
         "cosine_ema": CosineEMAQuantizer(16, 4, **COMMON, **STILL, decay=0.9),
+        "ibq": IndexPropagationQuantizer(
+            16, 4, 1.0, 1.0, 0.25, entropy_weight=0.5, diversity_weight=1.0, temperature=1.0, **STILL
+        ),
         "revived": RevivedQuantizer(16, 4, **COMMON, **STILL, codebook_weight=1.0),
     }
 
