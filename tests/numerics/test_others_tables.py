@@ -25,6 +25,7 @@ from vqgan.quantizers import (
 )
 from vqgan.quantizers.rotation import pass_gradient
 from vqgan.quantizers.softmax import entropies
+from vqgan.quantizers.wasserstein import moments, wasserstein
 
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
 CODES, LOSSES, SHARP = 1e-5, 5e-5, 1e-4  # of the largest value; entropies at a temperature of 0.01 amplify noise
@@ -209,3 +210,18 @@ def test_ibq(case: Case) -> None:
     total = weights[0] * of_each - weights[1] * theirs
     assert_close(total, case.scalars["entropy_loss"], SHARP)
     case.check_gradients(total, "entropy_loss", SHARP * 10, **moved)  # a small difference of large numbers
+
+
+@cases(lambda described: "calc_wasserstein_loss" in described["class"])
+def test_codebook_matching(case: Case) -> None:
+    latents, codebook = noise(case.described["input"]), case.filled(TABLE).requires_grad_()
+    if "VAR" in case.described["class"]:
+        mean, covariance = moments(latents)
+        distance = wasserstein(mean, 0.25 * covariance, *moments(codebook))
+    else:  # both sides divided by the largest deviation
+        scale = latents.std(0).max()
+        distance = wasserstein(*moments(latents / scale), *moments(codebook / scale))
+    assert_close(distance, case.scalars["wasserstein_loss"], LOSSES)
+    (gradient,) = torch.autograd.grad(distance, codebook)
+    assert_close(gradient, case.arrays["grad_codebook"], LOSSES)
+    assert float(gradient.norm()) == pytest.approx(case.scalars["grad_norm_codebook"], rel=LOSSES)

@@ -9,8 +9,10 @@ from vqgan.quantizers.revived import RevivedQuantizer
 from vqgan.quantizers.simvq import ProjectedQuantizer
 from vqgan.quantizers.usage import CodeUse
 from vqgan.quantizers.vector import VectorQuantizer
+from vqgan.quantizers.wasserstein import WassersteinQuantizer
 
 __all__ = [
     "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "IndexPropagationQuantizer",
     "ProjectedQuantizer", "Quantized", "Quantizer", "RevivedQuantizer", "VectorQuantizer",
+    "WassersteinQuantizer",
 ]  # fmt: skip

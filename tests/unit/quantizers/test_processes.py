@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from tests.support.processes import together
-from vqgan.quantizers import CosineEMAQuantizer, IndexPropagationQuantizer, Quantizer, RevivedQuantizer
+from vqgan.quantizers import (
+    CosineEMAQuantizer,
+    IndexPropagationQuantizer,
+    Quantizer,
+    RevivedQuantizer,
+    WassersteinQuantizer,
+)
 from vqgan.runtime.collectives import mean_over_processes
 from vqgan.runtime.process import this_process
 
@@ -47,6 +53,9 @@ def quantizers() -> dict[str, Quantizer]:
             16, 4, 1.0, 1.0, 0.25, entropy_weight=0.5, diversity_weight=1.0, temperature=1.0, **STILL
         ),
         "revived": RevivedQuantizer(16, 4, **COMMON, **STILL, codebook_weight=1.0),
+        "wasserstein": WassersteinQuantizer(
+            16, 4, **COMMON, **STILL, codebook_weight=1.0, matching_weight=0.5, moments_decay=0.9
+        ),
     }
 
 
