@@ -10,11 +10,10 @@ from torch import Tensor
 from vqgan.errors import check
 from vqgan.layers import StartsFromData
 from vqgan.quantizers.assignment import look_up, nearest, straight_through, to_grid, to_vectors
+from vqgan.quantizers.placement import place
 from vqgan.quantizers.quantizer import Quantized, Quantizer
 from vqgan.quantizers.usage import CodeUse
-from vqgan.runtime.collectives import broadcast_tensor, count_of_processes, rows_over_processes, sum_over_processes
-
-PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
+from vqgan.runtime.collectives import sum_over_processes
 
 
 class EMAQuantizer(StartsFromData, Quantizer):
@@ -116,10 +115,5 @@ class EMAQuantizer(StartsFromData, Quantizer):
 
     def _place(self, codes: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"]) -> None:
         """Put the marked codes onto latents drawn at random from all processes', each as a cluster of one."""
-        draws = torch.randint(len(latents) * count_of_processes(), (self.codebook_size,), device=latents.device)
-        draws = broadcast_tensor(draws)
-        parts = (tensor.split(PLACED_AT_ONCE) for tensor in (codes[:, None], draws, self.codebook, self.cluster_sums))
-        for marked, drawn, codebook, sums in zip(*parts):
-            codebook.copy_(torch.where(marked, rows_over_processes(latents, drawn), codebook))
-            sums.copy_(torch.where(marked, codebook, sums))
+        place(codes, latents, self.codebook, self.cluster_sums)
         self.cluster_sizes.masked_fill_(codes, 1.0)
