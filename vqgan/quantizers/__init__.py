@@ -4,7 +4,9 @@ from vqgan.quantizers.cosine import CosineQuantizer
 from vqgan.quantizers.cosine_ema import CosineEMAQuantizer
 from vqgan.quantizers.ema import EMAQuantizer
 from vqgan.quantizers.ibq import IndexPropagationQuantizer
+from vqgan.quantizers.product import ProductQuantizer
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.residual import ResidualQuantizer
 from vqgan.quantizers.revived import RevivedQuantizer
 from vqgan.quantizers.simvq import ProjectedQuantizer
 from vqgan.quantizers.usage import CodeUse
@@ -12,7 +14,7 @@ from vqgan.quantizers.vector import VectorQuantizer
 from vqgan.quantizers.wasserstein import WassersteinQuantizer
 
 __all__ = [
-    "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "IndexPropagationQuantizer",
-    "ProjectedQuantizer", "Quantized", "Quantizer", "RevivedQuantizer", "VectorQuantizer",
+    "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer", "IndexPropagationQuantizer", "ProductQuantizer",
+    "ProjectedQuantizer", "Quantized", "Quantizer", "ResidualQuantizer", "RevivedQuantizer", "VectorQuantizer",
     "WassersteinQuantizer",
 ]  # fmt: skip
