@@ -21,6 +21,7 @@ from vqgan.quantizers import (
     ProjectedQuantizer,
     Quantized,
     Quantizer,
+    ResidualQuantizer,
     RevivedQuantizer,
 )
 from vqgan.quantizers.rotation import pass_gradient
@@ -225,3 +226,24 @@ def test_codebook_matching(case: Case) -> None:
     (gradient,) = torch.autograd.grad(distance, codebook)
     assert_close(gradient, case.arrays["grad_codebook"], LOSSES)
     assert float(gradient.norm()) == pytest.approx(case.scalars["grad_norm_codebook"], rel=LOSSES)
+
+
+@cases(lambda described: described["class"] == "ResidualVQ")
+def test_residual_vq(case: Case) -> None:
+    config = case.config
+    base = RevivedQuantizer(
+        config["codebook_size"], config["dim"], commitment_weight=1.0, codebook_weight=0.0,
+        gradient="straight_through", start_from_data=False, revive_after=None,
+    )  # fmt: skip
+    quantizer = ResidualQuantizer(base, config["num_quantizers"], shared=False, scale=1.0, gradient="straight_through")
+    with torch.no_grad():
+        for i in range(config["num_quantizers"]):
+            name = f"quantize.layers.{i}._codebook.embed"
+            shape = case.described["state_shapes"][name]
+            table = noise({"name": name, "shape": shape, "scale": 0.5 / (1 + i)})
+            quantizer.base(i).get_parameter("codebook").copy_(table[0])
+    latents = noise(case.described["input"])
+    output = quantizer.eval()(latents.movedim(-1, 1)[..., None])
+    assert torch.equal(output.indices[:, :, 0], case.arrays["indices"].long())
+    assert torch.equal(quantizer.lookup(output.indices), output.latents)
+    assert_close(output.latents[..., 0].movedim(1, -1), case.arrays["quantized"], CODES)

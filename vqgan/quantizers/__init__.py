@@ -7,7 +7,9 @@ from vqgan.quantizers.ema import EMAQuantizer
 from vqgan.quantizers.fsq import FiniteScalarQuantizer
 from vqgan.quantizers.ibq import IndexPropagationQuantizer
 from vqgan.quantizers.lfq import LookupFreeQuantizer
+from vqgan.quantizers.product import ProductQuantizer
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.residual import ResidualQuantizer
 from vqgan.quantizers.revived import RevivedQuantizer
 from vqgan.quantizers.simvq import ProjectedQuantizer
 from vqgan.quantizers.usage import CodeUse
@@ -16,6 +18,7 @@ from vqgan.quantizers.wasserstein import WassersteinQuantizer
 
 __all__ = [
     "BinarySphericalQuantizer", "CodeUse", "CosineEMAQuantizer", "CosineQuantizer", "EMAQuantizer",
-    "FiniteScalarQuantizer", "IndexPropagationQuantizer", "LookupFreeQuantizer", "ProjectedQuantizer", "Quantized",
-    "Quantizer", "RevivedQuantizer", "VectorQuantizer", "WassersteinQuantizer",
+    "FiniteScalarQuantizer", "IndexPropagationQuantizer", "LookupFreeQuantizer", "ProductQuantizer",
+    "ProjectedQuantizer", "Quantized", "Quantizer", "ResidualQuantizer", "RevivedQuantizer", "VectorQuantizer",
+    "WassersteinQuantizer",
 ]  # fmt: skip

@@ -11,8 +11,10 @@ from torch import Tensor
 from tests.support.processes import together
 from vqgan.quantizers import (
     CosineEMAQuantizer,
+    EMAQuantizer,
     IndexPropagationQuantizer,
     Quantizer,
+    ResidualQuantizer,
     RevivedQuantizer,
     WassersteinQuantizer,
 )
@@ -47,11 +49,13 @@ def trained(quantizer: Quantizer, steps: int = 3) -> dict[str, Tensor]:
 
 def quantizers() -> dict[str, Quantizer]:
     torch.manual_seed(0)
+    ema = EMAQuantizer(16, 4, commitment_weight=0.25, decay=0.9, eps=1e-5, **STILL)
     return {
         "cosine_ema": CosineEMAQuantizer(16, 4, **COMMON, **STILL, decay=0.9),
         "ibq": IndexPropagationQuantizer(
             16, 4, 1.0, 1.0, 0.25, entropy_weight=0.5, diversity_weight=1.0, temperature=1.0, **STILL
         ),
+        "residual": ResidualQuantizer(ema, 3, shared=True, scale=1.0, gradient="straight_through"),
         "revived": RevivedQuantizer(16, 4, **COMMON, **STILL, codebook_weight=1.0),
         "wasserstein": WassersteinQuantizer(
             16, 4, **COMMON, **STILL, codebook_weight=1.0, matching_weight=0.5, moments_decay=0.9
