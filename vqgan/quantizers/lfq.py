@@ -33,8 +33,8 @@ class LookupFreeQuantizer(ImplicitQuantizer):
     entropies are averaged: group-wise LFQ (WeTok, arXiv:2508.05599: 8 codes of 2^8), with which many more bits are
     possible. (WeTok itself averages the distributions of its groups, so that one may collapse behind the others.)
 
-    Choose it for large codebooks, from 2^12 on, and long runs. Published: weights 0.25, 0.1 and 1, temperature 0.01,
-    2^10 to 2^18 codes, Open-MAGVIT2 2^18. At that temperature only latents within about 0.02 of 0 feel the entropy, so
+    Choose it for large codebooks, from 2^12 on, and long runs. Published: weights 0.25, 0.1 (MaskBit: 0.02) and 1,
+    temperature 0.01, 2^10 to 2^18 codes. At that temperature only latents within about 0.02 of 0 feel the entropy, so
     they should not be large. The loss may well be negative.
 
     Args:
