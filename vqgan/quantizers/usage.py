@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vqgan.runtime.collectives import sum_over_processes
 
+MOST_COUNTED = 2**24  # codes whose choices are counted one by one in an evaluation
+
 
 class CodeUse:
     """Counts which codes are chosen, and knows for each how many training steps ago it last was.

@@ -22,6 +22,8 @@ from vqgan.data.loader import read_evenly
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import FeatureTerm, Objective
+from vqgan.quantizers import Quantizer
+from vqgan.quantizers.usage import MOST_COUNTED
 from vqgan.reports.page import LiveReport
 from vqgan.runs.criterion import PSNR, Criterion
 from vqgan.runs.folder import has_checkpoints
@@ -70,7 +72,13 @@ def make_trainer(
     _refuse_different(data.fingerprint, config)
 
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
-    autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
+    quantizer: Quantizer = build(config.model.quantizer, "model.quantizer")
+    if quantizer.codebook_size > MOST_COUNTED:
+        raise ConfigError(
+            f"model.quantizer has {quantizer.codebook_size} codes an index, and an evaluation counts at most "
+            f"{MOST_COUNTED}. For more bits a position take several codes: model.quantizer.depth, or model=product."
+        )
+    autoencoder = Autoencoder(backbone, quantizer)
     optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
     critic = make_discriminator(config, loss)
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past

@@ -11,6 +11,7 @@ import torch
 
 from tests.conftest import Compose
 from tests.integration.training.test_training import rows
+from vqgan.config.build import conf_dir
 from vqgan.quantizers.assignment import nearest
 from vqgan.runs.checkpoint import read
 from vqgan.training.run import run
@@ -18,6 +19,7 @@ from vqgan.training.wiring import make_trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
+MODELS = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
 ON_GPU = ("trainer.device=cuda", "loss.discriminator_start=0", "trainer.discriminator_every=1")
 
 
@@ -31,7 +33,7 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("model", ["vqmodel", "emavq"])
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_nothing_in_a_step_waits_for_the_device(composed: Compose, tmp_path: Path, model: str, precision: str) -> None:
     (tmp_path / "run").mkdir()
@@ -45,7 +47,7 @@ def test_nothing_in_a_step_waits_for_the_device(composed: Compose, tmp_path: Pat
     assert metrics["train/total"].isfinite()
 
 
-@pytest.mark.parametrize("model", ["vqmodel", "emavq"])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_run_learns_saves_and_goes_on(composed: Compose, tmp_path: Path, model: str) -> None:
     values = (*ON_GPU, f"model={model}", "trainer.log_every=1", "data.workers=1", "trainer.precision=bf16")
     run(composed(*values, "trainer.steps=4", "trainer.checkpoint_every=2"))

@@ -251,3 +251,8 @@ def test_the_check_changes_nothing(composed: Compose) -> None:
     before = OmegaConf.to_yaml(config, resolve=False)
     check_top_level(config)
     assert OmegaConf.to_yaml(config, resolve=False) == before
+
+
+def test_more_codes_than_can_be_counted_are_refused(composed: Compose, tmp_path: Path) -> None:
+    message = refusal(composed, tmp_path, "model=bsq", f"model.quantizer.codebook_size={2**36}")
+    assert "model.quantizer.depth" in message
