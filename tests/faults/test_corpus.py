@@ -310,6 +310,7 @@ BAD = [name for name, (_, usable) in KINDS.items() if usable is False]
 WORST = ["PNG of 16000×16000 in mkv", "HLS playlist of a server", "FIFO", "mp4, contents first, cut at 50 %"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_one_per_cent_of_bad_files_is_left_out(tmp_path: Path, listener: socket.socket, base: Run) -> None:
     files = mix(tmp_path, WORST, 400)

@@ -195,6 +195,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing handles it."""
 
 
+@pytest.mark.slow
 def test_a_run_whose_storage_fails_goes_on_to_the_same_bits(
     composed: Compose, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

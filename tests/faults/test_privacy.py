@@ -95,6 +95,7 @@ def test_a_private_run_uploads_no_frames_names_or_paths(tmp_path: Path) -> None:
             assert any(path.suffix == ".png" for path in files)
 
 
+@pytest.mark.slow
 def test_private_is_one_word_for_all_loggers(tmp_path: Path) -> None:
     found = everything_said_and_written(
         tmp_path, "logger=wandb", "logger.private=true", "logger.wandb.mode=offline",

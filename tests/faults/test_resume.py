@@ -157,6 +157,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[2]} {point[1]}")
 def test_a_kill_at_any_point_of_a_save_leaves_a_good_checkpoint(
     tmp_path: Path, undisturbed: Path, point: tuple[str, str, str, int]

@@ -152,6 +152,7 @@ def test_a_signal_while_the_networks_are_compiled_saves(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "latest").exists()
 
 
+@pytest.mark.slow
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     process = start(
         tmp_path / "run", "trainer.steps=9999", "data.workers=2", "logger=wandb", "logger.wandb.mode=offline"

@@ -57,6 +57,7 @@ def paragraph(error: str) -> str:
     return error.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path: Path) -> None:
     code, error = in_a_small_disk(tmp_path / "disk", "4M", *MANY)
@@ -74,6 +75,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_what_is_needed(tmp_path:
     assert (copy / "checkpoints" / "latest").exists()
 
 
+@pytest.mark.slow
 @needs_mounts
 def test_a_disk_too_small_for_two_checkpoints_is_noticed_before_the_first_step(tmp_path: Path) -> None:
     code, error = in_a_small_disk(tmp_path / "disk", "1M", *MANY)

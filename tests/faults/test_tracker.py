@@ -185,6 +185,7 @@ def test_a_server_that_never_answers_delays_nothing(
     assert_undisturbed(composed, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_named_once_and_the_end_says_how_to_sync(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -270,6 +270,7 @@ def outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_outage_of_the_storage_costs_no_file(tmp_path: Path, outage: Path, count: int) -> None:
     bad_files, said = ledger(tmp_path), list[str]()
@@ -289,6 +290,7 @@ def test_an_outage_of_the_storage_costs_no_file(tmp_path: Path, outage: Path, co
     assert all("gives no bytes of it to another process either" in message for message in said)
 
 
+@pytest.mark.slow
 def test_a_storage_that_stays_away_ends_the_run_and_costs_no_file(tmp_path: Path, outage: Path) -> None:
     bad_files = ledger(tmp_path)
     loader = Loader(Stored(outage), 4, 2, 7, bad_files, replace(IMPATIENT, stall_seconds=0.6))
@@ -321,6 +323,7 @@ def test_a_resumed_run_leaves_out_the_same_file_from_the_same_clip_on(tmp_path: 
     assert torch.equal(drawn(again, 12), whole), "also from before it was found out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", [crash, hang_in_c])
 def test_a_validation_clip_that_ends_its_worker_is_left_out(tmp_path: Path, trap: Any) -> None:
     bad_files = ledger(tmp_path)
@@ -330,6 +333,7 @@ def test_a_validation_clip_that_ends_its_worker_is_left_out(tmp_path: Path, trap
     assert list(bad_files.reasons) == ["clip3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trap", [crash, hang_in_c])
 def test_a_file_that_ends_its_scanner_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: Any) -> None:
     folder = tmp_path / "videos"
@@ -356,6 +360,7 @@ def test_a_file_that_ends_its_scanner_is_left_out(tmp_path: Path, monkeypatch: p
     assert list(bad_files.reasons) == [str(folder / "2.mp4")]
 
 
+@pytest.mark.slow
 def test_a_run_whose_workers_die_ends_with_the_same_bits(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

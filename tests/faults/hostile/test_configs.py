@@ -125,6 +125,7 @@ def test_what_is_no_size_in_a_config_of_others_is_not_looked_at(
         assert ADDRESS.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [
     "a quantizer os.system", "a python object", "a billion laughs", "laughs by references", "a page of brackets",
     "an address for a class", "a resolver of the program's",

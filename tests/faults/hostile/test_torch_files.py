@@ -153,6 +153,7 @@ def test_a_network_as_large_as_the_config_says_but_not_as_the_file_is_not_built(
         assert ended.paragraph
 
 
+@pytest.mark.slow
 def test_train_py_refuses_a_hostile_checkpoint_and_does_not_begin_anew(world: Path, marker: Path) -> None:
     run = a_hostile_run(world / "run", FILES["calls os.system"], marker)
     done = subprocess.run(

@@ -64,6 +64,7 @@ def test_an_unknown_command_lists_those_there_are(arguments: tuple[str, ...], tm
     assert "  train  " in ended.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -118,6 +119,7 @@ def test_a_mistake_ends_with_its_exit_code_and_leaves_nothing(
     assert run_folders(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_no_job_of_a_multirun_takes_a_folder_for_synthetic_videos(typed: Callable[..., Ended], tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     ended = typed(*SMALL, "-m", "data.root=mine", "seed=1,2")
@@ -199,6 +201,7 @@ def test_resume_changes_values_only(
     assert before == {name: (tmp_path / "R" / name).read_text() for name in before}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -222,6 +225,7 @@ def test_a_run_dir_keeps_its_config_when_another_is_refused(
     assert typed("resume=R", "trainer.steps=2").code == 0
 
 
+@pytest.mark.slow
 def test_a_run_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "R"
     folder.mkdir()
@@ -233,6 +237,7 @@ def test_a_run_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         assert {path.name for path in folder.iterdir()} == {".lock", ".owner"}
 
 
+@pytest.mark.slow
 def test_a_multirun_makes_a_run_folder_per_job(typed: Callable[..., Ended], tmp_path: Path) -> None:
     assert typed(*SMALL, "run_dir=sweep", "-m", "model=vqmodel,emavq").code == 0
     targets = [
@@ -243,6 +248,7 @@ def test_a_multirun_makes_a_run_folder_per_job(typed: Callable[..., Ended], tmp_
     assert [steps(tmp_path / "sweep" / job) for job in ("0", "1")] == [[0, 1], [0, 1]]
 
 
+@pytest.mark.slow
 def test_the_other_jobs_of_a_multirun_go_on_after_a_mistake(typed: Callable[..., Ended], tmp_path: Path) -> None:
     ended = typed("-m", *SMALL, "run_dir=sweep", "optimizer.lr=-1,0.001")
     assert ended.code == 2
@@ -251,6 +257,7 @@ def test_the_other_jobs_of_a_multirun_go_on_after_a_mistake(typed: Callable[...,
     assert steps(tmp_path / "sweep" / "1") == [0, 1]
 
 
+@pytest.mark.slow
 def test_no_value_from_the_environment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hunter2-hunter2")
     secret = "loss.perceptual.weights=${oc.env:SECRET}"
@@ -263,6 +270,7 @@ def test_no_value_from_the_environment_is_kept(tmp_path: Path, monkeypatch: pyte
     assert "hunter2" not in ended.output + ended.error
 
 
+@pytest.mark.slow
 def test_the_installed_command_trains(tmp_path: Path) -> None:
     ended = command(VQGAN, "train", *SMALL, "run_dir=R", folder=tmp_path)
     assert (ended.code, ended.error) == (0, "")

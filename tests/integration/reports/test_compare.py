@@ -37,6 +37,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 # A real multirun
 
 
+@pytest.mark.slow
 def test_a_real_multirun_is_compared_and_its_best_run_can_be_trained_again(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     trained = run("train.py", "-m", f"run_dir={sweep}", "model=vqmodel,emavq", "optimizer.lr=1e-3", *SMALL)
@@ -226,6 +227,7 @@ ODD: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @with_browser
 @pytest.mark.parametrize("name", ODD)
 def test_odd_studies_are_shown_as_far_as_they_go(name: str, tmp_path: Path, opened: Open) -> None:

@@ -278,6 +278,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @with_browser
 @pytest.mark.parametrize("name", ODD)
 def test_odd_rows_are_drawn_as_far_as_they_go(name: str, tmp_path: Path, opened: Open) -> None:

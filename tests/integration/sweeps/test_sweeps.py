@@ -31,6 +31,7 @@ def states(folder: Path) -> list[str]:
     return [status.state for status in found if status is not None]
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_its_failures_and_again_tries_only_what_failed(
     typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def averaged(folder: Path) -> dict[str, Tensor]:
     return trainer.step.autoencoder.measured.state_dict()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_average_of_one(tmp_path: Path) -> None:
     first, second = together(2, averaged, tmp_path / "two")
     alone = averaged(tmp_path / "one")
