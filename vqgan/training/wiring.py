@@ -61,7 +61,9 @@ def make_trainer(
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
-    unit = math.lcm(*backbone.downsampling[1:])
+    frames, *sides = backbone.downsampling
+    check(frames == 1, "backbone", f"{frames} frames to a code", "one that leaves time as it is")  # as tokens are written
+    unit = math.lcm(*sides)
     fits = data.resolution % unit == 0
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
     divides = data.batch_size % process.count == 0
