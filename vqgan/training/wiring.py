@@ -62,7 +62,7 @@ def make_trainer(
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
     frames, *sides = backbone.downsampling
-    check(frames == 1, "backbone", f"{frames} frames to a code", "one that leaves time as it is")  # as tokens are written
+    check(frames == 1, "backbone", f"{frames} frames to a code", "one that leaves time as it is")
     unit = math.lcm(*sides)
     fits = data.resolution % unit == 0
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
