@@ -32,7 +32,7 @@ from vqgan.quantizers import VectorQuantizer
 from vqgan.tokenizer.encode import encoding_with
 from vqgan.tokenizer.encode_folder import FolderEncoder
 from vqgan.tokenizer.encode_folder import Frames as FrameSource
-from vqgan.tokenizer.inference import encode_batch, placed
+from vqgan.tokenizer.inference import encode_batch, move_to
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.video.file import scan_video
 
@@ -49,11 +49,11 @@ def main() -> None:
     args = parser.parse_args()
     values = OmegaConf.load(conf_dir() / "backbone" / f"{args.backbone}.yaml")
     backbone: Convolutional = build(values, "backbone")
-    tokenizer = Tokenizer(backbone, VectorQuantizer(1024, backbone.latent_dim, 0.25, 1.0), {})
+    tokenizer = Tokenizer(backbone, VectorQuantizer(1024, 16, 0.25, 1.0), {})
     encoding = replace(
         encoding_with({"resolution": args.resolution, "precision": args.precision}), workers=args.workers
     )
-    placed(tokenizer, encoding.device)
+    move_to(tokenizer, encoding.device)
     with tempfile.TemporaryDirectory() as folder:
         encoder = FolderEncoder(tokenizer, encoding, args.videos, Path(folder) / "tokens")
         videos = [scan_video(file)[0] for file in find_files(args.videos, "VIDEOS", VIDEO_FILES.suffixes)]

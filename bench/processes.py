@@ -24,7 +24,7 @@ from typing import Any
 from measure import machine, table
 from timed import SMALL, Both, average_gradients, large_message, rates, small_message, step_seconds
 
-from vqgan.runtime.collectives import joined
+from vqgan.runtime.collectives import process_group
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = (
@@ -144,7 +144,7 @@ def work(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """One of several processes that time messages to each other; one or two of them time steps."""
     found: dict[str, Any] = {}
     configs = {name: [*COMMON, *CONFIGS[name], *overrides] for name in args.configs}
-    with joined() as process:
+    with process_group() as process:
         if process.count > 1:
             found["small"] = {name: small_message(send) for name, send in SMALL.items()}
             found["rate"] = large_message()

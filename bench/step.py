@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqgan.config.build import conf_dir
-from vqgan.frames import to_frames
+from vqgan.frames import per_frame, to_frames
 from vqgan.losses.lpips import vgg16_features
 from vqgan.runtime.device import keep_freed_memory
 from vqgan.training.trainer import Trainer
@@ -151,13 +151,13 @@ def stage_functions(trainer: Trainer, frames: Tensor) -> dict[str, Callable[[], 
     autoencoder, critic = trainer.autoencoder, trainer.discriminator
     assert critic is not None
     with torch.no_grad(), trainer.step.autocast():
-        latents = autoencoder.quant_conv(autoencoder.encoder(frames)).float()
+        latents = per_frame(autoencoder.quant_conv, autoencoder.encoder(frames)).float()
         codes = autoencoder.quantizer(latents).latents
-        reconstruction = autoencoder.decoder(autoencoder.post_quant_conv(codes)).float()
+        reconstruction = autoencoder.reconstruct(codes)
 
     def encoder() -> None:
         with trainer.step.autocast():
-            out = autoencoder.quant_conv(autoencoder.encoder(frames))
+            out = per_frame(autoencoder.quant_conv, autoencoder.encoder(frames))
         out.sum().backward()
 
     def quantizer() -> None:
@@ -167,7 +167,7 @@ def stage_functions(trainer: Trainer, frames: Tensor) -> dict[str, Callable[[], 
 
     def decoder() -> None:
         with trainer.step.autocast():
-            out = autoencoder.decoder(autoencoder.post_quant_conv(codes.requires_grad_()))
+            out = autoencoder.reconstruct(codes.requires_grad_())
         out.sum().backward()
 
     def perceptual() -> None:

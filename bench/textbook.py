@@ -36,7 +36,7 @@ class Textbook:
         ]
 
     def step(self, frames: Tensor) -> None:
-        """One step of both players; frames in [-1, 1], (frames, rgb, height, width)."""
+        """One step of both players; frames in [-1, 1], (batch, time, rgb, height, width)."""
         self.discriminator.requires_grad_(False)
         output = self.autoencoder(frames)
         reconstruction = output.reconstruction
@@ -92,12 +92,12 @@ class PlainVectorQuantizer(VectorQuantizer):
 
     def forward(self, latents: Tensor) -> Quantized:
         """Replace each latent by its nearest code."""
-        flat = rearrange(latents, "n c h w -> (n h w) c")
-        indices = whole_matrix(flat, self.codebook).view(len(latents), *latents.shape[2:])
+        flat = rearrange(latents, "... c h w -> (... h w) c")
+        indices = whole_matrix(flat, self.codebook).view(*latents.shape[:-3], *latents.shape[-2:])
         codes = self.lookup(indices)
         codebook_loss, commitment_loss = F.mse_loss(codes, latents.detach()), F.mse_loss(latents, codes.detach())
         loss = self.codebook_weight * codebook_loss + self.commitment_weight * commitment_loss
-        return Quantized(straight_through(latents, codes), indices, loss, self.count(indices))
+        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
 
 
 class PlainEMAQuantizer(EMAQuantizer):
@@ -105,9 +105,9 @@ class PlainEMAQuantizer(EMAQuantizer):
 
     def forward(self, latents: Tensor) -> Quantized:
         """Replace each latent by its nearest code, and move the codes."""
-        flat = rearrange(latents.detach(), "n c h w -> (n h w) c")
+        flat = rearrange(latents.detach(), "... c h w -> (... h w) c")
         chosen = whole_matrix(flat, self.codebook)
-        indices = chosen.view(len(latents), *latents.shape[2:])
+        indices = chosen.view(*latents.shape[:-3], *latents.shape[-2:])
         codes = self.lookup(indices)
         loss = self.commitment_weight * F.mse_loss(latents, codes.detach())
         one_hot = F.one_hot(chosen, self.codebook_size).float()
@@ -116,7 +116,7 @@ class PlainEMAQuantizer(EMAQuantizer):
         total = self.cluster_sizes.sum()
         smoothed = (self.cluster_sizes + self.eps) / (total + self.codebook_size * self.eps) * total
         self.codebook.copy_(self.cluster_sums / smoothed[:, None])
-        return Quantized(straight_through(latents, codes), indices, loss, self.count(indices))
+        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
 
 
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {

@@ -64,14 +64,14 @@ else:
     elif place == "save":
         before(checkpoint.Checkpoints, "_publish", briefly)
     elif place == "data":
-        def stuck(self, number, original=loader.Sequence.__getitem__):
+        def stuck(self, number, original=loader.EndlessClips.__getitem__):
             if number >= 2 * stop_at:
                 if self.watch.slots[0, 2] != 777:
                     self.watch.slots[0, 2] = 777
                     print("HERE", flush=True)
                 time.sleep(60)
             return original(self, number)
-        loader.Sequence.__getitem__ = stuck
+        loader.EndlessClips.__getitem__ = stuck
 from vqgan.commands import run
 run("train")
 """

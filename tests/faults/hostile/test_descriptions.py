@@ -39,7 +39,7 @@ VALUES: dict[str, list[Any]] = {
     "backbone.__class__": ["os.system"],
     "backbone": [None, [], "os.system", 1, {}],
     "quantizer": [None, [], "os.system", 1, {}],
-    "format": [2, "1", None, [], {}],
+    "format": [3, "1", None, [], {}],
 }  # fmt: skip
 DESCRIPTIONS: dict[str, Any] = {
     **{
