@@ -43,9 +43,13 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 def test_a_run_that_was_stopped_goes_on_with_the_numbers_that_it_would_have_had(
     old: Path, typed: Callable[..., Ended]
 ) -> None:
-    ended = typed("resume=run", "trainer.steps=12")
+    with pytest.warns(UserWarning, match="no longer exactly") as told:
+        ended = typed("resume=run", "trainer.steps=12")
     assert ended.code == 0, ended.error
     assert "It goes on after step 4 of 12." in ended.output
+    changed = str(told[0].message).partition("without a stop: ")[2].split("; ")  # software, and no key of a config
+    assert "vqgan was 0.1.0" in changed[0]
+    assert not any("." in text.partition(" was ")[0] for text in changed)
     expected = {row["step"]: row for row in map(json.loads, (old / "goes_on.jsonl").read_text().splitlines())}
     found = {row["step"]: row for row in rows(old / "run")}
     assert list(found) == list(range(13))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import jaxtyping
@@ -55,6 +56,19 @@ def test_gradients_reach_every_parameter() -> None:
     output = network(frames())
     (output.reconstruction.square().mean() + output.quantization_loss).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_a_copy_of_a_compiled_autoencoder_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the average of the weights is one."""
+    monkeypatch.setattr(torch, "compile", lambda function: lambda *values: function(*values))
+    network, x = autoencoder(), frames()
+    network.decoder.compile()
+    with torch.no_grad():
+        copied, before = copy.deepcopy(network), network(x).reconstruction
+        for parameter in network.parameters():
+            parameter.zero_()
+        assert torch.equal(copied(x).reconstruction, before)
+    assert network.decoder.state_dict().keys() == copied.decoder.state_dict().keys()
 
 
 def test_the_ema_codebook_is_no_parameter_and_is_saved() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,6 +22,8 @@ class ConvolutionalDecoder(Decoder):
     `up[0]` is the full resolution, as in the reference: the list is run from its end. The output has no
     squashing; frames lie near [-1, 1] because the loss asks for it.
     """
+
+    compiled: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -41,13 +46,18 @@ class ConvolutionalDecoder(Decoder):
 
     def compile(self) -> None:
         """Compile all but the last layer, whose gradient the adaptive weight needs by itself."""
-        self.features = torch.compile(self.features)  # type: ignore[method-assign]
+        self.compiled = torch.compile(self.features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled has this decoder's weights: a copy, as the average of the weights, would go on using them.
+        return {name: value for name, value in super().__getstate__().items() if name != "compiled"}
 
     def forward(
         self, latents: Float[Tensor, "batch time latent rows columns"]
     ) -> Float[Tensor, "batch time rgb height width"]:
         """Map latents to frames, nominally in [-1, 1]."""
-        return per_frame(lambda pictures: self.conv_out(self.features(pictures)), latents)
+        features = self.compiled or self.features
+        return per_frame(lambda pictures: self.conv_out(features(pictures)), latents)
 
     def features(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames c h w"]:
         """All of a picture but the last layer."""

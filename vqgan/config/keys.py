@@ -101,6 +101,18 @@ def is_among(key: str, keys: Collection[str]) -> bool:
     return any(key == one or key.startswith((f"{one}.", f"{one}/")) for one in keys)
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their full key as nested sections: the inverse of `by_full_key`."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return tree
+
+
 def by_full_key(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """The values of nested sections by their full key, as `model.quantizer.decay`."""
     for name, value in values.items():

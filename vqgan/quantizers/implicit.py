@@ -12,7 +12,7 @@ from vqgan.runtime.collectives import count_of_processes, rows_over_processes
 
 # Codes that are counted one by one. Their table is as large as they are many, and is summed over processes in each
 # forward pass: 8 MiB here.
-MOST_COUNTED = 2**20
+MOST_REMEMBERED = 2**20
 
 
 class ImplicitQuantizer(Quantizer):
@@ -26,7 +26,7 @@ class ImplicitQuantizer(Quantizer):
 
     def __init__(self, codebook_size: int, latent_dim: int, depth: int = 1) -> None:
         super().__init__(codebook_size, latent_dim, depth)
-        if codebook_size * depth <= MOST_COUNTED:
+        if codebook_size * depth <= MOST_REMEMBERED:
             self.use = CodeUse(self, codebook_size * depth)
 
     def measure_use(self, indices: Int[Tensor, "*batch rows columns *depth"]) -> Float[Tensor, ""]:

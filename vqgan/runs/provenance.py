@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vqgan.config.keys import NEUTRAL, by_full_key, is_among
+from vqgan.config.keys import NEUTRAL, by_full_key, is_among, nested
 from vqgan.config.moved import as_today
 from vqgan.errors import ConfigError
 from vqgan.files.writing import replace_text
@@ -52,7 +52,7 @@ class Provenance:
         Raises:
             ConfigError: it is of a run on other data, or by another number of processes.
         """
-        config = as_today(state["config"])
+        config = dict(by_full_key(as_today(nested(state["config"]))))
         then, now = state["environment"][PROCESSES], self.environment[PROCESSES]
         if then != now and not self.allow_other_processes:
             raise ConfigError(

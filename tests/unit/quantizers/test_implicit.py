@@ -127,7 +127,7 @@ def test_the_limit_of_counting_changes_no_perplexity(
     make: Callable[[], Quantizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = make()
-    monkeypatch.setattr(implicit, "MOST_COUNTED", 1)
+    monkeypatch.setattr(implicit, "MOST_REMEMBERED", 1)
     uncounted = make()
     z = latents(counted, 3)
     assert uncounted.use is None
