@@ -100,6 +100,9 @@ def test_all_kinds_of_parts_at_once(mine: Path) -> None:
 
     found = use(mine, whole)
     assert (found.codebook_size, found.depth) == (64, 1)
+    command(mine.parent, "-c", CLI, "evaluate", "whole", "--data", "arrays", "--parts", str(mine), "replicates=0")
+    measured_on = json.loads((whole / "evaluation.json").read_text())["protocol"]["data"]
+    assert (measured_on["split"], measured_on["clips"], measured_on["clip_frames"]) == ("all files", 6, 3)
     assert found[0].codes.shape[1:] == (4, 8 * 4 // 3), "16 pixels high, and as wide as 64×48 are"
     tokenizer = vqgan.load(whole, parts=mine)
     frames = torch.rand(2, 3, 16, 16) * 2 - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from vqgan.config.build import conf_dir, find_class, values_of
 from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import none_readable, spread, stream_evenly
 from vqgan.data.reading.files import find_files
-from vqgan.errors import ConfigError
+from vqgan.errors import ConfigError, check
 from vqgan.evaluation.evaluator import Clip
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
@@ -91,47 +91,52 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
         if values is None:
             raise ConfigError(f"{subject.source} is no run, so it has no data of its own; name a folder: --data DIR.")
         return values
-    chosen, section = _choice_for(root)
-    own = find_class(values["_target_"], "data") if values is not None and "_target_" in values else None
-    # A class of the user's own that reads such files is taken at its word.
-    fits = own is not None and (
-        own is chosen or (own.__module__.partition(".")[0] != "vqgan" and bool(_reads(own) & _reads(chosen)))
-    )
-    if values is None or not fits:
+    kinds = _kinds_of_data()
+    if values is not None:  # the run's own class first: of those that read the same files it is the one to take
+        own = find_class(values.get("_target_"), "data")
+        check(issubclass(own, Corpus), "data._target_", values["_target_"], "a class of data")
+        kinds = {own: next((name for kind, name in kinds.items() if kind is own), own.__name__), **kinds}
+    kind = _kind_for(root, kinds)
+    if values is None or kind is not own:
+        section = OmegaConf.load(conf_dir() / "data" / f"{kinds[kind]}.yaml")
+        assert isinstance(section, DictConfig)
         section.update({"root": root, "resolution": subject.network.resolution})
         usual = values_of(section, "data")
         # The limits suit the kind of reading.
-        kept = usual.keys() - {"_target_", *(["limits"] if SHARD in _reads(chosen) else [])}
+        kept = usual.keys() - {"_target_", *(["limits"] if SHARD in kind.reads() else [])}
         values = usual | {key: value for key, value in (values or {}).items() if key in kept}
     return values | {"root": root, "val_root": None}
 
 
-def _choice_for(root: str) -> tuple[type, DictConfig]:
-    """The class and the values of the `conf/data` that reads most files of a folder; the rest is warned of."""
-    choices: dict[str, tuple[type, DictConfig]] = {}
+def _kinds_of_data() -> dict[type[Corpus], str]:
+    """The classes of `conf/data`, each with the name of its choice."""
+    kinds = {}
     for file in sorted((conf_dir() / "data").glob("*.yaml")):
         section = OmegaConf.load(file)
         assert isinstance(section, DictConfig)
-        choices[file.stem] = find_class(section.get("_target_"), f"data={file.stem}"), section
+        kinds[find_class(section.get("_target_"), f"data={file.stem}")] = file.stem
+    return kinds
+
+
+def _kind_for(root: str, kinds: Mapping[type[Corpus], str]) -> type[Corpus]:
+    """The first of the kinds of data that reads most files of a folder; what it leaves out is warned of."""
     folder = Path(root).expanduser()
     if "://" in root or any(folder.glob(f"shard-*{SHARD}")):
-        return next(choice for choice in choices.values() if SHARD in _reads(choice[0]))
-    readers = {name: _reads(cls) for name, (cls, _) in choices.items() if _reads(cls) - {SHARD}}
-    suffixes = [file.suffix.lower() for file in find_files(folder, "--data", frozenset().union(*readers.values()))]
-    counts = {name: sum(suffix in reads for suffix in suffixes) for name, reads in readers.items()}
-    best, *others = sorted(counts, key=lambda name: -counts[name])
-    left_out = {name: counts[name] for name in others if any(s in readers[name] - readers[best] for s in suffixes)}
+        return next(kind for kind in kinds if SHARD in kind.reads())
+    reads = {kind: kind.reads() - {SHARD} for kind in kinds}
+    files = find_files(folder, "--data", frozenset[str]().union(*reads.values()))
+    suffixes = [file.suffix.lower() for file in files]
+    counts = {kind: sum(suffix in reads[kind] for suffix in suffixes) for kind in kinds}
+    best, *others = sorted(counts, key=lambda kind: -counts[kind])
+    left_out = [kind for kind in others if any(suffix in reads[kind] - reads[best] for suffix in suffixes)]
     if left_out:
+        held = " and ".join(f"{counts[kind]} {kinds[kind]}" for kind in (best, *left_out))
         warnings.warn(
-            f"--data={root} holds {' and '.join(f'{counts[name]} {name}' for name in (best, *left_out))}. The "
-            f"{best} are measured, the {' and '.join(left_out)} are left out.",
+            f"--data={root} holds {held}. The {kinds[best]} are measured, the "
+            f"{' and '.join(kinds[kind] for kind in left_out)} are left out.",
             stacklevel=2,
         )
-    return choices[best]
-
-
-def _reads(cls: type) -> frozenset[str]:
-    return cls.reads() if issubclass(cls, Corpus) else frozenset()
+    return best
 
 
 def read_clips(
