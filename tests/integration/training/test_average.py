@@ -58,9 +58,9 @@ def test_what_is_used_of_a_run_is_the_average(model: str, tmp_path: Path) -> Non
         assert not differ(network.state_dict(), average)
 
 
-@pytest.mark.parametrize("model", ["vqmodel", "emavq"])
-def test_the_average_goes_on_exactly(model: str, tmp_path: Path) -> None:
-    values = (f"model={model}", *VALUES)
+@pytest.mark.parametrize("choice", [("model=vqmodel", "optimizer=muon"), ("model=emavq",)])
+def test_the_average_goes_on_exactly(choice: tuple[str, ...], tmp_path: Path) -> None:
+    values = (*choice, *VALUES)
     run(small_config(tmp_path / "whole", *values, "trainer.steps=4"))
     for steps in (2, 4):
         run(small_config(tmp_path / "parts", *values, f"trainer.steps={steps}"))
