@@ -31,6 +31,7 @@ from vqgan.runs.provenance import make_provenance
 from vqgan.runtime.collectives import first_alone, gather, refuse_shared_gpu
 from vqgan.runtime.device import find_device, prepare, require_compiler, tune
 from vqgan.runtime.process import ALONE, Process
+from vqgan.runtime.processor import lays_channels_last
 from vqgan.tokenizer.folder import load_weights
 from vqgan.training.advice import Advisor
 from vqgan.training.finite import SkippedSteps
@@ -145,7 +146,7 @@ def make_step(
     critic = None if discriminator is None else discriminator[0]
     for network in (autoencoder[0], critic, loss):
         if network is not None:
-            prepare(network, device, settings.channels_last)
+            prepare(network, device, lays_channels_last(settings.channels_last, device))
     freeze(autoencoder[0], settings.freeze)
     weighed = "decoder" not in settings.freeze or discriminator is None
     without = "without decoder, whose last layer weighs the adversary, or loss.discriminator_weight 0"
