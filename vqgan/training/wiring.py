@@ -115,7 +115,11 @@ def make_trainer(
             {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
         ),
         advisor=make_advisor(
-            settings, loss, autoencoder, frames_per_step * data.resolution**2 // math.prod(backbone.downsampling)
+            config,
+            settings,
+            loss,
+            autoencoder,
+            frames_per_step * data.resolution**2 // math.prod(backbone.downsampling),
         ),
         report=LiveReport(folder),
         process=process,
@@ -250,12 +254,15 @@ def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerpr
     }
 
 
-def make_advisor(settings: Settings, loss: Objective, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
+def make_advisor(
+    config: DictConfig, settings: Settings, loss: Objective, autoencoder: Autoencoder, latents_per_step: int
+) -> Advisor:
     """What watches the numbers."""
     setup = Setup(
         codebook_size=autoencoder.quantizer.codebook_size,
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
+        quantizer={key: value for key, value in public_values(config).items() if key.startswith("model.quantizer.")},
         chance=loss.chance,
         discriminator_start=loss.adversarial_start,
         discriminator_every=settings.discriminator_every,
