@@ -83,7 +83,7 @@ def trainer_for(name: str, folder: Path, overrides: list[str]) -> Trainer:
     ours = [
         f"data.root={folder / 'synthetic'}", f"run_dir={folder}", "data=synthetic", "data.videos=2",
         "data.video_frames=8", "data.clip_frames=1", "data.workers=0", "logger=none", "loss.discriminator_start=0",
-        "trainer.discriminator_every=1", f"loss.perceptual.weights={weights}",
+        "trainer.discriminator_every=1", "trainer.allow_slow_precision=true", f"loss.perceptual.weights={weights}",
         f"trainer.precision={'bf16' if name == BF16 else 'fp32'}",
     ]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -56,7 +56,7 @@ def small_config(folder: Path, *overrides: str) -> DictConfig:
     small = [
         f"run_dir={folder / 'run'}", "logger=none", "trainer.steps=3", "trainer.device=cpu", "data.workers=0",
         "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8", "backbone.resolution=16",
-        "discriminator.channels=4",
+        "discriminator.channels=4", "trainer.allow_slow_precision=true",
     ]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*small, *overrides])

@@ -63,6 +63,7 @@ KEYS = {
     "trainer": Is.SECTION,
     "trainer.steps": Is.NEUTRAL | Is.TELLING,
     "trainer.device": Is.MACHINE,
+    "trainer.allow_slow_precision": Is.MACHINE,
     "trainer.log_every": Is.NEUTRAL,
     "trainer.evaluate_every": Is.NEUTRAL,
     "trainer.pictures": Is.NEUTRAL,

@@ -29,7 +29,7 @@ SECTIONS = ("backbone", "model", "loss")
 PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
 # Keys that there were not, with what was done then.
-ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None, "freeze": []}}
+ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None, "freeze": [], "allow_slow_precision": True}}
 
 
 def with_moved_classes(values: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import expm1
 from statistics import fmean, median
 from typing import Any
 
@@ -34,16 +35,15 @@ def codebook_collapse(history: History, setup: Setup) -> str | None:
     rows = history.last(2 * setup.usage_steps, "codebook/usage")
     if not rows or rows[-1]["step"] < 3 * setup.usage_steps:
         return None
-    # Not more codes than latents can be chosen.
-    possible = min(1.0, setup.usage_steps * setup.latents_per_step / setup.codebook_size)
+    # n latents that chose evenly among K codes would touch K (1 - exp(-n / K)) of them.
+    possible = -expm1(-setup.usage_steps * setup.latents_per_step / setup.codebook_size)
     usage, perplexity = ([row[name] for row in rows] for name in ("codebook/usage", "codebook/perplexity"))
     if max(usage) >= LOW_USAGE * possible or _growth(usage) > RISING or _growth(perplexity) > RISING:
         return None
     return (
         f"Only {usage[-1]:.1%} of the {setup.codebook_size} codes were chosen within {setup.usage_steps} steps "
-        f"(perplexity {perplexity[-1]:.0f}), and they do not become more: in another run try model=emavq, whose "
-        "model.quantizer.revive_after puts unused codes back onto latents, or a smaller model.quantizer.codebook_size "
-        "or optimizer.lr."
+        f"(perplexity {perplexity[-1]:.0f}), and they do not become more: in another run try "
+        f"{_against_collapse(setup)}."
     )
 
 
@@ -214,6 +214,23 @@ class Advisor:
         self.history.load_state_dict(state["history"])
         names = {rule.__name__ for rule in RULES}
         self.given = [Advice(**advice) for advice in state["given"] if advice["name"] in names]
+
+
+def _against_collapse(setup: Setup) -> str:
+    """What the quantizer at hand has against it; of several keys of that name, as in compounds, the first."""
+    found = {key.rpartition(".")[2]: key for key in reversed(list(setup.quantizer))}
+    tries = []
+    if "entropy_weight" in found:
+        tries.append(f"a higher {found['entropy_weight']} than {setup.quantizer[found['entropy_weight']]}")
+    if "revive_after" in found:
+        steps = setup.quantizer[found["revive_after"]]
+        less = "100" if steps is None else f"smaller than {steps}"
+        tries.append(f"{found['revive_after']} {less}, which puts unused codes back onto latents")
+    elif "codebook_size" in found and not tries:
+        tries.append("model=emavq, whose model.quantizer.revive_after puts unused codes back onto latents")
+    if "codebook_size" in found:
+        tries.append(f"a smaller {found['codebook_size']}")
+    return ", or ".join([*tries, "a lower optimizer.lr"])
 
 
 def _growth(values: list[float]) -> float:

@@ -28,6 +28,7 @@ class Setup:
         codebook_size: codes.
         latents_per_step: latents that are quantized in one step.
         usage_steps: the window of `codebook/usage`.
+        quantizer: the values of `model.quantizer` by their full keys: advice names only keys that there are.
         chance: the discriminator's loss where it tells nothing apart; None where that is not known.
         discriminator_start: steps before the adversary.
         discriminator_every: steps from one of the discriminator's to the next.
@@ -38,6 +39,7 @@ class Setup:
     codebook_size: int
     latents_per_step: int
     usage_steps: int
+    quantizer: Mapping[str, Any]
     chance: float | None
     discriminator_start: int
     discriminator_every: int

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vqgan.errors import check
 from vqgan.runtime.device import Precision, find_device
+from vqgan.runtime.processor import ChannelsLast, multiplies_bf16
 from vqgan.training.freezing import PARTS
 
 
@@ -26,7 +27,8 @@ class Settings:
         precision: of the networks, the perceptual one too: `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA
             GPUs round to 10 bits); the quantizer, what the losses add up and all that validation measures are always
             float32.
-        channels_last: keep weights and activations with the channels innermost, which convolutions are fastest on.
+        allow_slow_precision: let a CPU without bfloat16 products emulate `bf16`, many times slower than `fp32`.
+        channels_last: keep weights and activations with the channels innermost; `auto`: where that is faster.
         activation_checkpointing: compute the activations of each residual block a second time in the backward pass
             instead of keeping them: about a third more time for a fraction of the memory, for 512 pixels and above.
         compile: compile encoder, decoder, perceptual network and discriminator; needs a C++ compiler.
@@ -48,7 +50,8 @@ class Settings:
     weight_average: float | None
     freeze: list[str]
     precision: Precision
-    channels_last: bool
+    allow_slow_precision: bool
+    channels_last: ChannelsLast
     activation_checkpointing: bool
     compile: bool
     device: str
@@ -74,4 +77,7 @@ class Settings:
         check(width is None or 0 < width < 0.288, "weight_average", width, "in (0, 0.288) or null")
         known = all(part in PARTS for part in self.freeze)
         check(known, "freeze", self.freeze, f"a list of some of {', '.join(PARTS)}")
-        find_device(self.device)
+        device = find_device(self.device)
+        able = self.precision != "bf16" or self.allow_slow_precision or multiplies_bf16(device)
+        instead = "fp32: this CPU has no products of bf16 and would emulate them, many times slower"
+        check(able, "precision", self.precision, f"{instead} (trainer.allow_slow_precision=true insists)")

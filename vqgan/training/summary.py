@@ -7,6 +7,7 @@ from pathlib import Path
 from vqgan.runs.checkpoint import rating
 from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
+from vqgan.runtime.processor import choices
 from vqgan.text import counted
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import is_held_out
@@ -24,7 +25,7 @@ def beginning(trainer: Trainer) -> list[tuple[str, str]]:
         ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
-        ("device", f"{processes}{trainer.device}, {trainer.settings.precision}"),
+        ("device", f"{processes}{trainer.device}, {_choices(trainer)}"),
     ]
 
 
@@ -64,6 +65,11 @@ def _adversary(trainer: Trainer) -> str:
         after = f", loss.discriminator_warmup={warmup}" if warmup else ""
         return f"never, since loss.discriminator_start={start - warmup}{after} and trainer.steps={steps}"
     return f"from step {start} on"
+
+
+def _choices(trainer: Trainer) -> str:
+    settings = trainer.settings
+    return choices(settings.channels_last, settings.precision, trainer.device)
 
 
 def _validation_clips(trainer: Trainer) -> str:

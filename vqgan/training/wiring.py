@@ -31,6 +31,7 @@ from vqgan.runs.provenance import make_provenance
 from vqgan.runtime.collectives import first_alone, gather, refuse_shared_gpu
 from vqgan.runtime.device import find_device, prepare, require_compiler, tune
 from vqgan.runtime.process import ALONE, Process
+from vqgan.runtime.processor import lays_channels_last
 from vqgan.tokenizer.folder import load_weights
 from vqgan.training.advice import Advisor
 from vqgan.training.finite import SkippedSteps
@@ -114,7 +115,11 @@ def make_trainer(
             {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
         ),
         advisor=make_advisor(
-            settings, loss, autoencoder, frames_per_step * data.resolution**2 // math.prod(backbone.downsampling)
+            config,
+            settings,
+            loss,
+            autoencoder,
+            frames_per_step * data.resolution**2 // math.prod(backbone.downsampling),
         ),
         report=LiveReport(folder),
         process=process,
@@ -145,7 +150,7 @@ def make_step(
     critic = None if discriminator is None else discriminator[0]
     for network in (autoencoder[0], critic, loss):
         if network is not None:
-            prepare(network, device, settings.channels_last)
+            prepare(network, device, lays_channels_last(settings.channels_last, device))
     freeze(autoencoder[0], settings.freeze)
     weighed = "decoder" not in settings.freeze or discriminator is None
     without = "without decoder, whose last layer weighs the adversary, or loss.discriminator_weight 0"
@@ -249,12 +254,15 @@ def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerpr
     }
 
 
-def make_advisor(settings: Settings, loss: Objective, autoencoder: Autoencoder, latents_per_step: int) -> Advisor:
+def make_advisor(
+    config: DictConfig, settings: Settings, loss: Objective, autoencoder: Autoencoder, latents_per_step: int
+) -> Advisor:
     """What watches the numbers."""
     setup = Setup(
         codebook_size=autoencoder.quantizer.codebook_size,
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
+        quantizer={key: value for key, value in public_values(config).items() if key.startswith("model.quantizer.")},
         chance=loss.chance,
         discriminator_start=loss.adversarial_start,
         discriminator_every=settings.discriminator_every,

@@ -18,7 +18,8 @@ from vqgan.training.advice import RULES, Advisor
 from vqgan.training.history import MOST_ROWS, History, Setup
 
 SETUP = Setup(
-    codebook_size=1024, latents_per_step=2048, usage_steps=100, chance=1.0, discriminator_start=400,
+    codebook_size=1024, latents_per_step=2048, usage_steps=100,
+    quantizer={"model.quantizer.codebook_size": 1024}, chance=1.0, discriminator_start=400,
     discriminator_every=3, discriminator_weight=0.1, largest_weight=1e3,
 )  # fmt: skip
 Change = Callable[[int], dict[str, float]]
@@ -139,7 +140,28 @@ def test_a_codebook_that_cannot_be_filled_is_not_collapsing() -> None:
         return {"codebook/usage": 0.05, "codebook/perplexity": 15.0}
 
     assert given(400, change=change, latents_per_step=4) == {}, "of 1024 codes 400 can be chosen, and 51 are"
+    assert given(400, change=change, latents_per_step=7) == {}, "700 even choices touch 507 codes, and not 700"
     assert "codebook_collapse" in given(400, change=change, latents_per_step=8)
+
+
+@pytest.mark.parametrize(
+    ("has", "said", "unsaid"),
+    [
+        ({"codebook_size": 1024}, ("model=emavq", "a smaller model.quantizer.codebook_size"), "entropy_weight"),
+        ({"codebook_size": 1024, "revive_after": 100}, ("model.quantizer.revive_after smaller than 100",), "emavq"),
+        ({"codebook_size": 1024, "revive_after": None}, ("model.quantizer.revive_after 100,",), "emavq"),
+        ({"base.revive_after": 50}, ("model.quantizer.base.revive_after smaller than 50",), "codebook_size"),
+        ({"bits": 10, "entropy_weight": 0.02}, ("model.quantizer.entropy_weight than 0.02",), "revive_after"),
+        ({"levels": [8, 5, 5, 5]}, ("try a lower optimizer.lr.",), "revive_after"),
+    ],
+)
+def test_a_collapse_is_answered_with_keys_that_the_quantizer_has(
+    has: dict[str, Any], said: tuple[str, ...], unsaid: str
+) -> None:
+    quantizer = {f"model.quantizer.{key}": value for key, value in has.items()}
+    text = given(300, change=SICK["codebook_collapse"][0], quantizer=quantizer)["codebook_collapse"].text
+    assert all(part in text for part in (*said, "optimizer.lr"))
+    assert unsaid not in text
 
 
 @pytest.mark.parametrize(("loss", "name"), [(log(2), "discriminator_stuck"), (0.06, "discriminator_winning")])
