@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,7 @@ RUNS = {
         ["--latents", "64", "--codes", "16", "2000", "--dimensions", "4", "--rounds", "1"],
         ["MiB beyond", "| 64 | 2000 | 4 |"],
     ),
+    "kernels.py": (["--batches", "1,2", *TOY, "loss=no_perceptual"], ["between steps", "| ours, bf16 | 2 |", "conv"]),
     "reader.py": (
         ["--frames", "40", "--size", "64x48", "--gop", "12", "--clips", "2", "--rounds", "1"],
         ["decoding alone", "time as a multiple of ours"],
@@ -42,7 +46,7 @@ RUNS = {
 
 def test_every_script_is_run_here() -> None:
     scripts = {path.name for path in BENCH.glob("*.py") if "__main__" in path.read_text()}
-    assert scripts == {*RUNS, "check.py"}  # which reads what another wrote
+    assert scripts == {*RUNS, "check.py", "gpu.py"}  # which read what others wrote, and run the others
 
 
 @pytest.mark.slow
@@ -70,3 +74,36 @@ def test_predictions_are_compared_with_what_was_measured(tmp_path: Path) -> None
     assert [(row[1], row[2]) for row in rows] == [(str(batch), str(n)) for n in (1, 2) for batch in (2, 4, 8)]
     assert [row[5] == "fitted" for row in rows] == [False, True, False, False, False, False]
     assert rows[1][3] == rows[1][4]  # where it is fitted it is right
+
+
+def rehearse(out: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """The exit code of bench/gpu.sh on the processor, and what it wrote."""
+    environment = os.environ | {"OUT": str(out), "PYTHON": sys.executable}
+    command = ["bash", str(BENCH / "gpu.sh"), "--cpu", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, env=environment, check=False)
+    assert (out / "gpu.json").exists(), done.stderr
+    return done.returncode, json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
+
+
+def test_one_command_runs_the_chosen_stages_of_a_gpus_benches(tmp_path: Path) -> None:
+    code, found, text = rehearse(tmp_path / "out", "--stages", "quantizer")
+    assert code == 0, text
+    assert found["stages"]["quantizer"]["outcome"] == "done"
+    assert found["stages"]["quantizer"]["tables"][0][0]["codes"] == "16"
+    assert "| quantizer | done |" in text
+
+
+def test_a_stage_without_time_does_not_end_the_others_nor_count_as_done(tmp_path: Path) -> None:
+    code, found, text = rehearse(tmp_path / "out", "--stages", "quantizer,step", "--seconds", "1.2")
+    assert code == 1
+    outcomes = [stage["outcome"] for stage in found["stages"].values()]
+    assert outcomes == ["stopped at 1 s", "no time left"], text
+
+
+@pytest.mark.slow
+def test_all_stages_of_a_gpus_benches_are_kept_runnable(tmp_path: Path) -> None:
+    code, found, text = rehearse(tmp_path / "out")
+    assert code == 0, text
+    assert {stage["outcome"] for stage in found["stages"].values()} == {"done"}
+    assert [name for name, stage in found["stages"].items() if not stage["tables"]] == ["tests"]
+    assert "skipped" in found["stages"]["tests"]["tail"]

@@ -17,7 +17,7 @@ from vqgan.runs.checkpoint import read
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 MODELS = sorted(file.stem for file in (conf_dir() / "model").glob("*.yaml"))
 ON_GPU = ("trainer.device=cuda", "loss.discriminator_start=0", "trainer.discriminator_every=1")
