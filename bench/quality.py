@@ -9,8 +9,8 @@ are ordinary ones in DIR/NAME/SEED (`vqgan compare DIR`), `--jobs` at a time. Th
 stopped, and does nothing again that is done. Videos are cut into shards first, so that reading costs next to nothing.
 
 Printed, and kept in DIR/quality.json: processor's seconds and operations of the training, and the figures of the
-held-out frames with 95 % intervals over videos and seeds. The last column is the gain in PSNR over the first recipe, of
-the same videos. With `--vgg16` the perceptual distance is measured with that trunk: it is LPIPS with torchvision's only.
+held-out frames with 95 % intervals over videos and seeds. The last column is the gain in PSNR over the first recipe,
+on the same videos. With `--vgg16` the perceptual distance is measured with that trunk; torchvision's alone makes it LPIPS.
 """
 
 from __future__ import annotations
@@ -180,7 +180,10 @@ class Study:
         spent = runs.get(str(seed), {}).get("spent", 0) + used.ru_utime + used.ru_stime
         runs[str(seed)] = {"done": True, "spent": spent}
         self._write()
-        print(f"{name}, seed {seed}: {steps} steps, {time.perf_counter() - before:.0f} s, {spent:.0f} of the processor")
+        print(
+            f"{name}, seed {seed}: {steps} steps, {time.perf_counter() - before:.0f} s, {spent:.0f} of the processor",
+            flush=True,
+        )
 
     def measure(self, heldout: Path, seeds: Sequence[int], clips: int, vgg16: str | None) -> None:
         """Measure the last checkpoint of each run that has not been measured, video by video."""
@@ -196,9 +199,8 @@ class Study:
                 folder: Corpus = build(config.pop("data"), "data")
                 evaluator: Evaluator = build(config, "")
                 lpips = LPIPS(vgg16).to(evaluator.hardware) if vgg16 else None
-                evaluator.networks = FeatureNetworks(
-                    lpips, None, None, dict.fromkeys(("lpips", "rfid", "rfvd"), "not asked for"), {}
-                )
+                missing = dict.fromkeys(("lpips", "rfid", "rfvd"), "not asked for")
+                evaluator.networks = FeatureNetworks(lpips, None, None, missing, {})
                 side = folder.resolution
                 if side not in read:
                     read[side] = list(_clips(folder, clips, self.folder))

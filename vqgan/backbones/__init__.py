@@ -2,5 +2,6 @@
 
 from vqgan.backbones.backbone import Backbone, Decoder, Downsampling
 from vqgan.backbones.convolutional import Convolutional
+from vqgan.backbones.shortcut import Shortcut
 
-__all__ = ["Backbone", "Convolutional", "Decoder", "Downsampling"]
+__all__ = ["Backbone", "Convolutional", "Decoder", "Downsampling", "Shortcut"]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+
+from vqgan.frames import per_frame
 
 
 class Downsampling(NamedTuple):
@@ -50,3 +55,41 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def last_layer(self) -> Tensor:
         """The weight of the last layer; `compile` leaves that layer out, since its gradient is asked for by itself."""
+
+
+class PictureDecoder(Decoder):
+    """A decoder that works on each frame by itself: `features`, and then a last layer `conv_out`.
+
+    All but that layer is compiled, since the adaptive weight needs its gradient by itself.
+    """
+
+    conv_out: nn.Conv2d
+    compiled: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight at which the adaptive adversarial weight is measured."""
+        return self.conv_out.weight
+
+    def compile(self) -> None:
+        """Compile the features."""
+        self.compiled = torch.compile(self.features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled has this decoder's weights: a copy, as the average of the weights, would go on using them.
+        return {name: value for name, value in super().__getstate__().items() if name != "compiled"}
+
+    def forward(
+        self, latents: Float[Tensor, "batch time latent rows columns"]
+    ) -> Float[Tensor, "batch time rgb height width"]:
+        """Map latents to frames, nominally in [-1, 1]."""
+        features = self.compiled or self.features
+        return per_frame(lambda pictures: self.pixels(features(pictures)), latents)
+
+    @abstractmethod
+    def features(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames c h w"]:
+        """All of a picture but the last layer."""
+
+    def pixels(self, features: Float[Tensor, "frames c h w"]) -> Float[Tensor, "frames rgb height width"]:
+        """The last layer."""
+        return self.conv_out(features)
