@@ -81,8 +81,8 @@ class Plan:
 
     def flops(self, steps: int) -> float:
         """Of so many steps."""
-        early = min(steps, self.start)
-        return early * self.before.flops + (steps - early) * self.after.flops
+        early, late = min(steps, self.start), max(0, steps - self.start)
+        return early * self.before.flops + (late * self.after.flops if late else 0)
 
 
 def main() -> None:
