@@ -40,6 +40,10 @@ RUNS = {
         ["VIDEOS", "--resolution", "16", "--clip-frames", "2", "--batches", "1", "--latency", "0.01", "--rounds", "1"],
         ["10 ms away, 8 workers", "16 ranges at once"],
     ),
+    "quality.py": (
+        ["VIDEOS", "VIDEOS", "--out", "study", "--seconds", "2", "--seeds", "1", "--rounds", "1", "--recipes", "TOYS"],
+        ["| first | ", "| second | ", "codes used", "gain, dB"],
+    ),
     "scaling.py": (["--rounds", "1", "--points", "2", *TOY], ["exponent", "data.clip_frames"]),
 }
 
@@ -55,6 +59,8 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     arguments, expected = RUNS[script]
     if "VIDEOS" in arguments:
         write_videos(tmp_path / "VIDEOS")
+    small = ["backbone.channels=8", "backbone.resolution=32", "loss.discriminator_start=2"]
+    (tmp_path / "TOYS").write_text(json.dumps({"first": small, "second": [*small, "model=fsq"]}))
     command = [sys.executable, str(BENCH / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
@@ -107,3 +113,25 @@ def test_all_stages_of_a_gpus_benches_are_kept_runnable(tmp_path: Path) -> None:
     assert {stage["outcome"] for stage in found["stages"].values()} == {"done"}
     assert [name for name, stage in found["stages"].items() if not stage["tables"]] == ["tests"]
     assert "skipped" in found["stages"]["tests"]["tail"]
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_and_refuses_a_recipe_that_has_changed(tmp_path: Path) -> None:
+    write_videos(tmp_path / "VIDEOS")
+    recipe = ["backbone.channels=8", "backbone.resolution=32", "model=fsq"]
+    outputs = []
+    for seeds, last in ((["1"], "model=fsq"), (["1", "2"], "model=fsq"), (["1"], "model=cosine")):
+        (tmp_path / "recipes.yaml").write_text(json.dumps({"only": [*recipe[:2], last]}))
+        command = [
+            sys.executable, str(BENCH / "quality.py"), "VIDEOS", "VIDEOS", "--out", "study", "--seconds", "1",
+            "--seeds", *seeds, "--rounds", "1", "--recipes", "recipes.yaml",
+        ]  # fmt: skip
+        outputs.append(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False))
+    begun, gone_on, refused = outputs
+    assert (begun.returncode, gone_on.returncode, refused.returncode) == (0, 0, 1), gone_on.stderr
+    assert "only, seed 1: " in begun.stdout
+    assert "only, seed 1: " not in gone_on.stdout
+    assert "only, seed 2: " in gone_on.stdout
+    assert "only was begun in study with 1.0 s" in refused.stderr
+    known = json.loads((tmp_path / "study" / "quality.json").read_text())["only"]
+    assert known["operations"] > known["steps"] * 1e6  # a step of so small a network has some millions
