@@ -10,7 +10,7 @@ stopped, and does nothing again that is done. Videos are cut into shards first, 
 
 Printed, and kept in DIR/quality.json: processor's seconds and operations of the training, and the figures of the
 held-out frames with 95 % intervals over videos and seeds. The last column is the gain in PSNR over the first recipe,
-on the same videos. With `--vgg16` the perceptual distance is measured with that trunk; torchvision's alone makes it LPIPS.
+on the same videos. With `--vgg16` the perceptual distance is measured with that trunk: LPIPS only with torchvision's.
 """
 
 from __future__ import annotations

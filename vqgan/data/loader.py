@@ -90,6 +90,11 @@ class Loader:
         self.told = set(bad_files.reasons)  # the bad files that all processes know
 
     @property
+    def reading_seconds(self) -> float:
+        """Processor's seconds that reading has taken, in this process and its workers."""
+        return float(self.watch.spent.sum())
+
+    @property
     def share(self) -> int:
         """Clips of a batch that this process reads."""
         return self.batch_size // self.process.count

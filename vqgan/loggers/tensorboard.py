@@ -43,7 +43,10 @@ CHARTS = {
         "weight": ["adversarial/weight"],
     },
     "learning_rate": {"both": ["learning_rate/autoencoder", "learning_rate/discriminator"]},
-    "speed": {"frames per second": ["speed/frames_per_second"], "waiting for data": ["speed/data_wait"]},
+    "speed": {
+        "frames per second": ["speed/frames_per_second"],
+        "data": ["speed/data_wait", "speed/reading"],
+    },
 }
 COMPARED = ("validation/psnr", "validation/ssim", "validation/lpips")
 

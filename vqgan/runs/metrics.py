@@ -136,15 +136,18 @@ def speed(folder: Path) -> str:
 def speed_of(metrics: Metrics) -> str:
     """The same, of metrics that were read already."""
     medians: dict[str, float] = {}
-    for name in ("speed/frames_per_second", "speed/data_wait"):
+    for name in ("speed/frames_per_second", "speed/data_wait", "speed/reading"):
         values = [value for _, value in metrics.columns.get(name, Column()).numbers()]
-        if not values:
+        if values:
+            medians[name] = statistics.median(values)
+        elif name != "speed/reading":  # which runs of 0.1 have not measured
             return "nothing was trained"
-        medians[name] = statistics.median(values)
-    rate, wait = medians.values()
+    rate, wait, reading = (*medians.values(), 0.0)[:3]
     slower = (
         "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
     )
+    if reading >= MUCH_WAITING and wait < MUCH_WAITING:
+        slower += f", and reading takes {reading:.0%} of the cores, which they lack on a CPU: see docs/speed.md"
     return f"{rate:.3g} frames/s, {wait:.1%} of the time waiting for data ({slower})"
 
 

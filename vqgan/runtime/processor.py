@@ -5,6 +5,7 @@ The answers are of the hardware alone, so a run has the same bits on every machi
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -13,6 +14,11 @@ import torch
 ChannelsLast = bool | Literal["auto"]
 # As torch names what multiplies bfloat16: x86 by vectors and by tiles, ARM by either length of vectors.
 BF16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lays_channels_last(wanted: ChannelsLast, device: torch.device) -> bool:

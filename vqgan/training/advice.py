@@ -119,12 +119,21 @@ def adaptive_weight_clamped(history: History, setup: Setup) -> str | None:
     )
 
 
-def data_bound(history: History, setup: Setup) -> str | None:  # noqa: ARG001  # rules are alike
-    """The device waits for data; not looked at while workers start. torchvision #1470, decord #218."""
+def data_bound(history: History, setup: Setup) -> str | None:
+    """The device waits for data, or has its cores taken; not looked at while workers start.
+
+    torchvision #1470, decord #218.
+    """
     rows = history.last(SOME_STEPS, "speed/data_wait")
     if not rows or rows[-1]["step"] < 2 * SOME_STEPS:
         return None
     wait = median(row["speed/data_wait"] for row in rows)
+    reading = median(row.get("speed/reading", 0.0) for row in rows)
+    if wait < MUCH_WAITING and setup.on_cpu and reading >= MUCH_WAITING:
+        return (
+            f"Reading takes {reading:.0%} of the cores, which the networks lack on a CPU: try data=shards, with shards "
+            "that were cut to data.resolution once, or fewer data.workers."
+        )
     if wait < MUCH_WAITING:
         return None
     return (

@@ -15,7 +15,7 @@ LATER_EVALUATIONS = 3  # kept beside the best one
 KEPT = (  # scalars that rules look at
     "train/pixel", "train/skipped_steps", "train/adversarial", "train/discriminator", "codebook/usage",
     "codebook/perplexity", "adversarial/weight", "adversarial/logits_real", "adversarial/logits_fake",
-    "speed/data_wait",
+    "speed/data_wait", "speed/reading",
 )  # fmt: skip
 Row = Mapping[str, float]
 
@@ -25,6 +25,7 @@ class Setup:
     """What the rules need to know of a run.
 
     Args:
+        on_cpu: its networks run where clips are read.
         codebook_size: codes.
         latents_per_step: latents that are quantized in one step.
         usage_steps: the window of `codebook/usage`.
@@ -36,6 +37,7 @@ class Setup:
         largest_weight: the clamp of the adversarial term's weight; None where there is none.
     """
 
+    on_cpu: bool
     codebook_size: int
     latents_per_step: int
     usage_steps: int

@@ -9,6 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from vqgan.loggers.logger import Advice
+from vqgan.runtime.processor import cores
 
 T = TypeVar("T")
 SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
@@ -20,14 +21,20 @@ SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
 
 
 class Clock:
-    """How fast training goes, and which share of the time it waits for data, since it was last restarted."""
+    """How fast training goes, and what reading takes from it, since it was last restarted.
 
-    def __init__(self) -> None:
+    Args:
+        reading_seconds: how much of the processor's time reading has taken so far.
+    """
+
+    def __init__(self, reading_seconds: Callable[[], float]) -> None:
+        self.reading_seconds = reading_seconds
         self.restart()
 
     def restart(self) -> None:
         """Measure from now on."""
         self.started, self.waited, self.frames = time.perf_counter(), 0.0, 0
+        self.read_before = self.reading_seconds()
 
     def wait(self, get: Callable[[], T], is_busy: Callable[[], bool]) -> T:
         """Call `get`; its time counts as waiting for data unless the device has been busy with earlier steps."""
@@ -42,11 +49,20 @@ class Clock:
         self.frames += frames
 
     def read(self) -> dict[str, float]:
-        """`speed/frames_per_second`, and `speed/data_wait` as a share of the time in [0, 1]; nothing without frames."""
+        """What is logged; nothing without frames.
+
+        Returns:
+            `speed/frames_per_second`; `speed/data_wait`, a share of the time in [0, 1]; `speed/reading`, the share of
+            the cores that reading keeps busy, which networks on a CPU lack although nobody waits.
+        """
         if not self.frames:
             return {}
         elapsed = time.perf_counter() - self.started
-        return {"speed/frames_per_second": self.frames / elapsed, "speed/data_wait": self.waited / elapsed}
+        return {
+            "speed/frames_per_second": self.frames / elapsed,
+            "speed/data_wait": self.waited / elapsed,
+            "speed/reading": (self.reading_seconds() - self.read_before) / (elapsed * cores()),
+        }
 
 
 class Progress:

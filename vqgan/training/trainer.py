@@ -173,7 +173,7 @@ class Trainer:
         return parts
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:
-        clock = Clock()
+        clock = Clock(lambda: self.loader.reading_seconds)
         self._after_step(stop, progress, clock)  # what a stop in the middle of it has left to do
         first = self.done * self.settings.accumulate
         with contextlib.closing(self.loader.batches(first)) as batches:

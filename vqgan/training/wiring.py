@@ -259,6 +259,7 @@ def make_advisor(
 ) -> Advisor:
     """What watches the numbers."""
     setup = Setup(
+        on_cpu=find_device(settings.device).type == "cpu",
         codebook_size=autoencoder.quantizer.codebook_size,
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,

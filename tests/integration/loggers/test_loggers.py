@@ -27,7 +27,7 @@ PANELS = {
     "train/total", "train/pixel", "train/quantization", "train/adversarial", "train/discriminator", "validation/psnr",
     "validation/ssim", "codebook/perplexity", "codebook/usage", "adversarial/weight", "adversarial/logits_real",
     "adversarial/logits_fake", "learning_rate/autoencoder", "learning_rate/discriminator", "speed/frames_per_second",
-    "speed/data_wait", "speed/hours",
+    "speed/data_wait", "speed/reading", "speed/hours",
 }  # fmt: skip
 ADVERSARIAL = ("trainer.log_every=1", "loss.discriminator_start=0", "trainer.discriminator_every=1")
 

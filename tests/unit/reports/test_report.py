@@ -107,6 +107,14 @@ def test_the_speed_is_said_in_words(tmp_path: Path) -> None:
         assert speed(tmp_path) == f"20 frames/s, {wait:.1%} of the time waiting for data ({slower})"
 
 
+def test_cores_that_reading_takes_are_said_although_nobody_waits(tmp_path: Path) -> None:
+    rows = [
+        {"step": n, "speed/frames_per_second": 10, "speed/data_wait": 0.001, "speed/reading": 0.46} for n in range(1, 4)
+    ]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    assert "the networks are the bottleneck, and reading takes 46% of the cores" in speed(tmp_path)
+
+
 # The state of a run
 
 

@@ -18,7 +18,7 @@ from vqgan.training.advice import RULES, Advisor
 from vqgan.training.history import MOST_ROWS, History, Setup
 
 SETUP = Setup(
-    codebook_size=1024, latents_per_step=2048, usage_steps=100,
+    on_cpu=True, codebook_size=1024, latents_per_step=2048, usage_steps=100,
     quantizer={"model.quantizer.codebook_size": 1024}, chance=1.0, discriminator_start=400,
     discriminator_every=3, discriminator_weight=0.1, largest_weight=1e3,
 )  # fmt: skip
@@ -122,6 +122,7 @@ def test_advice_is_one_sentence_that_says_what_to_try(name: str) -> None:
         ("below the clamp", lambda s: {"adversarial/weight": 980.0} if s > 400 else {}, 3000),
         ("waiting at the start", lambda s: {"speed/data_wait": 0.9 if s <= 100 else 0.02}, 2000),
         ("waiting now and then", lambda s: {"speed/data_wait": 0.9 if s % 30 == 0 else 0.02}, 2000),
+        ("reading a little", lambda _: {"speed/reading": 0.24}, 2000),
         ("waiting a little", lambda _: {"speed/data_wait": 0.24}, 2000),
         ("validation within half a decibel", lambda s: {"train/pixel": 0.4 * 0.998**s} | validation(s, 0.4), 2000),
         ("both worse", lambda s: {"train/pixel": 0.2} | validation(s, 2.0), 2000),
@@ -129,6 +130,14 @@ def test_advice_is_one_sentence_that_says_what_to_try(name: str) -> None:
 )
 def test_what_passes_or_is_slight_is_not_worth_a_word(name: str, change: Change, until: int) -> None:
     assert given(until, change=change) == {}
+
+
+def test_reading_that_takes_the_cores_of_networks_on_a_cpu_is_named() -> None:
+    def change(_: int) -> dict[str, float]:
+        return {"speed/data_wait": 0.001, "speed/reading": 0.45}
+
+    assert given(2000, change=change)["data_bound"].text.startswith("Reading takes 45% of the cores")
+    assert given(2000, change=change, on_cpu=False) == {}, "a GPU does not need them"
 
 
 def validation(step: int, drop: float) -> dict[str, float]:

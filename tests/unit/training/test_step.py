@@ -25,6 +25,7 @@ from vqgan.errors import StoppedError
 from vqgan.quantizers.assignment import nearest
 from vqgan.runtime.device import keep_layout, on_device
 from vqgan.runtime.process import Process
+from vqgan.runtime.processor import cores
 from vqgan.runtime.signals import StopSignals
 from vqgan.training.finite import step_if
 from vqgan.training.outcomes import Outcome
@@ -292,13 +293,25 @@ def test_no_large_matrix_is_ever_in_memory(latents: int, codes: int, dimension: 
 
 
 def test_waiting_for_data_counts_only_where_the_device_waits_too() -> None:
-    clock = Clock()
+    clock = Clock(lambda: 0.0)
     assert clock.wait(lambda: time.sleep(0.05) or 7, lambda: True) == 7
     assert clock.read() == {}, "no frames, no speed"
     clock.count(1)
     assert clock.read()["speed/data_wait"] == 0
     clock.wait(lambda: time.sleep(0.05), lambda: False)
     assert 0.1 < clock.read()["speed/data_wait"] < 0.9
+
+
+def test_what_reading_takes_is_a_share_of_the_cores() -> None:
+    spent = 7.0
+    clock = Clock(lambda: spent)
+    clock.count(1)
+    time.sleep(0.05)
+    spent += 0.5 * cores() * (time.perf_counter() - clock.started)
+    assert clock.read()["speed/reading"] == pytest.approx(0.5, rel=0.1)
+    clock.restart()
+    clock.count(1)
+    assert clock.read()["speed/reading"] == 0
 
 
 @pytest.mark.parametrize(("device", "goes_on"), [("cuda", True), ("mps", False), ("cpu", False)])

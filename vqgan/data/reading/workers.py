@@ -79,6 +79,7 @@ class Watch:
         # Per worker: its process, the subject that it reads, and how many it has begun; in memory that it shares.
         self.slots = torch.zeros(max(workers, 1), 3, dtype=torch.int64).share_memory_()
         self.slots[:, 1] = NOTHING
+        self.spent = torch.zeros(max(workers, 1), dtype=torch.float64).share_memory_()  # processor's seconds of reading
         self.processes: list[Any] = []
         self.asked: float | None = None  # since when `take` is waiting
         self.fault: tuple[str, list[int], bool] | None = None
@@ -96,6 +97,7 @@ class Watch:
         worker = torch.utils.data.get_worker_info()
         slot = self.slots[worker.id if worker else 0]
         slot[1], slot[2] = subject, slot[2] + 1
+        before = time.process_time()  # of all threads: FFmpeg decodes in several
         try:
             with _time_limit(self.limits.seconds), _memory_limit(self.allowance if worker else None, self.allocated):
                 yield
@@ -103,6 +105,7 @@ class Watch:
             raise UnusableError(f"too large: needs more than {self.allowance} MB") from None
         finally:
             slot[1] = NOTHING
+            self.spent[worker.id if worker else 0] += time.process_time() - before
 
     def start(self, loader: DataLoader[T]) -> Iterator[T]:
         """Start the processes.

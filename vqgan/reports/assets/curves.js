@@ -21,6 +21,7 @@ const MEANINGS = {
   "adversarial/logits": "the discriminator's scores; equal when it cannot tell",
   "speed/frames_per_second": "trained on",
   "speed/data_wait": "share of the time",
+  "speed/reading": "share of the cores",
 };
 
 /**
