@@ -59,7 +59,7 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     arguments, expected = RUNS[script]
     if "VIDEOS" in arguments:
         write_videos(tmp_path / "VIDEOS")
-    small = ["backbone.channels=8", "backbone.resolution=32", "loss.discriminator_start=2"]
+    small = ["backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "loss.discriminator_start=2"]
     (tmp_path / "TOYS").write_text(json.dumps({"first": small, "second": [*small, "model=fsq"]}))
     command = [sys.executable, str(BENCH / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -118,10 +118,10 @@ def test_all_stages_of_a_gpus_benches_are_kept_runnable(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_study_goes_on_and_refuses_a_recipe_that_has_changed(tmp_path: Path) -> None:
     write_videos(tmp_path / "VIDEOS")
-    recipe = ["backbone.channels=8", "backbone.resolution=32", "model=fsq"]
+    recipe = ["backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "model=fsq"]
     outputs = []
     for seeds, last in ((["1"], "model=fsq"), (["1", "2"], "model=fsq"), (["1"], "model=cosine")):
-        (tmp_path / "recipes.yaml").write_text(json.dumps({"only": [*recipe[:2], last]}))
+        (tmp_path / "recipes.yaml").write_text(json.dumps({"only": [*recipe[:-1], last]}))
         command = [
             sys.executable, str(BENCH / "quality.py"), "VIDEOS", "VIDEOS", "--out", "study", "--seconds", "1",
             "--seeds", *seeds, "--rounds", "1", "--recipes", "recipes.yaml",
