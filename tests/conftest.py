@@ -20,7 +20,6 @@ from omegaconf import DictConfig
 
 import tests.support.typechecker  # noqa: F401  # the hook looks it up by name
 from tests.support import scheduling
-from tests.support.parts import PLAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPED = [  # the modules whose annotations speak of shapes
@@ -56,13 +55,13 @@ def small_config(folder: Path, *overrides: str) -> DictConfig:
     """Compose a config as the command line would, for a small run of a few steps in `folder`."""
     small = [
         f"run_dir={folder / 'run'}", "logger=none", "trainer.steps=3", "trainer.device=cpu", "data.workers=0",
-        "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8", "backbone.resolution=16",
+        "data.validation_clips=2", "data.batch_size=2", "backbone.resolution=16",
         "discriminator.channels=4", "trainer.allow_slow_precision=true",
     ]  # fmt: skip
-    if not any(override.startswith("experiment=") for override in overrides):  # which has parts of its own
-        small += PLAIN
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*small, *overrides])
+    if "channels" in config.backbone and not any("backbone.channels=" in override for override in overrides):
+        config.backbone.channels = 8
     quantizer = config.model.get("quantizer")
     has_size = isinstance(quantizer, DictConfig) and "codebook_size" in quantizer  # in some it follows from others
     if has_size and not any("model.quantizer.codebook_size=" in override for override in overrides):
