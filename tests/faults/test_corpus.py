@@ -28,6 +28,8 @@ from vqgan.data import Limits, Loader
 from vqgan.video.file import scan_video
 from vqgan.video.reader import read_frames
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 4
 BLACK = 30  # no pixel of a black frame is as bright; the darkest of a good one are at 40

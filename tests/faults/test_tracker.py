@@ -23,6 +23,8 @@ from vqgan.loggers.wandb import logger as wandb
 from vqgan.training.run import run
 from vqgan.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 VALUES = ("trainer.steps=20", "trainer.log_every=1", "trainer.checkpoint_every=5", "loss.discriminator_start=4")
 
 

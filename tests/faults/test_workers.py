@@ -38,6 +38,8 @@ from vqgan.errors import DataError
 from vqgan.training.run import run
 from vqgan.video.file import scan_video
 
+pytestmark = pytest.mark.slow
+
 CLIPS = 24
 IMPATIENT = Limits(seconds=1, megabytes=300, stall_seconds=1.5)
 

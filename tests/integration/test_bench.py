@@ -91,6 +91,7 @@ def rehearse(out: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads((out / "gpu.json").read_text()), (out / "gpu.md").read_text()
 
 
+@pytest.mark.slow
 def test_one_command_runs_the_chosen_stages_of_a_gpus_benches(tmp_path: Path) -> None:
     code, found, text = rehearse(tmp_path / "out", "--stages", "quantizer")
     assert code == 0, text
@@ -99,6 +100,7 @@ def test_one_command_runs_the_chosen_stages_of_a_gpus_benches(tmp_path: Path) ->
     assert "| quantizer | done |" in text
 
 
+@pytest.mark.slow
 def test_a_stage_without_time_does_not_end_the_others_nor_count_as_done(tmp_path: Path) -> None:
     code, found, text = rehearse(tmp_path / "out", "--stages", "quantizer,step", "--seconds", "1.2")
     assert code == 1

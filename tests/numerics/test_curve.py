@@ -54,6 +54,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:data.root=.* has a single video:UserWarning")  # it validates on what it trains on
 @pytest.mark.usefixtures("_one_thread")
 def test_thirty_steps_of_the_tiny_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

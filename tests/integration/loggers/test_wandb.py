@@ -33,6 +33,8 @@ from vqgan.runs.status import status_of
 from vqgan.training.run import run
 from vqgan.video.writer import write_video
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ROOT / "sweeps" / "wandb" / "commitment.yaml"  # varies a group, and a value below it
 
 

@@ -22,6 +22,8 @@ from vqgan.runtime.process import this_process
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "logger=none", "trainer.steps=4", "trainer.device=cpu", "data.workers=0", "data.validation_clips=5",
     "data.batch_size=4", "data.videos=4", "data.video_frames=8", "backbone.channels=8", "backbone.resolution=16",

@@ -12,6 +12,8 @@ from tests.support.processes import together
 from vqgan.quantizers import BinarySphericalQuantizer, FiniteScalarQuantizer, LookupFreeQuantizer, Quantizer
 from vqgan.runtime.process import this_process
 
+pytestmark = pytest.mark.slow
+
 ENTROPY = {"entropy_weight": 0.1, "diversity_weight": 1.0, "entropy_boost": 3.0, "entropy_boost_steps": 4}
 
 

@@ -18,6 +18,7 @@ from vqgan.errors import CheckpointError, ConfigError, DataError, InvalidValueEr
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "tokenizer")
     write_videos(tmp_path / "videos")

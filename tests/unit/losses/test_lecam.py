@@ -43,6 +43,7 @@ def test_the_decay_is_checked() -> None:
         term(1.0)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_averages_of_one() -> None:
     batches = [logits(4, seed) for seed in range(3)]
     value, gradient, average = of_share(batches)

@@ -21,6 +21,8 @@ from vqgan.quantizers import (
 from vqgan.runtime.collectives import mean_over_processes
 from vqgan.runtime.process import this_process
 
+pytestmark = pytest.mark.slow
+
 COMMON: dict[str, Any] = {"commitment_weight": 0.25, "gradient": "straight_through"}
 STILL: dict[str, Any] = {"start_from_data": False, "revive_after": None}
 
