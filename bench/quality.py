@@ -24,6 +24,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -127,7 +128,7 @@ class Study:
 
     def __init__(self, folder: Path, common: Sequence[str], recipes: Mapping[str, list[str]], seconds: float) -> None:
         self.folder, self.recipes, self.seconds = folder, recipes, seconds
-        self.file = folder / "quality.json"
+        self.file, self.writing = folder / "quality.json", threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.known: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
         self.overrides = {name: [*common, *own] for name, own in recipes.items()}
@@ -174,16 +175,15 @@ class Study:
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True)
             _, status, used = os.wait4(process.pid, 0)  # Ctrl-C reaches the run too, which stops with a checkpoint
-            if code := os.waitstatus_to_exitcode(status):
+            code = os.waitstatus_to_exitcode(status)
+            spent = runs.get(str(seed), {}).get("spent", 0) + used.ru_utime + used.ru_stime
+            runs[str(seed)] = {"done": code == 0, "spent": spent}
+            self._write()
+            if code:
                 said.seek(0)
                 raise SystemExit(f"{name}, seed {seed} ended with {code}:\n{said.read()[-3000:]}")
-        spent = runs.get(str(seed), {}).get("spent", 0) + used.ru_utime + used.ru_stime
-        runs[str(seed)] = {"done": True, "spent": spent}
-        self._write()
-        print(
-            f"{name}, seed {seed}: {steps} steps, {time.perf_counter() - before:.0f} s, {spent:.0f} of the processor",
-            flush=True,
-        )
+        took = time.perf_counter() - before
+        print(f"{name}, seed {seed}: {steps} steps, {took:.0f} s, {spent:.0f} of the processor", flush=True)
 
     def measure(self, heldout: Path, seeds: Sequence[int], clips: int, vgg16: str | None) -> None:
         """Measure the last checkpoint of each run that has not been measured, video by video."""
@@ -235,9 +235,10 @@ class Study:
         return self.folder / f"shards_{side}"
 
     def _write(self) -> None:
-        beside = self.file.with_suffix(".new")
-        beside.write_text(json.dumps(self.known, indent=1))
-        beside.replace(self.file)
+        with self.writing:  # runs that go on side by side end side by side
+            beside = self.file.with_suffix(".new")
+            beside.write_text(json.dumps(self.known, indent=1))
+            beside.replace(self.file)
 
 
 def _compose(overrides: Sequence[str]) -> Any:
