@@ -12,9 +12,15 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = CHROMIUM is None or importlib.util.find_spec("playwright") is None
-with_browser = pytest.mark.skipif(MISSING, reason="there is no Chromium, or no Playwright")
+NEEDS = pytest.mark.skipif(MISSING, reason="there is no Chromium, or no Playwright")
 Open = Callable[..., Any]
 DESKTOP, PHONE = (1280, 800), (390, 844)
+
+
+def with_browser(test: Any) -> Any:
+    """Mark a test that opens a page: skipped where there is no browser, and slow."""
+    return pytest.mark.slow(NEEDS(test))
+
 
 # The colour of an element's text, and that of what is behind it.
 COLOURS = """element => {
