@@ -186,7 +186,7 @@ class Study:
         print(f"{name}, seed {seed}: {steps} steps, {took:.0f} s, {spent:.0f} of the processor", flush=True)
 
     def measure(self, heldout: Path, seeds: Sequence[int], clips: int, vgg16: str | None) -> None:
-        """Measure the last checkpoint of each run that has not been measured, video by video."""
+        """Measure each run that has not been measured, at its end, all together and video by video."""
         read: dict[int, list[tuple[Path, Clip]]] = {}
         for name in self.recipes:
             for seed in seeds:

@@ -142,7 +142,8 @@ def speed_of(metrics: Metrics) -> str:
             medians[name] = statistics.median(values)
         elif name != "speed/reading":  # which runs of 0.1 have not measured
             return "nothing was trained"
-    rate, wait, reading = (*medians.values(), 0.0)[:3]
+    rate, wait = medians["speed/frames_per_second"], medians["speed/data_wait"]
+    reading = medians.get("speed/reading", 0.0)
     slower = (
         "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
     )
