@@ -23,6 +23,8 @@ from vqgan.data.sharding.storage import Storage
 from vqgan.errors import ConfigError, DataError
 from vqgan.training.run import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -24,6 +24,8 @@ from vqgan.tokenizer.decode_folder import DESCRIPTION
 from vqgan.training.run import run
 from vqgan.video.writer import write_video
 
+pytestmark = pytest.mark.slow
+
 EVERY = "trainer.evaluate_every=1"  # else a run that goes on has been evaluated more often
 LEFT_OUT = "since vqgan wrote it: "
 

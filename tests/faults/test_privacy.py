@@ -14,6 +14,8 @@ from PIL import Image
 from tests.support.runs import ROOT, SMALL
 from vqgan.loggers import WeightsAndBiases
 
+pytestmark = pytest.mark.slow
+
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
     "HF_TOKEN": "hf_TheTokenThatNobodyMaySee",

@@ -271,6 +271,7 @@ def test_what_results_depend_on_is_recorded(composed: Compose, tmp_path: Path) -
     assert "data.workers" not in record["config"]
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_named_in_a_warning(composed: Compose) -> None:
     run(composed("trainer.steps=1"))
     threads = torch.get_num_threads()

@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing import resource_sharer
+from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
 
@@ -453,6 +455,30 @@ def test_a_lock_that_a_killed_worker_kept_does_not_hold_up_the_end() -> None:
         (iterator,) = (x for x in loaders if x._workers == watch.processes)
         iterator._workers_done_event._cond.acquire()
         del iterator, loaders
+
+
+@pytest.mark.timeout(60)
+def test_a_run_that_stops_while_it_takes_a_result_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The memory of a result is asked for by a connection, which a signal may end before the request is sent."""
+    sharer: Any = resource_sharer._resource_sharer  # type: ignore[attr-defined]
+    original = sharer.get_connection
+
+    def hung_up(identity: tuple[Any, int]) -> Any:
+        Client(identity[0], authkey=multiprocessing.current_process().authkey).close()
+        return original(identity)
+
+    monkeypatch.setattr(sharer, "get_connection", hung_up)
+    watch = Watch(1, LIMITS)
+    with closing(supervised(Tensors(), lambda first: range(first, 9), watch, lambda *_: "")) as tensors:
+        assert [int(next(tensors)[0]) for _ in range(3)] == [0, 1, 2]
+    assert capfd.readouterr().err == ""
+
+
+class Tensors(Dataset[Tensor]):
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.full((4,), number)
 
 
 class Numbers(Dataset[int]):

@@ -366,6 +366,7 @@ def test_a_class_that_is_not_a_data_set_is_not_built(typed: Callable[..., Ended]
     assert ended.error.startswith("data._target_ is 'os.system', which a config may not build")
 
 
+@pytest.mark.slow
 def test_the_installed_command(finished: Path, tmp_path: Path) -> None:
     ended = command(VQGAN, "evaluate", "run", "download=false", "device=cpu", folder=tmp_path)
     assert (ended.code, ended.error) == (0, "")

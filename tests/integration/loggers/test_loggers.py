@@ -23,6 +23,8 @@ from vqgan.loggers.tensorboard import CHARTS
 from vqgan.loggers.wandb.process import chosen_mode
 from vqgan.training.run import run
 
+pytestmark = pytest.mark.slow
+
 PANELS = {
     "train/total", "train/pixel", "train/quantization", "train/adversarial", "train/discriminator", "validation/psnr",
     "validation/ssim", "codebook/perplexity", "codebook/usage", "adversarial/weight", "adversarial/logits_real",

@@ -18,6 +18,8 @@ from vqgan.training.run import run
 from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "data.videos=8", "data.video_frames=8", "trainer.evaluate_every=1000", "trainer.checkpoint_every=1000",
 )  # fmt: skip

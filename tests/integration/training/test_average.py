@@ -22,6 +22,8 @@ from vqgan.training.run import run
 from vqgan.training.validation import evaluate
 from vqgan.training.wiring import make_trainer
 
+pytestmark = pytest.mark.slow
+
 VALUES = ("trainer.weight_average=0.2", "trainer.log_every=1", "trainer.checkpoint_every=2", "optimizer.lr=0.01")
 
 

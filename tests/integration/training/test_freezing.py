@@ -19,6 +19,8 @@ from vqgan.training.run import run
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import make_trainer
 
+pytestmark = pytest.mark.slow
+
 ADVERSARIAL = ("loss.discriminator_start=0", "trainer.discriminator_every=1")
 # All that could move a part without a gradient, or make its codes random.
 HARSH = (

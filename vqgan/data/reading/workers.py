@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -383,10 +383,21 @@ class _Start:
         # A signal to the whole process group is the training process's business: it saves, and ends its workers.
         for name in STOP_SIGNALS:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+        sys.excepthook = _tell
         if sys.platform == "linux":  # else a killed run's workers would hold its lock for seconds
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         self.watch.slots[worker, 0] = os.getpid()
         self.watch.allocated = _allocated()
+
+
+def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Print an error, unless it is that nobody waits for a result any more.
+
+    A thread of `multiprocessing` hands over the memory of each result, on request. A run that stops in the middle of
+    asking, and ends its workers then, is no error of theirs.
+    """
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 @contextlib.contextmanager
