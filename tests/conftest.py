@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 import tests.support.typechecker  # noqa: F401  # the hook looks it up by name
 from tests.support import scheduling
+from tests.support.parts import PLAIN
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPED = [  # the modules whose annotations speak of shapes
@@ -58,6 +59,8 @@ def small_config(folder: Path, *overrides: str) -> DictConfig:
         "data.validation_clips=2", "data.batch_size=2", "backbone.resolution=16",
         "discriminator.channels=4", "trainer.allow_slow_precision=true",
     ]  # fmt: skip
+    if not any(override.startswith("experiment=") for override in overrides):  # which has parts of its own
+        small += PLAIN
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*small, *overrides])
     if "channels" in config.backbone and not any("backbone.channels=" in override for override in overrides):

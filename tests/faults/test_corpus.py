@@ -22,6 +22,7 @@ import pytest
 from tests.conftest import LIMITS
 from tests.support import corpus
 from tests.support.corpus import CLIP, ENDLESS, KINDS, flipped, good, make_corpus, one_large_picture
+from tests.support.parts import PLAIN
 from tests.unit.data.test_folder import bad_files, entries, videos
 from tests.unit.video.test_video_file import number_shown
 from vqgan.data import Limits, Loader
@@ -242,6 +243,7 @@ class Run:
 def train(root: Path, folder: Path, *overrides: str) -> Run:
     """Train on a folder for three steps."""
     command = [
+        *PLAIN,
         sys.executable, str(ROOT / "train.py"), "data=videos", f"data.root={root}", "logger=none", "trainer.steps=3",
         "trainer.device=cpu", "data.workers=2", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
         "backbone.resolution=16", "model.quantizer.codebook_size=16", "discriminator.channels=4",

@@ -12,11 +12,13 @@ import pytest
 
 from tests.conftest import small_config
 from tests.support.browser import CHROMIUM, DESKTOP, PHONE, Open, is_remote
+from tests.support.parts import PLAIN
 from vqgan.commands import train
 from vqgan.runtime.signals import StopSignals
 from vqgan.training.run import run
 
 SMALL = (
+    *PLAIN,
     "trainer.device=cpu", "data.workers=0", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
     "backbone.resolution=16", "model.quantizer.codebook_size=16", "discriminator.channels=4", "logger=none",
     "trainer.log_every=1", "trainer.steps=1",

@@ -72,6 +72,22 @@ def test_a_sweep_does_what_is_left_of_it(old: Path, typed: Callable[..., Ended])
     assert ended.code == 0, ended.error
     assert "(finished before)" in ended.output
     assert "It goes on after step 5 of 6." in ended.output
+    for _ in range(2):  # and again, when today's version has written down what it is made of
+        ended = typed("-m", *typed_then, "model=emavq,vqmodel", "run_dir=sweep")
+        assert ended.code == 0, ended.error
+        assert ended.output.count("(finished before)") == 2
+    ended = typed("-m", *typed_then, "model=emavq,vqmodel", "run_dir=sweep", "backbone=f8")
+    assert ended.code == 2
+    assert "backbone: tiny there, f8 here" in ended.error
+
+
+def test_a_runs_own_command_goes_on_with_the_defaults_of_then(old: Path, typed: Callable[..., Ended]) -> None:
+    fixed = [line.removeprefix("- ").strip("'") for line in (old / "run" / "overrides.yaml").read_text().splitlines()]
+    typed_then = [override.replace("backbone.latent_dim", "model.quantizer.latent_dim") for override in fixed]
+    with pytest.warns(UserWarning, match="no longer exactly"):
+        ended = typed(*typed_then, "trainer.steps=12")
+    assert ended.code == 0, ended.error
+    assert "It goes on after step 4 of 12." in ended.output
 
 
 def test_runs_are_compared_and_reported(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ from typing import Any
 
 import torch
 
+from tests.support.parts import PLAIN
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
+    *PLAIN,
     "trainer.device=cpu", "data.workers=0", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
     "backbone.resolution=16", "model.quantizer.codebook_size=16", "discriminator.channels=4", "logger=none",
     "data.videos=4", "data.video_frames=8", "trainer.log_every=1", "loss.discriminator_start=3",

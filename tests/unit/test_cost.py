@@ -19,8 +19,11 @@ sys.path.append(str(BENCH))
 from cost import Data, Machine, Step, data_of, exposed, machines_of, predict  # noqa: E402
 from work import Counter, Line, Operations, Work, kept  # noqa: E402
 
+from tests.support.parts import PLAIN  # noqa: E402
+
 DATA = Data(bytes_per_frame=1e4, decode=500.0)
 TINY = (
+    *PLAIN,
     "logger=none", "trainer.device=cpu", "backbone.channels=8", "backbone.resolution=16", "discriminator.channels=4",
     "model.quantizer.codebook_size=16", "data.workers=0",
 )  # fmt: skip

@@ -23,58 +23,68 @@ from vqgan.layers import Recomputes
 class Shortcut(Backbone):
     """Pixels folded into channels first, then residual blocks, the encoder's and the decoder's of sizes of their own.
 
-    Two by two pixels are one position from the beginning: at full resolution the reference's network spends most of
-    its time, on a CPU half of it waiting for memory. From one resolution to the next there is, beside the convolution,
-    a path without parameters: the values of a square become channels, averaged where they are too many, and the other
-    way round (DC-AE, Chen et al. 2024, arXiv:2410.10733, section 3.1). So a network begins as an average over squares,
-    and blocks, which begin as nothing, learn what is missing: no norm is needed to train it.
+    With the first multiplier 0, two by two pixels are one position from the beginning: at full resolution the
+    reference's network spends most of its time, on a CPU half of it waiting for memory. From one resolution to the next
+    there is, beside the convolution, a path without parameters: the values of a square become channels, averaged where
+    they are too many, and the other way round (DC-AE, Chen et al. 2024, arXiv:2410.10733, section 3.1). So a network
+    begins as an average over squares, and blocks, which begin as nothing, learn what is missing: no norm is needed to
+    train it.
 
     Args:
         resolution: nominal side of a frame in pixels; other sides that are multiples of `downsampling` run as well.
         image_channels: 3 for rgb.
-        encoder_channels: of each resolution, from half the frame's side on; each divides 4 times the one before.
-        encoder_blocks: of each resolution.
-        decoder_channels: likewise of the decoder, as many numbers.
-        decoder_blocks: likewise.
+        channels: what the encoder's multipliers multiply.
+        channel_multipliers: of each resolution, from the frame's own on; 0 where nothing is computed, as at the first.
+        residual_blocks: of each resolution of the encoder.
+        decoder_channels: what the same multipliers multiply in the decoder.
+        decoder_blocks: of each resolution of the decoder.
         latent_channels: a divisor or a multiple of the last width of each.
     """
 
     resolution: int
     image_channels: int
-    encoder_channels: Sequence[int]
-    encoder_blocks: int
-    decoder_channels: Sequence[int]
+    channels: int
+    channel_multipliers: Sequence[int]
+    residual_blocks: int
+    decoder_channels: int
     decoder_blocks: int
     latent_channels: int
 
     def __post_init__(self) -> None:
-        check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
-        check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
-        for side in ("encoder", "decoder"):
-            widths, blocks = getattr(self, f"{side}_channels"), getattr(self, f"{side}_blocks")
-            check(0 < blocks <= MOST_BLOCKS, f"{side}_blocks", blocks, f"positive, at most {MOST_BLOCKS}")
-            check(
-                0 < len(widths) <= MOST_LEVELS
-                and all(width > 0 for width in widths)
-                and all(4 * a % b == 0 for a, b in itertools.pairwise(widths)),
-                f"{side}_channels", widths[:20], f"at most {MOST_LEVELS} widths, each dividing 4 times the last",
-            )  # fmt: skip
-            last = widths[-1]
-            fits = last % self.latent_channels == 0 or self.latent_channels % last == 0
-            check(
-                fits, "latent_channels", self.latent_channels, f"a divisor or a multiple of {side}_channels[-1]={last}"
-            )
-        same = len(self.encoder_channels) == len(self.decoder_channels)
+        for name in ("image_channels", "channels", "decoder_channels", "latent_channels"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in ("residual_blocks", "decoder_blocks"):
+            check(0 < getattr(self, name) <= MOST_BLOCKS, name, getattr(self, name), f"positive, at most {MOST_BLOCKS}")
+        widths = self.multipliers
         check(
-            same, "decoder_channels", self.decoder_channels, f"{len(self.encoder_channels)} numbers, as the encoder's"
-        )
-        fits = self.resolution > 0 and self.resolution % self.downsampling.height == 0
-        check(fits, "resolution", self.resolution, f"a positive multiple of {self.downsampling.height}")
+            len(widths) > 0 and len(self.channel_multipliers) <= MOST_LEVELS
+            and all(width > 0 for width in widths)
+            and all(4 * a % b == 0 for a, b in itertools.pairwise(widths)),
+            "channel_multipliers", self.channel_multipliers[:20],
+            f"at most {MOST_LEVELS} numbers, zeros only in front, each of the others dividing 4 times the one before",
+        )  # fmt: skip
+        for name in ("channels", "decoder_channels"):
+            last = getattr(self, name) * widths[-1]
+            fits = last % self.latent_channels == 0 or self.latent_channels % last == 0
+            check(fits, "latent_channels", self.latent_channels, f"a divisor or a multiple of {last}, the last width")
+        side = self.downsampling.height
+        fits = self.resolution > 0 and self.resolution % side == 0
+        check(fits, "resolution", self.resolution, f"a positive multiple of {side}")
+
+    @property
+    def multipliers(self) -> Sequence[int]:
+        """Those of the resolutions at which something is computed."""
+        return list(itertools.dropwhile(lambda multiplier: multiplier == 0, self.channel_multipliers))
+
+    @property
+    def fold(self) -> int:
+        """Side, in pixels, of the square that is one position from the beginning."""
+        return 2 ** (len(self.channel_multipliers) - len(self.multipliers))
 
     @property
     def downsampling(self) -> Downsampling:
-        """Twice for the folding, then once between each two widths."""
-        side = 2 ** len(self.encoder_channels)
+        """Once between each two resolutions, whether by folding or by layers."""
+        side = 2 ** (len(self.channel_multipliers) - 1)
         return Downsampling(1, side, side)
 
     def encoder(self) -> nn.Module:
@@ -91,11 +101,12 @@ class ShortcutEncoder(Recomputes):
 
     def __init__(self, sizes: Shortcut) -> None:
         super().__init__()
-        widths = sizes.encoder_channels
-        self.conv_in = nn.Conv2d(4 * sizes.image_channels, widths[0], 3, padding=1)
+        widths = [sizes.channels * multiplier for multiplier in sizes.multipliers]
+        self.fold = sizes.fold
+        self.conv_in = nn.Conv2d(sizes.fold**2 * sizes.image_channels, widths[0], 3, padding=1)
         parts: list[nn.Module] = []
         for i, width in enumerate(widths):
-            parts += [Halve(widths[i - 1], width)] * (i > 0) + [Block(width) for _ in range(sizes.encoder_blocks)]
+            parts += [Halve(widths[i - 1], width)] * (i > 0) + [Block(width) for _ in range(sizes.residual_blocks)]
         self.parts = nn.ModuleList(parts)
         self.conv_out = nn.Conv2d(widths[-1], sizes.latent_channels, 3, padding=1)
 
@@ -107,7 +118,7 @@ class ShortcutEncoder(Recomputes):
 
     def pictures(self, frames: Float[Tensor, "frames rgb h w"]) -> Float[Tensor, "frames latent rows columns"]:
         """The same of pictures."""
-        x = self.conv_in(F.pixel_unshuffle(frames, 2))
+        x = self.conv_in(F.pixel_unshuffle(frames, self.fold))
         for part in self.parts:
             x = self.maybe_recomputed(part, x)
         return self.conv_out(F.silu(x)) + other_width(x, self.conv_out.out_channels)
@@ -118,18 +129,19 @@ class ShortcutDecoder(PictureDecoder, Recomputes):
 
     def __init__(self, sizes: Shortcut) -> None:
         super().__init__()
-        widths = sizes.decoder_channels
+        widths = [sizes.decoder_channels * multiplier for multiplier in sizes.multipliers]
+        self.fold = sizes.fold
         self.conv_in = nn.Conv2d(sizes.latent_channels, widths[-1], 3, padding=1)
         parts: list[nn.Module] = []
         for i, width in reversed([*enumerate(widths)]):
             parts += [Block(width) for _ in range(sizes.decoder_blocks)] + [Double(width, widths[i - 1])] * (i > 0)
         self.parts = nn.ModuleList(parts)
-        self.conv_out = nn.Conv2d(widths[0], 4 * sizes.image_channels, 3, padding=1)
-        # The four pixels of a position begin alike: what starts apart shows as a grid for long (Aitken et al. 2017,
+        self.conv_out = nn.Conv2d(widths[0], self.fold**2 * sizes.image_channels, 3, padding=1)
+        # The pixels of a position begin alike: what starts apart shows as a grid for long (Aitken et al. 2017,
         # arXiv:1707.02937).
         with torch.no_grad():
             for parameter in self.conv_out.parameters():
-                parameter.copy_(repeat(parameter[::4], "c ... -> (c four) ...", four=4))
+                parameter.copy_(repeat(parameter[:: self.fold**2], "c ... -> (c square) ...", square=self.fold**2))
 
     def features(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames c h w"]:
         """All of a picture but the last layer."""
@@ -139,8 +151,8 @@ class ShortcutDecoder(PictureDecoder, Recomputes):
         return F.silu(x)
 
     def pixels(self, features: Float[Tensor, "frames c h w"]) -> Float[Tensor, "frames rgb height width"]:
-        """The last layer, four pixels from each position."""
-        return F.pixel_shuffle(self.conv_out(features), 2)
+        """The last layer, a square of pixels from each position."""
+        return F.pixel_shuffle(self.conv_out(features), self.fold)
 
 
 class Block(nn.Module):

@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +22,7 @@ from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
 from vqgan.errors import ConfigError
+from vqgan.runs.defaults import defaults_then
 from vqgan.runs.saved import load_config, translated, typed_for
 from vqgan.runs.sweep import SWEEP
 from vqgan.runtime.process import this_process
@@ -64,7 +67,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     typed = sys.argv[1:]
     try:
-        sys.argv[1:] = resuming(_flags_first(typed))  # where Hydra reads it
+        sys.argv[1:] = as_begun(resuming(_flags_first(typed)))  # where Hydra reads it
         if own := _config_dir(typed):
             look_in(own)  # the classes that its yaml files name
         if any(flag in typed for flag in MULTIRUN):
@@ -99,9 +102,8 @@ def resuming(arguments: list[str]) -> list[str]:
     Raises:
         ConfigError: there is no run, or something other than single values is to change.
     """
-    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    folder = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
+    parsed = _overrides(arguments)
+    folder = _value(parsed, "resume")
     if folder is None:
         return arguments
     saved = load_config(Path(str(folder)))
@@ -129,6 +131,24 @@ def resuming(arguments: list[str]) -> list[str]:
         "hydra/hydra_logging=none",
     ]
     return ["--config-path", path, "--config-name", "config", *arguments, *ours]
+
+
+def as_begun(arguments: list[str]) -> list[str]:
+    """With the `run_dir` of what an older version began, its command again stands for what it stood for then."""
+    parsed = _overrides(arguments)
+    folder = _value(parsed, "run_dir")
+    if folder is None or _value(parsed, "resume") is not None:
+        return arguments
+    return [*arguments, *defaults_then(Path(folder), [override.key_or_group for override in parsed])]
+
+
+def _overrides(arguments: Iterable[str]) -> list[Override]:
+    texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    return OverridesParser.create().parse_overrides(texts)
+
+
+def _value(overrides: Iterable[Override], key: str) -> str | None:
+    return next((str(o.value()) for o in overrides if o.key_or_group == key), None)
 
 
 def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:

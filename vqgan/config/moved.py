@@ -31,6 +31,9 @@ GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge"
 # Keys that there were not, with what was done then.
 ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None, "freeze": [], "allow_slow_precision": True}}
 
+# What train.yaml chose of itself until 0.1, where today it is something else.
+DEFAULTS = {"backbone": "tiny", "optimizer": "adam_fast", "schedule": "constant", "trainer.steps": "600"}
+
 
 def with_moved_classes(values: Any) -> Any:
     """The same values, nested or by their full key, with each class that has moved named as it is today."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.keys import FREE_IN_A_SWEEP, OWN_WHEN_TYPED, is_among
-from vqgan.config.moved import key_today
+from vqgan.config.moved import DEFAULTS, key_today
 from vqgan.errors import ConfigError
 from vqgan.files.continued import first_difference
 from vqgan.files.reading import read_yaml
@@ -29,6 +30,7 @@ class Definition:
     swept: Mapping[str, str]  # key to its several values, in the order that numbers the jobs
     fixed: Mapping[str, str]  # key to its one value
     study: str | None = None  # of a search: its name in the storage
+    version: str | None = None  # that began it, which chose its defaults; None: 0.1
 
 
 def is_search(hydra_config: DictConfig) -> bool:
@@ -48,7 +50,8 @@ def refuse_another_job(folder: Path, overrides: Sequence[str]) -> None:
         ConfigError: it was.
     """
     saved = typed_for(folder)
-    other = [override for override in own_overrides(overrides) if override not in saved and not _is_free(override)]
+    known = {*saved, *(f"{key}={value}" for key, value in DEFAULTS.items())}  # those of 0.1 went without saying
+    other = [override for override in own_overrides(overrides) if override not in known and not _is_free(override)]
     if saved and other:
         raise ConfigError(
             f"{folder} was made for another job: '{other[0]}' was not among what was typed for it. A job's number must "
@@ -75,7 +78,7 @@ def definition_of(config: DictConfig) -> Definition:
     text = {key: str(o.input_line).partition("=")[2] for key, o in last.items()}
     swept = {key: text[key] for key, o in last.items() if o.is_sweep_override()}
     name = OmegaConf.select(config, "hydra.sweeper.study_name")
-    return Definition(swept, {key: value for key, value in text.items() if key not in swept}, name)
+    return Definition(swept, {key: value for key, value in text.items() if key not in swept}, name, version("vqgan"))
 
 
 def agreed(folder: Path, definition: Definition) -> Definition:
@@ -88,9 +91,11 @@ def agreed(folder: Path, definition: Definition) -> Definition:
         return definition
     before = read_definition(folder)
     old, new = ({**d.swept, **{k: v for k, v in d.fixed.items() if not _is_free(k)}} for d in (before, definition))
+    if before.version is None:
+        old = {**{key: value for key, value in DEFAULTS.items() if key in new}, **old}
     found = first_difference(old, new)
     if found is None and list(before.swept) == list(definition.swept):
-        return replace(definition, study=before.study)
+        return replace(definition, study=before.study, version=before.version)
     difference = "{}: {} there, {} here".format(*found) if found else f"first {next(iter(before.swept))}"
     raise ConfigError(
         f"The sweep in {folder} is another one ({difference}), and the numbers of its jobs stand for its values. "
@@ -108,7 +113,7 @@ def read_definition(folder: Path) -> Definition:
     if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("swept", "fixed")):
         raise ConfigError(f"{folder / SWEEP} does not describe a sweep.")
     swept, fixed = ({key_today(str(k)): str(v) for k, v in values[key].items()} for key in ("swept", "fixed"))
-    return Definition(swept, fixed, values.get("study"))
+    return Definition(swept, fixed, values.get("study"), values.get("version"))
 
 
 def write_definition(folder: Path, definition: Definition) -> None:
@@ -118,6 +123,7 @@ def write_definition(folder: Path, definition: Definition) -> None:
         StorageError: it cannot be written.
     """
     values = {"swept": dict(definition.swept), "fixed": dict(definition.fixed), "study": definition.study}
+    values |= {"version": definition.version}
     replace_text(folder / SWEEP, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

@@ -17,12 +17,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from tests.support.browser import COLOURS, PHONE, Open, contrast, luminance, see_all, settled, with_browser
+from tests.support.parts import PLAIN
 from tests.support.written_run import ordinary_rows, write_run
 from vqgan.commands.compare import compare
 from vqgan.config.build import conf_dir
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = (
+    *PLAIN,
     "trainer.device=cpu", "data.workers=0", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
     "backbone.resolution=16", "model.quantizer.codebook_size=16", "discriminator.channels=4", "logger=none",
     "trainer.steps=2", "trainer.log_every=1", "trainer.evaluate_every=1", "data.videos=4", "data.video_frames=8",

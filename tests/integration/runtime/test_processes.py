@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
+from tests.support.parts import PLAIN
 from tests.support.processes import together
 from vqgan.config.build import conf_dir
 from vqgan.data import BadFiles
@@ -25,6 +26,7 @@ from vqgan.training.wiring import make_trainer
 pytestmark = pytest.mark.slow
 
 SMALL = (
+    *PLAIN,
     "logger=none", "trainer.steps=4", "trainer.device=cpu", "data.workers=0", "data.validation_clips=5",
     "data.batch_size=4", "data.videos=4", "data.video_frames=8", "backbone.channels=8", "backbone.resolution=16",
     "model.quantizer.codebook_size=16", "discriminator.channels=4", "loss.discriminator_start=0",

@@ -19,8 +19,8 @@ from vqgan.tokenizer.folder import description_of, write
 from vqgan.tokenizer.tokenizer import Tokenizer
 
 SIZES: dict[str, Any] = {
-    "resolution": 32, "image_channels": 3, "encoder_channels": [8, 16], "encoder_blocks": 1,
-    "decoder_channels": [8, 32], "decoder_blocks": 2, "latent_channels": 4,
+    "resolution": 32, "image_channels": 3, "channels": 4, "channel_multipliers": [0, 2, 4], "residual_blocks": 1,
+    "decoder_channels": 8, "decoder_blocks": 2, "latent_channels": 4,
 }  # fmt: skip
 
 
@@ -62,10 +62,12 @@ def test_the_four_pixels_of_a_position_begin_alike() -> None:
         assert torch.equal(picture[:, ::2, ::2], picture[:, row::2, column::2])
 
 
-def test_sides_follow_from_the_widths_and_everything_learns() -> None:
-    backbone = Shortcut(**SIZES | {"encoder_channels": [8, 16, 16], "decoder_channels": [8, 8, 16]})
+@pytest.mark.parametrize(("multipliers", "fold"), [([0, 2, 4, 4], 2), ([0, 0, 1, 2], 4), ([1, 2, 2, 4], 1)])
+def test_sides_follow_from_the_multipliers_and_everything_learns(multipliers: list[int], fold: int) -> None:
+    backbone = Shortcut(**SIZES | {"channel_multipliers": multipliers})
     encoder, decoder = backbone.encoder(), backbone.decoder()
     assert backbone.downsampling == (1, 8, 8)
+    assert encoder.conv_in.weight.shape[1] == decoder.conv_out.weight.shape[0] == 3 * fold**2  # type: ignore[union-attr, index]
     for module in (encoder, decoder):
         for parameter in module.parameters():  # what begins as nothing lets no gradient through to what is before it
             nn.init.normal_(parameter, std=0.1)
@@ -101,8 +103,10 @@ def test_an_export_gives_it_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"encoder_channels": [8, 12]}, "encoder_channels"),  # 32 values of a square are not 12 means
-        ({"decoder_channels": [8]}, "decoder_channels"),
+        ({"channel_multipliers": [0, 2, 3]}, "channel_multipliers"),  # 32 values of a square are not 12 means
+        ({"channel_multipliers": [0, 2, 0]}, "channel_multipliers"),
+        ({"channel_multipliers": [0, 0]}, "channel_multipliers"),
+        ({"decoder_channels": 0}, "decoder_channels"),
         ({"decoder_blocks": 0}, "decoder_blocks"),
         ({"latent_channels": 3}, "latent_channels"),
         ({"resolution": 30}, "resolution"),
