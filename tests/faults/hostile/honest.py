@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.support.parts import PLAIN
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Convolutional
 from vqgan.config.build import conf_dir
@@ -67,7 +68,7 @@ def small() -> list[str]:
         f"model.quantizer.{k}": v for k, v in QUANTIZER.items()
     }
     return [
-        "logger=none", "trainer.steps=1", "trainer.device=cpu", "data.workers=0", "data.validation_clips=2",
+        *PLAIN, "logger=none", "trainer.steps=1", "trainer.device=cpu", "data.workers=0", "data.validation_clips=2",
         "data.batch_size=2", "data.videos=2", "data.video_frames=4", "discriminator.channels=4",
         *(f"{key}={'null' if value is None else value}" for key, value in sizes.items()),
     ]  # fmt: skip
