@@ -243,7 +243,8 @@ class Run:
 def train(root: Path, folder: Path, *overrides: str) -> Run:
     """Train on a folder for three steps."""
     command = [
-        sys.executable, str(ROOT / "train.py"), *PLAIN, "data=videos", f"data.root={root}", "logger=none", "trainer.steps=3",
+        sys.executable, str(ROOT / "train.py"), *PLAIN, "data=videos", f"data.root={root}", "logger=none",
+        "trainer.steps=3",
         "trainer.device=cpu", "data.workers=2", "data.validation_clips=2", "data.batch_size=2", "backbone.channels=8",
         "backbone.resolution=16", "model.quantizer.codebook_size=16", "discriminator.channels=4",
         "data.max_bad_files=0", f"run_dir={folder}", *overrides,

@@ -52,6 +52,7 @@ KEYS = {
     "data.batch_size": Is.CHANGEABLE,
     "data.workers": Is.NEUTRAL | Is.MACHINE,
     "data.validation_clips": Is.NEUTRAL | Is.TELLING,
+    "data.decoded_megabytes": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "data.max_bad_fraction": Is.NEUTRAL | Is.TELLING,
     "data.max_bad_files": Is.NEUTRAL | Is.TELLING,
     "data.limits": Is.NEUTRAL | Is.MACHINE,

@@ -52,6 +52,11 @@ class ClipDataset(Dataset[Tensor], ABC):
         """The order in which an epoch passes over all clips, each once: a function of the arguments alone."""
         return _permutation(len(self), seed, epoch)
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Of memory in which all training clips are kept once they have been decoded; 0: they are decoded each time."""
+        return 0
+
     def prefetch(self, indices: Sequence[int]) -> None:
         """Told that these clips are read next; what comes from afar can be asked for all at once."""
 

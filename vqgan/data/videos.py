@@ -9,10 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vqgan.data.corpus import ClipDataset
+from vqgan.data.decoded import MEGABYTE, Decoded
 from vqgan.data.folder import Folder
 from vqgan.data.reading.files import FileKind
 from vqgan.errors import check
@@ -42,11 +43,13 @@ class Videos(Folder[VideoFile]):
         clip_frames: frames of a clip.
         stride: take every stride-th frame.
         fps: take the frame on screen at each 1/fps seconds instead, whatever the file's frame rate; null for `stride`.
+        decoded_megabytes: of memory, in which decoded clips are kept for the next epochs if all of them fit; 0: none.
     """
 
     clip_frames: int
     stride: int | None
     fps: float | None
+    decoded_megabytes: int = 0  # as in what older versions wrote; no pixel depends on it
 
     kind = VIDEO_FILES
 
@@ -54,6 +57,7 @@ class Videos(Folder[VideoFile]):
         super().__post_init__()
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check_times(self.stride, self.fps)
+        check(self.decoded_megabytes >= 0, "decoded_megabytes", self.decoded_megabytes, "at least 0")
 
     def times(self) -> tuple[int | None, float | None]:
         """See `Corpus.times`."""
@@ -66,8 +70,9 @@ class Videos(Folder[VideoFile]):
     def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
         """All clips of the videos."""
         return VideoFolder(
-            files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip
-        )
+            files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip,
+            self.decoded_megabytes,
+        )  # fmt: skip
 
 
 class VideoFolder(ClipDataset):
@@ -78,13 +83,15 @@ class VideoFolder(ClipDataset):
 
     def __init__(
         self, videos: Sequence[VideoFile], resolution: int, clip_frames: int, stride: int | None, fps: float | None,
-        random_crop: bool, flip: bool,
+        random_crop: bool, flip: bool, decoded_megabytes: int = 0,
     ) -> None:  # fmt: skip
         self.videos, self.resolution = videos, resolution
         self.clip_frames, self.stride, self.fps = clip_frames, stride, fps
         self.random_crop, self.flip = random_crop, flip
         counts = [len(clip_starts(v, clip_frames, stride, fps)) for v in videos]
         self.ends = np.cumsum(counts)  # position after the last clip of each video
+        shapes = self._shapes(decoded_megabytes * MEGABYTE)
+        self.decoded = None if shapes is None else Decoded(shapes)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -100,8 +107,42 @@ class VideoFolder(ClipDataset):
         first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
         start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
         positions = clip_positions(video, start, self.clip_frames, self.stride, self.fps)
-        frames = read_frames(video, positions, self.resolution)
+        if rng is not None and self.decoded is not None:
+            possible = self._positions_of(video, first, last)
+            frames = self.decoded.take(index, lambda: read_frames(video, possible, self.resolution))
+            frames = frames[np.searchsorted(possible, positions)]
+        else:
+            frames = read_frames(video, positions, self.resolution)
         return torch.from_numpy(augment(frames, self.resolution, rng, self.random_crop, self.flip))
+
+    @property
+    def decoded_bytes(self) -> int:
+        """See `ClipDataset.decoded_bytes`."""
+        return 0 if self.decoded is None else self.decoded.size
+
+    def _positions_of(self, video: VideoFile, first: int, last: int) -> Int[np.ndarray, "frames"]:
+        """All frames that a clip may have which starts from `first` to `last`.
+
+        They are decoded together: where a damaged file gives other pixels for another place to start from, a clip must
+        still be the same whichever came before it.
+        """
+        starts = range(first, last + 1)
+        clips = [clip_positions(video, start, self.clip_frames, self.stride, self.fps) for start in starts]
+        return np.unique(np.concatenate(clips))
+
+    def _shapes(self, most: int) -> list[tuple[int, int, int, int]] | None:
+        """Those of all clips' frames as they are kept; None if that is more than `most` bytes."""
+        shapes: list[tuple[int, int, int, int]] = []
+        size = 0
+        for video in self.videos if most else []:
+            width, height = video.scaled_size(self.resolution)
+            sides = (width, height) if video.rotation % 180 else (height, width)
+            for first, last in clip_starts(video, self.clip_frames, self.stride, self.fps).tolist():
+                shapes.append((len(self._positions_of(video, first, last)), *sides, 3))
+                size += int(np.prod(shapes[-1]))
+                if size > most:
+                    return None
+        return shapes or None
 
     def _locate(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))

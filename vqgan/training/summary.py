@@ -21,7 +21,7 @@ def beginning(trainer: Trainer) -> list[tuple[str, str]]:
     bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
-        ("data", f"{bad_files.total} files{bad}"),
+        ("data", f"{bad_files.total} files{bad}{_decoded(trainer)}"),
         ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
@@ -54,6 +54,11 @@ def _best_checkpoint(link: Path) -> str:
         return str(link.resolve())
     objective, score = rated
     return f"{link.resolve()}, {f'{score:.2f} dB' if objective == PSNR else objective.text(score)}"
+
+
+def _decoded(trainer: Trainer) -> str:
+    size = trainer.loader.dataset.decoded_bytes
+    return f"; decoded once, into {size / 2**20:.0f} MB of memory" if size else ""
 
 
 def _adversary(trainer: Trainer) -> str:
