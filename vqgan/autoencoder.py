@@ -206,7 +206,7 @@ class Autoencoder(nn.Module):
             )
         return indices, indices.ndim - len(last) == 4
 
-    def _filled(self, frames: Frames, memory: Memory | None) -> Frames:
+    def _filled(self, frames: Frames, memory: Memory | None) -> Float[Tensor, "batch time2 rgb height width"]:
         """Clips, or a part of them, whose last frame is repeated until the last time of codes is full."""
         step, before = self.downsampling.time, 0 if memory is None else memory.taken
         if before and (before - 1) % step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Causal
 from vqgan.backbones.temporal import Temporal
 from vqgan.quantizers import Quantizer, VectorQuantizer
+from vqgan.tokenizer.folder import description_of, write
+from vqgan.tokenizer.tokenizer import Tokenizer
 
 CAUSAL: dict[str, Any] = {
     "resolution": 16, "image_channels": 3, "channels": 8, "channel_multipliers": [1, 1, 2, 2], "residual_blocks": 1,
@@ -53,3 +56,17 @@ def sees_the_future(function: Callable[[Tensor], Tensor], x: Tensor, last: int, 
     (gradient,) = torch.autograd.grad(found.square().sum(), asked)
     same = torch.equal(found, function(changed)[:, :unaffected])
     return not same or bool(gradient[:, last + 1 :].any())
+
+
+def clip_folder(folder: Path, **values: Any) -> Tokenizer:
+    """A tokenizer of clips with random weights, as a folder and in memory."""
+    torch.manual_seed(0)
+    sizes = {**CAUSAL, **values}
+    table: dict[str, Any] = {"codebook_size": 300, "latent_dim": 4, "commitment_weight": 0.25, "codebook_weight": 1.0}
+    description = description_of({"class": "Causal", **sizes}, {"class": "VectorQuantizer", **table})
+    tokenizer = Tokenizer(Causal(**sizes), VectorQuantizer(**table), description).eval().requires_grad_(False)
+    stirred(tokenizer)
+    with torch.no_grad():
+        tokenizer.quantizer.codebook.normal_()
+    write(folder, description, tokenizer.state_dict(), None, "")
+    return tokenizer

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqgan.backbones.backbone import Backbone, Decoder, Downsampling
-from vqgan.backbones.decoder import ConvolutionalDecoder
-from vqgan.backbones.encoder import ConvolutionalEncoder
+from vqgan.backbones.decoder import ConvolutionalDecoder, UpLevel
+from vqgan.backbones.encoder import ConvolutionalEncoder, DownLevel
 from vqgan.backbones.sizes import Sizes
 from vqgan.backbones.temporal import DoubleTime, HalveTime, LevelInTime, Memory, MiddleInTime, Remembers
 from vqgan.errors import check
@@ -92,7 +93,7 @@ class CausalEncoder(ConvolutionalEncoder, Remembers):
     ) -> Float[Tensor, "batch time2 latent rows columns"]:
         """Map 1 + k·n frames in [-1, 1] to 1 + n latents; where a memory goes on, k·n to n."""
         h = per_frame(self.conv_in, frames)
-        for level, time in zip(self.down, self.time):
+        for level, time in zip(cast(list[DownLevel], self.down), cast(list[LevelInTime], self.time)):
             h = per_frame(level.downsample, time(level, h, memory))
             h = time.change_rate(h, memory)
         h = self.mid_time(self.mid, h, memory)
@@ -118,12 +119,13 @@ class CausalDecoder(ConvolutionalDecoder, Remembers):
         features = self.features(latents, memory) if compiled is None else compiled(latents)
         return per_frame(self.pixels, features)
 
-    def features(  # type: ignore[override]  # of clips, where that of pictures takes one frame after the other
+    def features(
         self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None
     ) -> Float[Tensor, "batch time2 c h w"]:
         """All of the frames but the last layer."""
         h = self.mid_time(self.mid, per_frame(self.conv_in, latents), memory)
-        for level, time in zip(reversed(self.up), reversed(self.time)):
+        levels = [*zip(cast(list[UpLevel], self.up), cast(list[LevelInTime], self.time))]
+        for level, time in reversed(levels):
             h = time.change_rate(time(level, h, memory), memory)
             h = per_frame(level.upsample, h)
         return per_frame(lambda last: F.silu(self.norm_out(last)), h)

@@ -1,12 +1,12 @@
 """What works along time, and only ever looks back: a network of pictures becomes one of clips by these alone.
 
-All of it starts as nothing: a network that has them begins as the one of pictures that it is made of, bit for bit in
-float32. Time is convolved by 1×1 convolutions over frames laid side by side, so no norm and no kernel sees a later frame.
+All of it starts as nothing: a network that has it begins as the one of pictures that it is made of, bit for bit in
+float32. Time is convolved by 1×1 convolutions over frames side by side, so no norm and no kernel sees a later frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class Temporal(nn.Module):
 
 
 class Remembers(nn.Module):
-    """An encoder or decoder whose frames depend on earlier ones: `forward(x, memory)` goes on where the last part ended.
+    """An encoder or decoder whose frames depend on earlier ones: `forward(x, memory)` goes on after the last part.
 
     Without a memory, or with an empty one, the first frame stands for all before it.
     """
@@ -74,7 +74,7 @@ class TemporalConv(nn.Module):
         before = None if memory is None else memory.last.get(self)
         if before is None:
             before = x[:, :1].expand(-1, TAPS - 1, -1, -1, -1)
-        seen = torch.cat([before, x], 1)
+        seen = joined(lambda parts, _: torch.cat(parts, 1), [before, x])
         if memory is not None:  # a copy: a view would keep the whole part alive
             memory.last[self] = seen[:, self.stride - TAPS :].clone()
         beyond = self.stride * ((seen.shape[1] - TAPS) // self.stride) + 1
@@ -82,7 +82,7 @@ class TemporalConv(nn.Module):
 
     def mix(self, taps: Sequence[Features]) -> Changed:
         """The sum over taps."""
-        return per_frame(lambda frames: F.conv2d(frames, self.weight, self.bias), torch.cat([*taps], 2))
+        return per_frame(lambda frames: F.conv2d(frames, self.weight, self.bias), joined(torch.cat, taps))
 
 
 class TemporalBlock(Temporal):
@@ -121,9 +121,14 @@ class DoubleTime(Temporal):
     def forward(self, x: Features, memory: Memory | None) -> Changed:
         """Return the frames at twice their rate."""
         begins = memory is None or self.conv not in memory.last
-        pairs = x.unsqueeze(2) + self.conv(x, memory).unflatten(2, (2, -1))
-        frames = pairs.flatten(1, 2)
-        return frames[:, 1:] if begins else frames
+        former, latter = (x + half for half in self.conv(x, memory).chunk(2, 2))
+        alone = int(begins)
+
+        def in_turn(halves: list[Tensor], _: int) -> Tensor:
+            pairs = torch.stack([half[:, alone:] for half in halves], 2).flatten(1, 2)
+            return torch.cat([halves[1][:, :alone], pairs], 1)
+
+        return joined(in_turn, [former, latter])
 
 
 class LevelInTime(Recomputes):
@@ -175,6 +180,18 @@ class MiddleInTime(nn.Module):
         x = self.blocks[0](x, memory) if self.blocks else x
         x = per_frame(middle.block_2, x)
         return self.blocks[1](x, memory) if self.blocks else x
+
+
+def joined(function: Callable[[list[Tensor], int], Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """What a function joins clips to, in the memory format of their frames, which torch loses with five dimensions.
+
+    Args:
+        function: is given the clips and the axis of their channels, which may be the last one.
+        parts: clips, (batch, time, c, h, w), of one format.
+    """
+    if parts[-1].stride(2) != 1:
+        return function([*parts], 2)
+    return function([part.movedim(2, -1) for part in parts], -1).movedim(-1, 2)
 
 
 def temporal_names(network: nn.Module) -> set[str]:

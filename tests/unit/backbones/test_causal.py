@@ -1,4 +1,4 @@
-"""The backbone of clips: it never sees the future, begins as the model of pictures, and forgets nothing it must keep."""
+"""The backbone of clips: it never sees the future, and begins as the model of pictures."""
 
 from __future__ import annotations
 
@@ -87,18 +87,25 @@ def test_without_time_it_is_the_model_of_pictures() -> None:
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(ours.parameters(), theirs.parameters()))  # type: ignore[arg-type]
 
 
+FORMATS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+
+
+@FORMATS
 @pytest.mark.parametrize("times", [1, 2, 5])
-def test_codes_for_each_frame_begin_as_those_of_pictures(times: int) -> None:
+def test_codes_for_each_frame_begin_as_those_of_pictures(times: int, layout: torch.memory_format) -> None:
     ours, theirs, x = clip_model(temporal_downsampling=1).eval(), picture_model().eval(), clips(times, batch=2)
+    ours.to(memory_format=layout), theirs.to(memory_format=layout)
     assert temporal_names(ours)
     a, b = ours(x), theirs(x)
     assert torch.equal(a.reconstruction, b.reconstruction)
     assert torch.equal(a.indices, b.indices)
 
 
+@FORMATS
 @pytest.mark.parametrize("k", [2, 4, 8])
-def test_codes_for_several_frames_begin_as_those_of_pictures(k: int) -> None:
-    ours, theirs, x = clip_model(temporal_downsampling=k).eval(), picture_model().eval(), clips(1 + 2 * k)
+def test_codes_for_several_frames_begin_as_those_of_pictures(k: int, layout: torch.memory_format) -> None:
+    ours, theirs, x = clip_model(temporal_downsampling=k).eval(), picture_model().eval(), clips(1 + 2 * k, batch=2)
+    ours.to(memory_format=layout), theirs.to(memory_format=layout)
     picture = ours(x[:, :1]), theirs(x[:, :1])
     assert torch.equal(picture[0].reconstruction, picture[1].reconstruction)
     assert torch.equal(picture[0].indices, picture[1].indices)
@@ -157,6 +164,21 @@ def test_gradients_reach_every_parameter_from_clips_and_from_pictures(times: int
         assert [name for name, p in network.named_parameters() if not p.grad.any()] == []  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_memory_format_of_frames_stays(k: int) -> None:
+    network = clip_tokenizer(temporal_downsampling=k).to(memory_format=torch.channels_last)
+    strides = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(
+                lambda _, given: strides.append(given[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    frames = clips(9, batch=2).flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (2, 9))
+    network.decoder(network.encoder(frames))
+    assert len(strides) > 20
+    assert all(strides)
+
+
 def test_recomputed_activations_give_the_same_gradients() -> None:
     networks = [clip_tokenizer(), clip_tokenizer()]
     assert networks[1].recompute_activations()
@@ -167,6 +189,7 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
             torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.slow
 def test_a_moving_square_is_learnt() -> None:
     torch.manual_seed(0)
     network = clip_tokenizer(stir=False)
@@ -179,13 +202,13 @@ def test_a_moving_square_is_learnt() -> None:
     def distance() -> Tensor:
         return (network.decoder(network.encoder(x)) - x).square().mean()
 
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         distance().backward()
         optimizer.step()
     with torch.no_grad():
         still = torch.cat([x[:, :1], x[:, 4:].expand(-1, 4, -1, -1, -1)], 1)  # what its start can do at best
-        assert float(distance()) < 0.7 * float((still - x).square().mean())
+        assert float(distance()) < 0.6 * float((still - x).square().mean())
 
 
 @pytest.mark.parametrize(
