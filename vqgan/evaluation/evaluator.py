@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ class Measurement:
     videos: int
     clips: int
     frames: int
+    psnr_by_position: Sequence[float]  # dB: of the first frames of all clips, of the second ones …
 
 
 @dataclass(kw_only=True)
@@ -95,7 +96,7 @@ class Evaluator:
                 reconstructions, indices = self._reconstruct(tokenizer, originals)
                 with running_in("fp32", self.hardware):
                     sums.add([path for path, _ in group], originals, reconstructions, indices)
-        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
+        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames, sums.psnr_by_position)
 
     @cached_property
     def networks(self) -> FeatureNetworks:
