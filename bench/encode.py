@@ -22,7 +22,7 @@ import torch
 from measure import alternating, machine, ratio, table
 from omegaconf import OmegaConf
 
-from vqgan.backbones import Convolutional
+from vqgan.backbones import Convolutional, Memory
 from vqgan.config.build import build, conf_dir
 from vqgan.data.reading.files import find_files
 from vqgan.data.reading.streams import in_turn
@@ -58,11 +58,11 @@ def main() -> None:
         encoder = FolderEncoder(tokenizer, encoding, args.videos, Path(folder) / "tokens")
         videos = [scan_video(file)[0] for file in find_files(args.videos, "VIDEOS", VIDEO_FILES.suffixes)]
         counts = [len(encoder.reading.positions(video)) for video in videos]
-        batches = list(in_turn([range(len(videos))], counts, encoding.batch_frames))
+        batches = list(in_turn([range(len(videos))], counts, encoder.parts.firsts))
 
         def read(keep: list[torch.Tensor] | None = None) -> None:
             results = read_jobs(
-                FrameSource(videos, encoder.reading, encoding.batch_frames).read,
+                FrameSource(videos, encoder.reading, encoder.parts).read,
                 lambda position: batches[position:],
                 encoding.workers,
                 encoding.limits,
@@ -77,8 +77,10 @@ def main() -> None:
         read(clips)
 
         def network() -> None:
-            for clip in clips:
-                encode_batch(tokenizer, clip, encoding.work).cpu()
+            memory = Memory()
+            for (_, first), clip in zip(filter(None, batches), clips):
+                memory = Memory() if first == 0 else memory
+                encode_batch(tokenizer, clip, encoding.work, memory).cpu()
 
         def encode() -> None:
             shutil.rmtree(encoder.out, ignore_errors=True)

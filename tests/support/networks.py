@@ -16,7 +16,8 @@ BACKBONE: dict[str, Any] = {
     "attention_resolutions": [8], "norm_groups": 4, "dropout": 0.0, "latent_channels": 8,
 }  # fmt: skip
 LOSS: dict[str, Any] = {
-    "perceptual_weight": 0.0, "quantization_weight": 1.0, "discriminator_start": 0, "discriminator_weight": 0.8,
+    "perceptual_weight": 0.0, "perceptual_frames": None,
+    "quantization_weight": 1.0, "discriminator_start": 0, "discriminator_weight": 0.8,
     "discriminator_warmup": 0, "discriminator_ramp": 0, "perceptual": None,
 }  # fmt: skip
 

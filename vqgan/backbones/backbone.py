@@ -20,6 +20,14 @@ class Downsampling(NamedTuple):
     height: int
     width: int
 
+    def times(self, frames: int) -> int:
+        """How many times of codes so many frames have, 1 or more: 1 + ⌈(frames - 1) / time⌉; the first has its own."""
+        return 1 - (1 - frames) // self.time
+
+    def frames(self, times: int) -> int:
+        """How many frames so many times of codes stand for, 1 or more: 1 + time · (times - 1)."""
+        return 1 + self.time * (times - 1)
+
 
 class Backbone(ABC):
     """Builds encoder and decoder; a dataclass of sizes, say.
@@ -41,7 +49,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def encoder(self) -> nn.Module:
-        """A network from `Frames` to `Latents` of `latent_channels`."""
+        """A network from `Frames` to `Latents` of `latent_channels`.
+
+        Where several frames have a code, it takes 1 + k·n frames to 1 + n latents, and is one that `Remembers`, as the
+        decoder is: see `vqgan.backbones.temporal`.
+        """
 
     @abstractmethod
     def decoder(self) -> Decoder:

@@ -106,10 +106,11 @@ class Level(Recomputes):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
         """Run the blocks in order."""
         for i in range(len(self.block)):
-            x = self.maybe_recomputed(self._run, i, x)
+            x = self.maybe_recomputed(self.step, i, x)
         return x
 
-    def _run(self, i: int, x: Tensor) -> Tensor:
+    def step(self, i: int, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n out h w"]:
+        """Block `i`, and the attention after it."""
         x = self.block[i](x)
         return self.attn[i](x) if self.attn else x
 

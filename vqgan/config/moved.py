@@ -29,7 +29,9 @@ SECTIONS = ("backbone", "model", "loss")
 PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for name in ("l1", "l2")}
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
 # Keys that there were not, with what was done then.
-ADDED: dict[str, dict[str, Any]] = {"trainer": {"weight_average": None, "freeze": [], "allow_slow_precision": True}}
+ADDED: dict[str, dict[str, Any]] = {
+    "trainer": {"weight_average": None, "freeze": [], "allow_slow_precision": True, "picture_share": 0.0}
+}
 
 # What train.yaml chose of itself until 0.1, where today it is something else.
 DEFAULTS = {"backbone": "tiny", "optimizer": "adam_fast", "schedule": "constant", "trainer.steps": "600"}
@@ -65,6 +67,8 @@ def as_today(config: Any) -> Any:
         largest = loss.pop("max_adaptive_weight")
         loss["balance"] = {"_target_": "vqgan.losses.Adaptive", "max_weight": largest}
         loss = {"discriminator_warmup": 0, "discriminator_ramp": 0, **loss}  # which came with the balance
+    if "perceptual_weight" in loss:
+        loss = {"perceptual_frames": None, **loss}
     added = {key: {**new, **config[key]} for key, new in ADDED.items() if isinstance(config.get(key), dict)}
     return {**config, **added, "backbone": backbone, "model": model, "loss": loss}
 

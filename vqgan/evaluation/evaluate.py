@@ -141,7 +141,7 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
         "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
         "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
     }  # fmt: skip
-    return Report(evaluation.metrics, protocol)
+    return Report(evaluation.metrics, protocol, evaluation.psnr_by_position)
 
 
 def _data(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,13 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
+from vqgan.backbones import Remembers
 from vqgan.errors import CheckpointError, check
 from vqgan.evaluation.figures import Accumulator, Metric
 from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
 from vqgan.frames import Clips, Indices, to_clips, to_frames
 from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
+from vqgan.tokenizer.inference import reconstruct_in_parts
 
 Clip = UInt8[Tensor, "time height width rgb"]
 
@@ -30,6 +32,7 @@ class Measurement:
     videos: int
     clips: int
     frames: int
+    psnr_by_position: Sequence[float]  # dB: of the first frames of all clips, of the second ones …
 
 
 @dataclass(kw_only=True)
@@ -38,7 +41,8 @@ class Evaluator:
 
     Args:
         clips: at most so many, evenly spread over the data; null for all.
-        batch_frames: frames that go through the networks at once, in clips, of which none is cut.
+        batch_frames: frames that go through the networks at once, in clips, of which none is cut: one that has more
+            goes through a network that remembers in parts, and through others whole.
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         precision: of the tokenizer, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits);
             all that measures is float32.
@@ -92,7 +96,7 @@ class Evaluator:
                 reconstructions, indices = self._reconstruct(tokenizer, originals)
                 with running_in("fp32", self.hardware):
                     sums.add([path for path, _ in group], originals, reconstructions, indices)
-        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames)
+        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames, sums.psnr_by_position)
 
     @cached_property
     def networks(self) -> FeatureNetworks:
@@ -102,10 +106,15 @@ class Evaluator:
     def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Indices]:
         """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""
         with running_in(self.precision, self.hardware):
-            output = tokenizer(to_frames(originals))
-        if not bool(output.reconstruction.isfinite().all()):
+            frames = to_frames(originals)
+            if frames.shape[1] > self.batch_frames and isinstance(tokenizer.encoder, Remembers):
+                reconstruction, indices = reconstruct_in_parts(tokenizer, frames, self.batch_frames)
+            else:
+                output = tokenizer(frames)
+                reconstruction, indices = output.reconstruction, output.indices
+        if not bool(reconstruction.isfinite().all()):
             raise CheckpointError("What the tokenizer makes of its frames is not finite: its weights are broken.")
-        return to_clips(output.reconstruction), output.indices
+        return to_clips(reconstruction), indices
 
 
 def _groups(clips: Iterable[tuple[Path, Clip]], batch_frames: int) -> Iterator[list[tuple[Path, Clip]]]:

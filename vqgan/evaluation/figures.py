@@ -69,11 +69,13 @@ class Accumulator:
         self.clip_features = Moments(I3D.dim), Moments(I3D.dim)
         self.videos, self.clips, self.frames, self.clip_frames, self.pixels = 0, 0, 0, 0, 0
         self.path: Path | None = None  # of the last clip
+        self.by_position: list[Tensor] = []  # PSNR of the frames of a clip, added up over clips
 
     def add(self, paths: list[Path], originals: Clips, reconstructions: Clips, indices: Indices) -> None:
         """Take some clips, the file of each, and their codes; clips of one file come one after the other."""
         self.clip_frames = originals.shape[1]
         measured = self._measure(originals, reconstructions)
+        self.by_position = [measured["psnr"].sum(0) + sum(self.by_position)]
         for i, codes in enumerate(indices):
             if paths[i] != self.path:
                 self.path, self.videos = paths[i], self.videos + 1
@@ -87,6 +89,11 @@ class Accumulator:
         self.frames += len(paths) * self.clip_frames
         self.pixels += originals.numel() // 3
         self._add_features(originals, reconstructions)
+
+    @property
+    def psnr_by_position(self) -> list[float]:
+        """Of the first frames of all clips, of the second ones …, in dB."""
+        return [float(total) / self.clips for totals in self.by_position for total in totals]
 
     def _measure(self, originals: Clips, reconstructions: Clips) -> dict[str, Float[Tensor, "batch values"]]:
         """Per metric a row for each clip, with the values of its frames or pairs of frames."""
@@ -136,14 +143,15 @@ class Accumulator:
         if self.clip_frames < I3D.least_frames:
             reason = f"clips have {self.clip_frames} frames and I3D needs {I3D.least_frames}; {LONGER}"
             return self._metric("rfvd", None, None, reason)
-        return self._distance("rfvd", *self.clip_features)
+        return self._distance("rfvd", *self.clip_features, f"of clips of {self.clip_frames} frames")
 
-    def _distance(self, name: str, originals: Moments, reconstructions: Moments) -> Metric:
+    def _distance(self, name: str, originals: Moments, reconstructions: Moments, what: str = "") -> Metric:
         count, dim = originals.count, len(originals.sum)
         if count < 2:
             return self._metric(name, None, None, "a covariance needs two samples")
         few = f"only {count} samples for {dim} features: compare it with figures of as many samples alone"
-        return self._metric(name, frechet_distance(originals, reconstructions), None, few if count <= dim else None)
+        reasons = [reason for reason in (what, few if count <= dim else "") if reason]
+        return self._metric(name, frechet_distance(originals, reconstructions), None, "; ".join(reasons) or None)
 
     def _codes(self, confidence: float) -> dict[str, Metric]:
         use, bits = self.code_use, self.code_use.entropy

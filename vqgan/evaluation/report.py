@@ -43,6 +43,7 @@ class Report:
 
     metrics: Mapping[str, Metric]
     protocol: Mapping[str, Mapping[str, Any]]
+    psnr_by_position: Sequence[float] = ()  # dB: of the first frames of all clips, of the second ones …
 
 
 def write_json(report: Report, file: Path) -> None:
@@ -52,7 +53,7 @@ def write_json(report: Report, file: Path) -> None:
         StorageError: it cannot be written.
     """
     metrics = {name: asdict(metric) for name, metric in report.metrics.items()}
-    content = {"metrics": metrics, "protocol": report.protocol}
+    content = {"metrics": metrics, "psnr_by_position": [*report.psnr_by_position], "protocol": report.protocol}
     replace_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -157,6 +158,13 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         for name, metric in report.metrics.items():
             if metric.reason is not None:
                 reasons[f"{name}{' not computed' if metric.value is None else ''}: {metric.reason}"] = None
+        first, later = report.psnr_by_position[:1], report.psnr_by_position[1:]
+        if later:
+            lowest = min(range(len(later)), key=later.__getitem__)
+            reasons[
+                f"psnr of {_head(report)}: {first[0]:.4g} dB of a clip's first frame, {sum(later) / len(later):.4g} of "
+                f"the others, lowest at frame {lowest + 2} of {1 + len(later)} ({later[lowest]:.4g})"
+            ] = None
         data = report.protocol["data"]
         if data["bad_files"] or data["unreadable_clips"]:
             faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]

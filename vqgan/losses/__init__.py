@@ -19,11 +19,12 @@ from vqgan.losses.objective import (
 )
 from vqgan.losses.perceptual import Perceptual
 from vqgan.losses.pixel import L1, L2
+from vqgan.losses.temporal import Temporal
 from vqgan.losses.vanilla import Vanilla
 from vqgan.losses.vqgan import VQGANLoss
 
 __all__ = [
     "L1", "L2", "LPIPS", "Adaptive", "Balance", "DiscriminatorTerm", "FeatureTerm", "Fixed", "Game", "Gram", "Hinge",
     "Judgement", "LatentTerm", "LeCam", "Loss", "NonSaturating", "Objective", "Perceptual", "ReconstructionTerm",
-    "Term", "VQGANLoss", "Vanilla",
+    "Temporal", "Term", "VQGANLoss", "Vanilla",
 ]  # fmt: skip

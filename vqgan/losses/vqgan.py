@@ -24,6 +24,7 @@ from vqgan.losses.objective import (
     Term,
 )
 from vqgan.losses.perceptual import Perceptual
+from vqgan.runtime.collectives import broadcast_tensor
 
 
 class VQGANLoss(Objective):
@@ -42,6 +43,8 @@ class VQGANLoss(Objective):
         pixel: distance of pixels.
         perceptual: distance of frames, (batch, time, rgb, height, width) twice to (batch, time); None with weight 0.
         perceptual_weight: at least 0; at 0 no perceptual network is needed or loaded.
+        perceptual_frames: of each clip so many frames, drawn anew in each step, are compared perceptually, and by terms
+            that look through that network; null for all. What is looked at in a step depends on the seed and the step.
         quantization_weight: at least 0; the `codebook_weight` of the reference.
         adversarial: the game.
         balance: the factor of the adversarial term beside its weight.
@@ -58,6 +61,7 @@ class VQGANLoss(Objective):
         pixel: ReconstructionTerm,
         perceptual: nn.Module | None,
         perceptual_weight: float,
+        perceptual_frames: int | None,
         quantization_weight: float,
         adversarial: Game,
         balance: Balance,
@@ -68,6 +72,8 @@ class VQGANLoss(Objective):
         terms: Mapping[str, Term],
     ) -> None:
         check(perceptual_weight >= 0, "perceptual_weight", perceptual_weight, "at least 0")
+        few = perceptual_frames is None or perceptual_frames > 0
+        check(few, "perceptual_frames", perceptual_frames, "positive or null")
         check(quantization_weight >= 0, "quantization_weight", quantization_weight, "at least 0")
         check(discriminator_start >= 0, "discriminator_start", discriminator_start, "at least 0")
         check(discriminator_weight >= 0, "discriminator_weight", discriminator_weight, "at least 0")
@@ -78,6 +84,7 @@ class VQGANLoss(Objective):
         super().__init__()
         self.pixel, self.perceptual, self.adversarial, self.balance = pixel, perceptual, adversarial, balance
         self.perceptual_weight, self.quantization_weight = perceptual_weight, quantization_weight
+        self.perceptual_frames = perceptual_frames
         self.discriminator_start, self.discriminator_weight = discriminator_start, discriminator_weight
         self.discriminator_warmup, self.discriminator_ramp = discriminator_warmup, discriminator_ramp
         self.chance = adversarial.chance
@@ -160,6 +167,12 @@ class VQGANLoss(Objective):
     ) -> Iterator[tuple[str, float, Tensor]]:
         """Name, weight and value of what looks through the perceptual network, which runs once on either side."""
         perceptual, weight = self.perceptual, self.perceptual_weight
+        if perceptual is not None and self.perceptual_frames is not None and self.perceptual_frames < frames.shape[1]:
+            # The step has seeded the generator, on this device: no number waits for another. All processes look at the
+            # same frames, as one with the whole batch would.
+            drawn = torch.randperm(frames.shape[1], device=frames.device)[: self.perceptual_frames]
+            positions = broadcast_tensor(drawn)
+            frames, reconstruction = frames.index_select(1, positions), reconstruction.index_select(1, positions)
         if not (self.feature_terms and isinstance(perceptual, Perceptual)):
             if perceptual is not None and weight > 0:
                 yield "perceptual", weight, perceptual(reconstruction, frames).mean()

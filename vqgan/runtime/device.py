@@ -114,8 +114,10 @@ def _use_tf32(convolutions: bool, products: bool = False) -> None:
 
 def prepare(network: nn.Module, device: torch.device, channels_last: bool) -> None:
     """Move a network to its device and memory format, in training mode."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    network.to(device).to(memory_format=layout).train()  # type: ignore[call-overload]
+    innermost = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+    network.to(device).train()
+    for tensor in (*network.parameters(), *network.buffers()):  # torch's own way knows one format for a whole network
+        tensor.data = tensor.data.contiguous(memory_format=innermost.get(tensor.ndim, torch.contiguous_format))
 
 
 def keep_layout(optimizer: Optimizer) -> None:

@@ -10,7 +10,7 @@ tags: [vqgan, tokenizer, video]
 ---
 # {title}
 
-A VQGAN tokenizer: frames of {side} pixels to {codes}×{codes} codes of a codebook of {size}.{about}
+A VQGAN tokenizer: {frames} of {side} pixels to {codes}×{codes} codes of a codebook of {size}.{about}
 
 ```python
 import vqgan
@@ -34,8 +34,10 @@ def model_card(
         more: to be read after how it is used.
         title: of the card.
     """
+    step = tokenizer.downsampling.time
     return CARD.format(
         title=title,
+        frames="frames" if step == 1 else f"the first frame of a video, and then every {step} frames,",
         side=tokenizer.resolution,
         codes=tokenizer.resolution // tokenizer.downsampling.height,
         size=tokenizer.quantizer.codebook_size,

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import UInt8
 
 from vqgan.autoencoder import Autoencoder, evaluating
+from vqgan.backbones import Memory
 from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.errors import CheckpointError, DataError, check
 from vqgan.files.writing import storing, whole
-from vqgan.tokenizer.inference import InferenceSettings, decode_batch, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, decode_batch, parts_for, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.video.writer import Preset, VideoWriter
 
@@ -84,12 +85,20 @@ def reconstructions(tokenizer: Autoencoder, work: InferenceSettings, video: Toke
     Raises:
         CheckpointError: the tokens are not of this tokenizer.
     """
-    for first in range(0, len(video.codes), work.batch_frames):
-        codes = torch.from_numpy(video.codes[first : first + work.batch_frames].astype(np.int64))
+    if tokenizer.downsampling.times(video.frames) != len(video.codes):
+        raise CheckpointError(
+            f"The tokens of {video.path} are not of this tokenizer: {len(video.codes)} times of codes for "
+            f"{video.frames} frames."
+        )
+    times, memory, left = parts_for(tokenizer, work.batch_frames).times, Memory(), video.frames
+    for first in range(0, len(video.codes), times):
+        codes = torch.from_numpy(video.codes[first : first + times].astype(np.int64))
         try:
-            yield decode_batch(tokenizer, codes, work).numpy()
+            frames = decode_batch(tokenizer, codes, work, memory)[:left].numpy()
         except ValueError as error:
             raise CheckpointError(f"The tokens of {video.path} are not of this tokenizer: {error}") from None
+        left -= len(frames)
+        yield frames
 
 
 def write_frames(

@@ -67,6 +67,11 @@ class FolderDecoder:
         check_values(Reading, manifest["reading"], "manifest.reading")
         self.work, self.reading = InferenceSettings(**work), Reading(**manifest["reading"])
         check(self.work.batch_frames > 0, "manifest.batch_frames", self.work.batch_frames, "positive")
+        step = self.tokenizer.downsampling.time
+        fits = self.tokens.temporal_downsampling == step
+        check(fits, "manifest.temporal_downsampling", self.tokens.temporal_downsampling, f"{step}, the tokenizer's")
+        fits = self.work.batch_frames % step == 0
+        check(fits, "manifest.batch_frames", self.work.batch_frames, f"a multiple of {step}")
         self.names = set(self.tokens.paths)
         self.measured: list[float] = []  # PSNR of each frame that was shown beside its original, in dB
 
@@ -166,7 +171,7 @@ class FolderDecoder:
     ) -> Generator[UInt8[np.ndarray, "height width rgb"], None, None]:
         try:
             source, complaint = scan_video(original)
-            count, encoded = len(self.reading.positions(source)), len(video.codes)
+            count, encoded = len(self.reading.positions(source)), video.frames
             if encoded > count or (encoded < count and not is_cut_off(complaint)):  # encoded as far as it goes
                 raise UnusableError(f"another video: {count} frames instead of {encoded}")
             with closing(self.reading.open(source)) as stream:

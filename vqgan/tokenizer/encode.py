@@ -14,12 +14,13 @@ import torch
 from jaxtyping import UInt8
 
 from vqgan.autoencoder import Autoencoder, evaluating
+from vqgan.backbones import Memory
 from vqgan.config.build import build
 from vqgan.config.command import command_config
 from vqgan.data import Limits
 from vqgan.errors import DataError, UnusableError, check
 from vqgan.runtime.device import Precision
-from vqgan.tokenizer.inference import InferenceSettings, encode_batch, refuse_meaningless
+from vqgan.tokenizer.inference import InferenceSettings, encode_batch, parts_for, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
 from vqgan.video.file import CUT_OFF, scan_video
@@ -35,6 +36,7 @@ class Encoding:
 
     A video's frames go through the network in batches of `batch_frames` from its first frame on, never together with
     another's, so that its codes depend on nothing else: not on what else is encoded, nor on the number of processes.
+    Where codes know earlier frames, each batch goes on from the memory of the one before.
 
     Args:
         resolution: the shorter side is scaled to so many pixels, a multiple of the tokenizer's downsampling; the longer
@@ -42,7 +44,7 @@ class Encoding:
         square: keep only the square in the middle.
         stride: take every stride-th frame.
         fps: take the frame on screen at each 1/fps seconds instead; None for `stride`.
-        batch_frames: frames that the network takes at once.
+        batch_frames: frames that the network takes at once, a multiple of the tokenizer's frames to a code.
         precision: of the network, `fp32`, `bf16` (autocast) or `tf32` (convolutions on NVIDIA GPUs round to 10 bits).
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         workers: reading processes; 0 reads in this one.
@@ -132,18 +134,19 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
     try:
         video, complaint = scan_video(path)
         cut_off = is_cut_off(complaint)
-        parts = []
+        parts, memory, codes = parts_for(tokenizer, encoding.batch_frames), Memory(), []
         with closing(reading.open(video)) as stream, evaluating(tokenizer):
-            for first in range(0, len(stream.positions), encoding.batch_frames):
-                frames = read_batch(stream, reading, first, encoding.batch_frames, cut_off)
+            for first in parts.firsts(len(stream.positions)):
+                frames = read_batch(stream, reading, first, parts.length(first), cut_off)
                 if len(frames):
-                    parts.append(encode_batch(tokenizer, torch.from_numpy(frames), encoding.work))
-                if len(frames) < encoding.batch_frames:
+                    codes.append(encode_batch(tokenizer, torch.from_numpy(frames), encoding.work, memory))
+                if len(frames) < parts.length(first):
                     break
     except UnusableError as error:
         raise DataError(f"{path} cannot be encoded: {error}.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
-    codes = torch.cat(parts).cpu().numpy().astype(smallest_type(tokenizer.quantizer.codebook_size))
+    dtype = smallest_type(tokenizer.quantizer.codebook_size)
     time_base, times = reading.times(video)
-    return TokenVideo(path.name, codes, time_base, times[: len(codes)], *reading.size(video))
+    of_video = torch.cat(codes).cpu().numpy().astype(dtype)
+    return TokenVideo(path.name, of_video, time_base, times[: memory.taken], *reading.size(video))

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from vqgan.backbones import Memory
 from vqgan.data import BadFiles
 from vqgan.data.reading.bad_files import ledger
 from vqgan.data.reading.files import look_into
@@ -28,7 +29,7 @@ from vqgan.runs.provenance import environment
 from vqgan.runtime.process import Process, this_process
 from vqgan.text import counted
 from vqgan.tokenizer.encode import Encoding, is_cut_off, read_batch, reading_for
-from vqgan.tokenizer.inference import encode_batch, move_to
+from vqgan.tokenizer.inference import Parts, encode_batch, move_to, parts_for
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.tokens.folder import Tokens
 from vqgan.tokens.records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
@@ -66,6 +67,7 @@ class FolderEncoder:
         self.process: Process = this_process()
         self.share = Share(self.root, self.process)
         self.reading = reading_for(self.encoding, self.tokenizer)
+        self.parts = parts_for(self.tokenizer, self.encoding.batch_frames)
         self.dtype = smallest_type(self.tokenizer.quantizer.codebook_size)
 
     def run(self) -> str:
@@ -104,10 +106,14 @@ class FolderEncoder:
             stack.enter_context(closing(bar))
             writers = [stack.enter_context(closing(self._writer(number))) for number in range(len(streams))]
             finished, waiting = 0, None
-            for batch, writer in zip(self._batches(videos, counts, streams, bad_files), itertools.cycle(writers)):
+            memories = [Memory() for _ in streams]  # of the video that each stream is in
+            batches = self._batches(videos, counts, streams, bad_files)
+            for batch, stream, writer in zip(batches, itertools.cycle(range(len(streams))), itertools.cycle(writers)):
                 if batch is None:
                     continue
-                codes = encode_batch(self.tokenizer, batch.frames, self.encoding.work) if len(batch.frames) else None
+                if batch.first == 0:
+                    memories[stream] = Memory()
+                codes = self._codes(batch, memories[stream])
                 if waiting is not None:  # while the device computes these
                     finished += self._write(*waiting)
                 waiting = batch, writer, codes
@@ -116,15 +122,21 @@ class FolderEncoder:
                 finished += self._write(*waiting)
         return finished
 
+    def _codes(self, batch: _Batch, memory: Memory) -> Tensor | None:
+        """Those of a batch, on the device; None for one without frames."""
+        if not len(batch.frames):
+            return None
+        return encode_batch(self.tokenizer, batch.frames, self.encoding.work, memory)
+
     def _batches(
         self, videos: list[VideoFile], counts: list[int], streams: list[list[int]], bad_files: BadFiles
     ) -> Iterator[_Batch | None]:
         """Batches of each stream in turn; None where there is none, since a video is bad or the stream is over."""
         cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
-        source = Frames(videos, self.reading, self.encoding.batch_frames, cut_off)
+        source = Frames(videos, self.reading, self.parts, cut_off)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
-            return itertools.islice(in_turn(streams, counts, self.encoding.batch_frames), position, None)
+            return itertools.islice(in_turn(streams, counts, self.parts.firsts), position, None)
 
         over: set[int] = set()  # videos of which nothing more is wanted
         read: Generator[Tensor | str, None, None] = read_jobs(
@@ -142,7 +154,7 @@ class FolderEncoder:
                     yield None
                 else:
                     after = first + len(result)
-                    if after == counts[video] or len(result) < self.encoding.batch_frames:
+                    if after == counts[video] or len(result) < self.parts.length(first):
                         over.add(video)
                     yield _Batch(videos[video], first, result, video in over)
 
@@ -174,6 +186,7 @@ class FolderEncoder:
             "depth": quantizer.depth,
             "dtype": self.dtype.str,
             "reading": asdict(self.reading),
+            "temporal_downsampling": self.tokenizer.downsampling.time,
             "batch_frames": self.encoding.batch_frames,
             "precision": self.encoding.precision,
             "videos": str(self.share.base.resolve()),
@@ -190,9 +203,9 @@ class Frames:
     """Batches of frames of `videos`, of which those that are `cut_off` end at the first that cannot be read."""
 
     def __init__(
-        self, videos: Sequence[VideoFile], reading: Reading, batch_frames: int, cut_off: Collection[int] = ()
+        self, videos: Sequence[VideoFile], reading: Reading, parts: Parts, cut_off: Collection[int] = ()
     ) -> None:
-        self.videos, self.reading, self.batch_frames, self.cut_off = videos, reading, batch_frames, cut_off
+        self.videos, self.reading, self.parts, self.cut_off = videos, reading, parts, cut_off
         self.open: tuple[int, FrameStream] | None = None  # by the process that reads
 
     def read(self, video: int, first: int) -> UInt8[Tensor, "time height width rgb"]:
@@ -201,7 +214,8 @@ class Frames:
         Raises:
             UnusableError: it cannot be read.
         """
-        frames = read_batch(self._stream(video), self.reading, first, self.batch_frames, video in self.cut_off)
+        length = self.parts.length(first)
+        frames = read_batch(self._stream(video), self.reading, first, length, video in self.cut_off)
         return torch.from_numpy(frames)
 
     def _stream(self, video: int) -> FrameStream:

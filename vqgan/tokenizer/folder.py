@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
+from vqgan.backbones.temporal import temporal_names
 from vqgan.errors import CheckpointError, ConfigError, StorageError, missing_extra
 from vqgan.files.lock import filling
 from vqgan.files.reading import read_json
@@ -49,13 +50,17 @@ def read(source: str | Path, **download: Any) -> tuple[dict[str, Any], dict[str,
 def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn.Module | None) -> None:
     """Start training from a tokenizer's weights, and from its discriminator's where it has one.
 
+    A tokenizer of pictures does for one of clips: what works along time keeps its start then, which changes nothing.
+
     Raises:
         ConfigError: they are of other networks than the configuration's.
         CheckpointError: see `load`.
     """
     folder = _folder_of(source, {})
     _, state = read(folder)
-    networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, state)]
+    ours = autoencoder.state_dict()
+    along_time = {name: ours[name] for name in temporal_names(autoencoder)}
+    networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, along_time | state)]
     critic = _discriminator_of(folder)
     if discriminator is not None and critic:
         networks.append(("discriminator", discriminator, critic))

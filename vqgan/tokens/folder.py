@@ -3,12 +3,16 @@
 A token folder is written by `vqgan encode` and holds
 
 - `manifest.json`: the tokenizer (its SHA-256 and sizes), how videos were read, the type of the integers, versions;
-- `shard-….bin`: the codes of whole videos one after the other, each (frames, rows, columns) in that order, or where a
-  position has several codes (frames, rows, columns, depth), as little-endian unsigned integers of 1, 2 or 4 bytes, the
+- `shard-….bin`: the codes of whole videos one after the other, each (times, rows, columns) in that order, or where a
+  position has several codes (times, rows, columns, depth), as little-endian unsigned integers of 1, 2 or 4 bytes, the
   smallest that hold the codebook;
 - `shard-….jsonl` beside each: a line per video that is complete: its path below the folder of videos, the first byte in
-  the shard, its shape, the times of its frames, its size, frame rate and checksum;
+  the shard, its shape, how many frames it has and their times, its size, frame rate and checksum;
 - `bad_files….jsonl`: every video that could not be used, and why.
+
+Where k frames share a code (`temporal_downsampling` in the manifest), the first frame of a video has codes of its own,
+and each k that follow have some together: t frames have 1 + ⌈(t - 1) / k⌉ times of codes. These know the frames before
+them, so they are decoded from the beginning of their video on.
 
 What a shard holds beyond its last line belongs to a video that was not finished, and is never read.
 """
@@ -32,13 +36,14 @@ from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
     import datasets
+from vqgan.backbones.backbone import Downsampling
 from vqgan.errors import DataError, missing_extra
 from vqgan.files.reading import size_of
 from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
 from vqgan.video.times import average_rate
 
 SHARDS = "shard-*.jsonl"
-Codes = UInt[np.ndarray, "frames rows columns *depth"]
+Codes = UInt[np.ndarray, "times rows columns *depth"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class TokenVideo:
     times: Int[np.ndarray, "frames"] = field(repr=False)
     width: int  # of the part of the source that was encoded, upright, in pixels
     height: int
+
+    @property
+    def frames(self) -> int:
+        """How many there are; times of codes there are fewer where several frames share a code."""
+        return len(self.times)
 
     @property
     def fps(self) -> float:
@@ -85,10 +95,17 @@ class Tokens(Sequence[TokenVideo]):
         self.manifest = read_manifest(folder)
         self.codebook_size: int = self.manifest["codebook_size"]
         self.depth: int = self.manifest.get("depth", 1)  # codes of a position
+        self.temporal_downsampling: int = self.manifest.get("temporal_downsampling", 1)  # frames to a code
         self.dtype = smallest_type(self.codebook_size)
+        downsampling = Downsampling(self.temporal_downsampling, 1, 1)
         found: dict[str, tuple[Record, Path]] = {}
         for listed in sorted(folder.glob(SHARDS)):
             for record in read_records(listed):
+                if downsampling.times(record.length) != record.shape[0]:
+                    raise DataError(
+                        f"{listed} is damaged: {record.path} has {record.shape[0]} times of codes for {record.length} "
+                        f"frames, {self.temporal_downsampling} to a code. Copy it there again."
+                    )
                 found.setdefault(record.path, (record, listed.with_suffix(".bin")))
         self.records = [found[path] for path in sorted(found)]
         self._maps: dict[Path, np.ndarray[Any, Any]] = {}
@@ -105,7 +122,7 @@ class Tokens(Sequence[TokenVideo]):
             record.path,
             self._codes(record, shard),
             record.time_base,
-            unpack_times(record.times, record.shape[0]),
+            unpack_times(record.times, record.length),
             record.width,
             record.height,
         )
@@ -134,7 +151,16 @@ class Tokens(Sequence[TokenVideo]):
                 raise DataError(f"{shard} is damaged: the codes of {record.path} are not those that were written.")
 
     def clips(self, frames: int, stride: int = 1) -> TokenClips:
-        """All clips of `frames` frames that do not overlap, taking every `stride`-th frame."""
+        """All clips of `frames` frames that do not overlap, taking every `stride`-th frame.
+
+        Where several frames share a code, these are times of codes, each of which knows those before it in its video,
+        also those before the clip: a clip is to be predicted, not to be decoded by itself.
+
+        Raises:
+            ValueError: a stride, where codes of several frames would be left out.
+        """
+        if stride > 1 and self.temporal_downsampling > 1:
+            raise ValueError(f"stride={stride} would leave out codes, which {self.temporal_downsampling} frames share.")
         return TokenClips(self, frames, stride)
 
     def sequences(self, length: int) -> TokenSequences:
@@ -145,9 +171,9 @@ class Tokens(Sequence[TokenVideo]):
         return TokenSequences(self, length)
 
     def to_datasets(self, cache_dir: str | None = None) -> datasets.Dataset:
-        """A Hugging Face data set, a row per video: `path`, `fps`, `width`, `height`, `codes`.
+        """A Hugging Face data set, a row per video: `path`, `fps`, `frames`, `width`, `height`, `codes`.
 
-        They are (frames, rows, columns), or (frames, rows, columns, depth).
+        They are (times, rows, columns), or (times, rows, columns, depth).
 
         Raises:
             ConfigError: the package `datasets` is not installed.
@@ -158,7 +184,7 @@ class Tokens(Sequence[TokenVideo]):
             raise missing_extra("A Hugging Face data set", "hub") from None
         codes = List(List(List(Value(self.dtype.newbyteorder("=").name))))
         codes = List(codes) if self.depth > 1 else codes
-        numbers = {"fps": Value("float64"), "width": Value("int64"), "height": Value("int64")}
+        numbers = {"fps": Value("float64"), **{key: Value("int64") for key in ("frames", "width", "height")}}
         features = Features({"path": Value("string"), **numbers, "codes": codes})
         return Dataset.from_generator(_rows, features=features, gen_kwargs={"tokens": self}, cache_dir=cache_dir)
 
@@ -227,5 +253,6 @@ def _as_tensor(codes: UInt[np.ndarray, "..."]) -> Int[Tensor, "..."]:
 def _rows(tokens: Tokens) -> Iterator[dict[str, Any]]:
     for video in tokens:
         yield {
-            "path": video.path, "fps": video.fps, "width": video.width, "height": video.height, "codes": video.codes
+            "path": video.path, "fps": video.fps, "frames": video.frames, "width": video.width,
+            "height": video.height, "codes": video.codes,
         }  # fmt: skip

@@ -19,13 +19,14 @@ from vqgan.errors import ConfigError, DataError
 from vqgan.files.reading import load_json, read_json, read_lines
 from vqgan.files.state import FileState
 
-FORMAT = 2  # of the folder; in 1, lines did not say which file a video was, and each position had one code
+FORMAT = 2  # of the folder; in 1, lines did not say which file a video was, and each frame had codes, one a position
 READ = (1, FORMAT)
 MANIFEST = "manifest.json"
 # What all videos of a token folder have in common.
 COMMON = ("tokenizer", "codebook_size", "reading", "batch_frames", "precision")
 LARGEST_CODEBOOK = 2**32
 MOST_CODES = 2**10  # of a position
+MOST_FRAMES = 2**10  # to a code
 LARGEST_MANIFEST = 2**20  # bytes
 LONGEST_LINE = 2**26  # bytes: the times of six million frames, should no two of them be equally far apart
 
@@ -41,7 +42,7 @@ class Record:
 
     path: str
     offset: int  # of the first byte
-    shape: tuple[int, ...]  # frames, rows, columns, and depth where a position has several codes
+    shape: tuple[int, ...]  # times, rows, columns, and depth where a position has several codes
     time_base: float
     times: str  # packed, see `pack_times`
     width: int
@@ -51,6 +52,12 @@ class Record:
     # By which the video is told from another one of its name; version 0.1 did not write them.
     file_bytes: int | None = None
     file_changed: int | None = None  # nanoseconds since 1970
+    frames: int | None = None  # None: as many as there are times, as before frames could share a code
+
+    @property
+    def length(self) -> int:
+        """How many frames the video has, as it was encoded."""
+        return self.shape[0] if self.frames is None else self.frames
 
     @property
     def state(self) -> FileState | None:
@@ -121,7 +128,9 @@ def _record(values: dict[str, Any]) -> Record:
         raise ValueError(f"the entry of {record.path!r} makes no sense")
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise ValueError(f"{record.path!r} is no path below a folder")
-    unpack_times(record.times, record.shape[0])
+    if not record.shape[0] <= record.length <= MOST_FRAMES * record.shape[0]:
+        raise ValueError(f"{record.path!r} has {record.shape[0]} times of codes for {record.length} frames")
+    unpack_times(record.times, record.length)
     return record
 
 
@@ -139,6 +148,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError(f"a codebook of {manifest['codebook_size']}")
         if not 0 < int(manifest.get("depth", 1)) <= MOST_CODES:
             raise ValueError(f"{manifest['depth']} codes a position")
+        if not 0 < int(manifest.get("temporal_downsampling", 1)) <= MOST_FRAMES:
+            raise ValueError(f"{manifest['temporal_downsampling']} frames to a code")
         return manifest
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{folder} is no folder of tokens written by vqgan encode ({error}).") from None

@@ -42,8 +42,8 @@ class ShardWriter:
         ends = [repair(shard, dtype.itemsize) for shard in sorted(folder.glob(f"{name}-*.bin"))]
         self.number = max(0, len(ends) - 1 if ends and ends[-1] < largest else len(ends))
 
-    def add(self, codes: UInt[np.ndarray, "frames rows columns *depth"]) -> None:
-        """Add frames to the video that is being written.
+    def add(self, codes: UInt[np.ndarray, "times rows columns *depth"]) -> None:
+        """Add codes to the video that is being written.
 
         Raises:
             StorageError: they cannot be written.
@@ -72,7 +72,8 @@ class ShardWriter:
         assert self.shard is not None
         fps = average_rate(time_base, times)
         packed, of_file = pack_times(times), state or (None, None)
-        record = Record(path, self.end, self.shape, time_base, packed, width, height, fps, self.crc32, *of_file)
+        values = (path, self.end, self.shape, time_base, packed, width, height, fps, self.crc32, *of_file, len(times))
+        record = Record(*values)
         with storing(self._file):
             os.fsync(self.shard.fileno())
             # Before the line: a signal or a full disk may end this anywhere, and what is listed must not be cut off.

@@ -19,6 +19,8 @@ class Settings:
         discriminator_every: steps from one of the discriminator's to its next, from `loss.discriminator_start` on.
         accumulate: micro-batches per step; their mean gradient is one step's. What is measured over a batch (batch
             norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
+        picture_share: share of the steps, in [0, 1), that see the frames of their clips as pictures, which are clips of
+            one frame: so that a tokenizer of clips stays one of pictures. Which steps follows from the seed.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
         weight_average: relative width of an average of the autoencoder's weights, in (0, 0.288): what is measured,
             shown, exported and used of the run is the average then; 0.05 to 0.1 for long runs; null for none.
@@ -46,6 +48,7 @@ class Settings:
     steps: int
     discriminator_every: int
     accumulate: int
+    picture_share: float
     clip_gradients: float | None
     weight_average: float | None
     freeze: list[str]
@@ -68,6 +71,7 @@ class Settings:
         for key in ("steps", "discriminator_every", "accumulate", "log_every", "evaluate_every", "checkpoint_every",
                     "pictures", "usage_steps", "keep"):  # fmt: skip
             check(getattr(self, key) > 0, key, getattr(self, key), "positive")
+        check(0 <= self.picture_share < 1, "picture_share", self.picture_share, "in [0, 1)")
         row, share = self.max_skipped_in_a_row, self.max_skipped_fraction
         check(row >= 0, "max_skipped_in_a_row", row, "at least 0")
         check(0 <= share <= 1, "max_skipped_fraction", share, "in [0, 1]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,8 @@ class Step:
         parts = []
         for batch in clips:
             frames = to_frames(on_device(batch, self.device))
+            if self.sees_pictures(number):
+                frames = frames.flatten(0, 1)[:, None]
             # Both players' gradients before either moves: the discriminator learns from the logits by which this very
             # reconstruction was judged, so that it runs once on it, as the autoencoder does on the frames.
             reconstruction, loss = self.autoencoder_gradients(number, frames, len(clips))
@@ -91,6 +94,10 @@ class Step:
         self.buffers.restore_unless(finite)
         self.autoencoder.average_weights(number, finite)
         return Outcome(number, finite, metrics)
+
+    def sees_pictures(self, number: int) -> bool:
+        """Whether a step sees the frames of its clips one by one, as clips of one frame."""
+        return random.Random(f"pictures {self.seed} {number}").random() < self.settings.picture_share
 
     def is_adversarial(self, number: int) -> bool:
         """Whether the discriminator takes part in a step."""

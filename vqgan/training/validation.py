@@ -178,9 +178,10 @@ class Validation:
         middle = self.clips.shape[1] // 2
         ranking: dict[str, Any] = {"step": step}
         for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
-            shown = self.clips[numbers, middle : middle + 1]
-            reconstructions = reconstruct(autoencoder, shown, self.batch_size)
-            write_middle_frames(self._pictures / f"{name}.png", shown, to_clips(reconstructions))
+            # The whole clip, since a frame is made of those before it too.
+            reconstructions = reconstruct(autoencoder, self.clips[numbers], self.batch_size)
+            shown, made = (clips[:, middle : middle + 1] for clips in (self.clips[numbers], to_clips(reconstructions)))
+            write_middle_frames(self._pictures / f"{name}.png", shown, made)
             ranking[name] = [
                 {"clip": n, "source": self.sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
                 for n in numbers

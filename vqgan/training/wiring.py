@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones import Backbone
+from vqgan.backbones import Backbone, Downsampling, Remembers
 from vqgan.config.build import build, discriminator_optimizer_values, find_class, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
@@ -62,11 +62,10 @@ def make_trainer(
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
     check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
-    frames, *sides = backbone.downsampling
-    check(frames == 1, "backbone", f"{frames} frames to a code", "one that leaves time as it is")
-    unit = math.lcm(*sides)
+    unit = math.lcm(*backbone.downsampling[1:])
     fits = data.resolution % unit == 0
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
+    _check_clip_length(data, backbone.downsampling)
     divides = data.batch_size % process.count == 0
     check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
@@ -82,6 +81,8 @@ def make_trainer(
             f"{MOST_COUNTED}. For more bits a position take several codes: model.quantizer.depth, or model=product."
         )
     autoencoder = Autoencoder(backbone, quantizer)
+    streams = backbone.downsampling.time == 1 or isinstance(autoencoder.encoder, Remembers)
+    check(streams, "backbone", type(backbone).__name__, "one of a frame to a code, or whose networks remember")
     optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
     critic = make_discriminator(config, loss)
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
@@ -94,7 +95,8 @@ def make_trainer(
             stacklevel=2,
         )
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
-    frames_per_step = settings.accumulate * data.batch_size * still.clips.shape[1]
+    times, pixels = backbone.downsampling.times(still.clips.shape[1]), math.prod(backbone.downsampling[1:])
+    latents_per_step = settings.accumulate * data.batch_size * times * data.resolution**2 // pixels
     loader = Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process)
     skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
     journal = Journal(
@@ -119,7 +121,7 @@ def make_trainer(
             settings,
             loss,
             autoencoder,
-            frames_per_step * data.resolution**2 // math.prod(backbone.downsampling),
+            latents_per_step,
         ),
         report=LiveReport(folder),
         process=process,
@@ -177,6 +179,15 @@ def make_step(
         seed=seed,
         process=process,
     )
+
+
+def _check_clip_length(data: Corpus, downsampling: Downsampling) -> None:
+    """Clips that are trained on fill their codes; those that are encoded may have any length."""
+    frames = getattr(data, "clip_frames", 1)  # pictures are clips of one
+    shorter = downsampling.frames(max(1, downsampling.times(frames) - 1))
+    longer = downsampling.frames(downsampling.times(frames))
+    what = f"1 + {downsampling.time}·n for this backbone, as {shorter} or {longer}"
+    check(frames == longer, "data.clip_frames", frames, what)
 
 
 def _refuse_different(fingerprint: str, config: DictConfig) -> None:

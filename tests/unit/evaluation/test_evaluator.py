@@ -16,12 +16,13 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from tests.support.clips import clip_tokenizer
 from tests.support.feature_files import i3d_file, inception_file, publish
 from tests.support.networks import BACKBONE, vector_quantizer
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
 from vqgan.backbones import Convolutional
 from vqgan.errors import CheckpointError, InvalidValueError
-from vqgan.evaluation.evaluator import Evaluator
+from vqgan.evaluation.evaluator import Evaluator, Measurement
 from vqgan.evaluation.figures import UNITS
 from vqgan.evaluation.networks import WeightFiles
 from vqgan.quantizers import Quantized
@@ -174,7 +175,7 @@ def test_rfvd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = judge.networks.i3d
     assert network is not None
     assert metric.value == pytest.approx(by_samples(*(network(z).double().numpy() for z in (x, y))), rel=1e-4)
-    assert (metric.reason or "").startswith("only 5 samples for 400 features")
+    assert (metric.reason or "").startswith("of clips of 10 frames; only 5 samples for 400 features")
     assert metric.low is metric.high is None
     short = judge.measure(Dimmed(), clips(3, frames=9)).metrics["rfvd"]
     assert short.value is None
@@ -227,3 +228,26 @@ def test_memory_does_not_grow_with_the_data() -> None:
 def test_ranges_are_checked(key: str, value: float) -> None:
     with pytest.raises(InvalidValueError, match=f"^{key} must be"):
         evaluator(**{key: value})
+
+
+@pytest.mark.parametrize("batch_frames", [4, 8, 100])
+def test_a_long_clip_is_one_stream_however_it_is_cut(batch_frames: int) -> None:
+    def measured(batch: int, frames: int = 17) -> Measurement:
+        return evaluator(batch_frames=batch).measure(clip_tokenizer(), clips(3, frames=frames))
+
+    found, whole = measured(batch_frames), measured(100)
+    for name in ("psnr", "ssim", "flicker", "bits_per_pixel_fixed"):
+        assert found.metrics[name].value == pytest.approx(whole.metrics[name].value, rel=1e-4), name
+    assert found.psnr_by_position == pytest.approx(whole.psnr_by_position, rel=1e-4)
+    assert len(found.psnr_by_position) == 17
+    assert sum(found.psnr_by_position) / 17 == pytest.approx(found.metrics["psnr"].value)
+
+
+def test_the_bits_of_a_clip_are_those_of_all_its_codes() -> None:
+    """Those of its first frame too: 5 times of codes for 17 frames, not 17 / 4."""
+    of_clips, of_frames = (
+        evaluator().measure(clip_tokenizer(temporal_downsampling=k), clips(2, frames=17)).metrics for k in (4, 1)
+    )
+    bits = [metrics["bits_per_pixel_fixed"].value for metrics in (of_clips, of_frames)]
+    assert bits[1] == pytest.approx(6 / 64)  # 64 codes of 8×8 pixels
+    assert bits[0] == pytest.approx(5 / 17 * 6 / 64)

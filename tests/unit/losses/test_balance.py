@@ -19,7 +19,8 @@ from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
 LOSS: dict[str, Any] = {
-    "pixel": L1(1.0), "perceptual": None, "perceptual_weight": 0.0, "quantization_weight": 1.0, "adversarial": Hinge(),
+    "pixel": L1(1.0), "perceptual": None, "perceptual_weight": 0.0, "perceptual_frames": None,
+    "quantization_weight": 1.0, "adversarial": Hinge(),
     "balance": Adaptive(1e4), "discriminator_start": 0, "discriminator_weight": 0.8, "discriminator_warmup": 0,
     "discriminator_ramp": 0, "terms": {},
 }  # fmt: skip

@@ -45,7 +45,7 @@ def test_every_choice_takes_part_in_a_step(
         ("loss.terms.lecam.decay=2", "loss.terms.lecam.decay must be in [0, 1), but is 2"),
         ("loss.terms.lecam.decay=x", "loss.terms.lecam.decay must be a number, but is 'x'"),
         ("+loss.terms.lecam.dekay=2", "Unknown key 'loss.terms.lecam.dekay'. Did you mean 'loss.terms.lecam.decay'?"),
-        ("loss.terms.lecam=2", "loss.terms must be a choice (loss/terms=gram, loss/terms=lecam)"),
+        ("loss.terms.lecam=2", "loss.terms must be a choice (loss/terms=gram, loss/terms=lecam, loss/terms=temporal)"),
         ("loss.terms.lecam._target_=vqgan.losses.Hinge", "Unknown key 'loss.terms.lecam.weight'."),
     ],
 )

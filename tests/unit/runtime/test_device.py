@@ -13,7 +13,7 @@ from tests.conftest import Compose
 from tests.support.networks import BACKBONE, vector_quantizer
 from tests.unit.evaluation.test_evaluator import Dimmed, clips, evaluator
 from vqgan.autoencoder import Autoencoder, AutoencoderOutput
-from vqgan.backbones import Convolutional
+from vqgan.backbones import Convolutional, Memory
 from vqgan.evaluation import figures
 from vqgan.frames import to_frames
 from vqgan.measures import ssim
@@ -57,13 +57,13 @@ def test_tokenizers_work_in_their_precision_and_leave_the_process_as_it_was(
     precision: Precision, may_round: bool
 ) -> None:
     class Watching(Autoencoder):
-        def quantize(self, frames: Tensor) -> AutoencoderOutput:
+        def quantize(self, frames: Tensor, memory: Memory | None = None) -> AutoencoderOutput:
             seen.append((rounds(), torch.backends.cuda.matmul.allow_tf32, torch.is_autocast_enabled("cpu")))
-            return super().quantize(frames)
+            return super().quantize(frames, memory)
 
     seen: list[tuple[bool, bool, bool]] = []
     tokenizer = Watching(Convolutional(**BACKBONE), vector_quantizer(16)).eval()
-    encode_batch(tokenizer, torch.zeros(1, 16, 16, 3, dtype=torch.uint8), InferenceSettings(1, precision))
+    encode_batch(tokenizer, torch.zeros(1, 16, 16, 3, dtype=torch.uint8), InferenceSettings(1, precision), Memory())
     assert seen == [(may_round, False, precision == "bf16")]
     assert rounds()
     assert torch.backends.cuda.matmul.allow_tf32

@@ -245,7 +245,7 @@ def test_worker_processes_read_the_same(tmp_path: Path) -> None:
 def test_a_hugging_face_data_set(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     found = make(tmp_path / "tokens").to_datasets(cache_dir=str(tmp_path / "cache"))
-    assert found.column_names == ["path", "fps", "width", "height", "codes"]
+    assert found.column_names == ["path", "fps", "frames", "width", "height", "codes"]
     for number, row in enumerate(found):
         assert row["path"] == f"videos/{number}.mp4"
         np.testing.assert_array_equal(np.array(row["codes"]), encode_batch(number))

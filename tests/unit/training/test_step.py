@@ -68,7 +68,9 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize(
     "variant", [("model=vqmodel",), ("model=emavq",), ("model=emavq", "discriminator.norm=actnorm"),
                 ("model=emavq", "trainer.clip_gradients=1", "trainer.precision=bf16", "optimizer=adamw"),
-     ("model=emavq", "trainer.weight_average=0.1", "optimizer=muon")],
+     ("model=emavq", "trainer.weight_average=0.1", "optimizer=muon"),
+     ("model=emavq", "backbone=causal_tiny", "backbone.temporal_resolutions=[8,4]", "data.clip_frames=5",
+      "discriminator=patchgan_3d_small", "+loss/terms=temporal", "trainer.picture_share=0.5")],
 )  # fmt: skip
 def test_nothing_in_a_step_waits_for_the_device(composed: Compose, tmp_path: Path, variant: tuple[str, ...]) -> None:
     trainer = trainer_of(composed, tmp_path, *variant)

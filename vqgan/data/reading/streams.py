@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 def dealt_out(videos: Iterable[int], sizes: Sequence[int], count: int) -> list[list[int]]:
@@ -18,14 +18,14 @@ def dealt_out(videos: Iterable[int], sizes: Sequence[int], count: int) -> list[l
 
 
 def in_turn(
-    streams: Sequence[Sequence[int]], counts: Sequence[int], batch_frames: int
+    streams: Sequence[Sequence[int]], counts: Sequence[int], firsts: Callable[[int], Iterable[int]]
 ) -> Iterator[tuple[int, int] | None]:
     """One batch of each stream after the other: reading processes take them in turn, so each goes on in its video.
 
-    None stands for a stream that is over.
+    None stands for a stream that is over. `firsts` says where the batches of so many frames begin.
     """
 
     def jobs(videos: Sequence[int]) -> Iterator[tuple[int, int]]:
-        return ((video, first) for video in videos for first in range(0, counts[video], batch_frames))
+        return ((video, first) for video in videos for first in firsts(counts[video]))
 
     return itertools.chain.from_iterable(itertools.zip_longest(*map(jobs, streams)))

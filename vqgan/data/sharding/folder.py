@@ -88,7 +88,7 @@ class FolderSharder:
         source = Clips(videos, self.sharding)
 
         def order(position: int) -> Iterator[tuple[int, int] | None]:
-            return itertools.islice(in_turn(streams, counts, 1), position, None)
+            return itertools.islice(in_turn(streams, counts, range), position, None)
 
         given = [0] * len(videos)  # clips of each video
         read = read_jobs(

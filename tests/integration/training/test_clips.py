@@ -1,0 +1,89 @@
+"""Training on clips: their length, weights from a tokenizer of pictures, several processes, and going on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Compose
+from tests.support.runs import digest, rows, train
+from vqgan.errors import ConfigError
+from vqgan.frames import to_frames
+from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
+
+PLAIN = ("optimizer=adam_fast", "schedule=constant", "model=vqmodel")
+CLIPS = (*PLAIN, "backbone=causal_tiny", "backbone.temporal_resolutions=[8,4]", "data.clip_frames=5")
+ALL = (
+    *CLIPS, "discriminator=patchgan_3d_small", "discriminator.norm=actnorm", "+loss/terms=temporal",
+    "trainer.picture_share=0.4", "loss.discriminator_start=1", "trainer.discriminator_every=1",
+    "trainer.evaluate_every=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("frames", "words"), [(4, "1 or 5"), (6, "5 or 9"), (16, "13 or 17")])
+def test_clips_that_do_not_fill_their_codes_are_refused_with_the_nearest_that_do(
+    frames: int, words: str, composed: Compose, tmp_path: Path
+) -> None:
+    config = composed(*CLIPS, f"data.clip_frames={frames}", "data.video_frames=20")
+    with pytest.raises(ConfigError) as caught:
+        make_trainer(config, tmp_path)
+    expected = f"data.clip_frames must be 1 + 4·n for this backbone, as {words}, but is {frames}."
+    assert str(caught.value) == expected
+
+
+def test_a_tokenizer_of_pictures_is_where_one_of_clips_begins(composed: Compose, tmp_path: Path) -> None:
+    pictures = composed(*PLAIN, "backbone=tiny", f"run_dir={tmp_path / 'pictures'}")
+    run(pictures)
+    before = make_trainer(pictures, tmp_path / "pictures")
+    before.resume()
+    trainer = make_trainer(composed(*CLIPS, f"init_from={tmp_path / 'pictures'}"), tmp_path / "clips")
+    ours, theirs = trainer.autoencoder.eval(), before.autoencoder.eval()
+    frames = to_frames(trainer.journal.validation.clips[:1, :1])
+    with torch.no_grad():
+        a, b = ours(frames), theirs(frames)
+    assert torch.equal(a.reconstruction, b.reconstruction)
+    assert torch.equal(a.indices, b.indices)
+    assert any("time" in name for name, _ in ours.named_parameters())
+
+
+def test_a_tokenizer_of_clips_is_none_of_pictures(composed: Compose, tmp_path: Path) -> None:
+    run(composed(*CLIPS, f"run_dir={tmp_path / 'clips'}"))
+    with pytest.raises(ConfigError, match="tensors unknown"):
+        make_trainer(composed(*PLAIN, "backbone=tiny", f"init_from={tmp_path / 'clips'}"), tmp_path / "new")
+
+
+def test_some_steps_see_pictures(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(composed(*CLIPS, "trainer.picture_share=0.4"), tmp_path)
+    seen: list[tuple[int, ...]] = []
+    forward = trainer.autoencoder.forward
+    monkeypatch.setattr(trainer.autoencoder, "forward", lambda x: (seen.append(tuple(x.shape[:2])), forward(x))[1])
+    clips = torch.randint(256, (2, 5, 16, 16, 3), dtype=torch.uint8)
+    for number in range(12):
+        trainer.step(number, [clips])
+    assert {*seen} == {(2, 5), (10, 1)}
+    step = trainer.step
+    assert [shape == (10, 1) for shape in seen] == [step.sees_pictures(n) for n in range(12)]
+    assert sum(step.sees_pictures(n) for n in range(2000)) / 2000 == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    train(tmp_path / "whole", *ALL, "trainer.steps=6")
+    for steps in (3, 6):
+        train(tmp_path / "parts", *ALL, f"trainer.steps={steps}")
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+    assert rows(tmp_path / "parts")[-1] == rows(tmp_path / "whole")[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_clips_as_one_does(tmp_path: Path) -> None:
+    values = (*ALL, "discriminator.norm=batch", "trainer.steps=4", "loss.balance.max_weight=0.1")
+    train(tmp_path / "one", *values)
+    train(tmp_path / "two", *values, processes=2)
+    for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one.keys() == two.keys()
+        for name in {"train/pixel", "train/temporal", "validation/psnr"} & one.keys():
+            assert one[name] == pytest.approx(two[name], rel=2e-3), name
