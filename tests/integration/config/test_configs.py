@@ -56,7 +56,7 @@ def test_every_choice_composes_and_builds(
         "schedule=linear": ["schedule.warmup_steps=1"],
         "experiment=small_f8": ["schedule.warmup_steps=1"],
     }
-    if choice == "decoder_only":  # which goes on from something
+    if choice in ("decoder_only", "finetune"):  # which go on from something
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)

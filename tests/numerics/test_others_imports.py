@@ -1,0 +1,231 @@
+"""Other projects' checkpoints, as they write them, give their own numbers; `GOLDEN_OTHERS` names another folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+import vqgan
+from tests.numerics.reference import filled, inputs
+from vqgan.config.build import conf_dir
+from vqgan.discriminators import PatchGAN
+from vqgan.errors import CheckpointError, ConfigError
+from vqgan.tokenizer.importing.source import Source
+from vqgan.training.wiring import make_trainer
+
+FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
+CODES, PICTURES = 1e-5, 5e-5  # of the largest value
+CLASSES = {  # of the originals, and which kind imports them
+    "VQModel": "llamagen", "IBQ": "ibq",
+}  # fmt: skip
+NOT_IN_SHAPES = ("codebook_l2_norm",)
+COMMAND = importlib.import_module("vqgan.commands.import_")
+
+
+class Case:
+    """A network of the originals: its state, its config and its numbers."""
+
+    def __init__(self, file: Path, name: str, described: dict[str, Any]) -> None:
+        self.kind = CLASSES[described["class"]]
+        self.described, self.config = described, described["config"]
+        with np.load(file.with_suffix(".npz")) as arrays:
+            own = [key for key in arrays if key.startswith(f"{name}/")]
+            self.arrays = {key.removeprefix(f"{name}/"): torch.from_numpy(arrays[key]) for key in own}
+
+    def state(self) -> dict[str, Tensor]:
+        left = self.described["left_as_built"]
+        shapes = self.described["state_shapes"]
+        return {name: torch.zeros(shape) if name in left else filled(name, shape) for name, shape in shapes.items()}
+
+    def input(self) -> Tensor:
+        given = self.described["input"]
+        if given["formula"] == "inputs":
+            return inputs(*given["args"])
+        batch, channels, time, height, width, start = given["args"]
+        return torch.stack([inputs(batch, channels, height, width, start + j) for j in range(time)], dim=1)
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.config)
+
+    def source(self) -> Source:
+        return Source(self.state(), self.settings())
+
+
+def cases(*kinds: str) -> pytest.MarkDecorator:
+    found = [
+        pytest.param(Case(file, name, described), id=f"{file.stem}-{name}")
+        for file in sorted(FOLDER.glob("*.json"))
+        for name, described in json.loads(file.read_text())["cases"].items()
+        if name.endswith("eval") and CLASSES.get(described["class"]) in (kinds or CLASSES.values())
+    ]
+    assert found, f"no golden file in {FOLDER}"
+    return pytest.mark.parametrize("case", found)
+
+
+def translate(case: Case, source: Source) -> vqgan.Tokenizer:
+    module = importlib.import_module(f"vqgan.tokenizer.importing.kinds.{case.kind.replace('-', '_')}")
+    return module.translate(source).autoencoder
+
+
+def assert_close(ours: Tensor, theirs: Tensor, relative: float) -> None:
+    assert ours.shape == theirs.shape
+    assert float((ours - theirs).abs().max()) <= relative * float(theirs.abs().max())
+
+
+@torch.no_grad()
+def check(case: Case, tokenizer: vqgan.Tokenizer, prefix: str = "") -> None:
+    """Latents, codes and pictures are the originals'."""
+    frames = case.input()
+    latents = tokenizer.quant_conv(tokenizer.encoder(frames[:, None])[:, 0])
+    assert_close(latents, case.arrays[f"{prefix}latent"], CODES)
+    output = tokenizer(frames)
+    assert torch.equal(output.indices, case.arrays[f"{prefix}indices"].long())
+    assert_close(output.reconstruction, case.arrays[f"{prefix}reconstruction"], PICTURES)
+    assert torch.equal(tokenizer.decode(output.indices), output.reconstruction)
+
+
+@cases()
+def test_the_same_weights_give_the_originals_numbers(case: Case) -> None:
+    prefix = "ema/" if case.config.get("use_ema") else ""
+    check(case, translate(case, case.source()), prefix)
+
+
+@cases()
+def test_sizes_are_read_off_the_tensors(case: Case) -> None:
+    needed = {key: value for key, value in case.settings().items() if key in NOT_IN_SHAPES}
+    check(case, translate(case, Source(case.state(), needed)), "ema/" if "ema/latent" in case.arrays else "")
+
+
+@cases("ibq")
+def test_the_weights_themselves_where_no_average_is_asked_for(case: Case) -> None:
+    check(case, translate(case, Source(case.state(), case.settings() | {"use_ema": False})))
+
+
+def a_discriminator() -> dict[str, Tensor]:
+    state: dict[str, Tensor] = PatchGAN(3, 8, 2, "batch").state_dict()
+    return state
+
+
+def lightning(case: Case) -> dict[str, Any]:
+    """What Lightning saves beside the tensors, and the tensors of a loss."""
+    state = case.state() | {f"loss.discriminator.{k}": v for k, v in a_discriminator().items()}
+    state["loss.perceptual_loss.lin0.model.1.weight"] = torch.zeros(1, 64, 1, 1)
+    callbacks = {"ModelCheckpoint{'monitor': 'train/rec_loss'}": {"best_model_score": torch.tensor(0.5)}}
+    steps = {"epoch": 3, "global_step": 7, "pytorch-lightning_version": "2.2.0"}
+    return {
+        **steps,
+        "state_dict": state,
+        "loops": {},
+        "callbacks": callbacks,
+        "optimizer_states": [],
+        "lr_schedulers": [],
+    }
+
+
+def as_llamagen(case: Case, folder: Path) -> list[Path | str]:
+    typed = argparse.Namespace(**case.config, vq_model="VQ-16", image_size=256, lr=1e-4, finetune=False)
+    parts = {"model": case.state(), "optimizer": {"state": {}, "param_groups": []}, "discriminator": a_discriminator()}
+    torch.save({**parts, "optimizer_disc": {}, "steps": 7, "args": typed}, folder / "0000007.pt")
+    return [folder / "0000007.pt"]
+
+
+def as_seed_voken(case: Case, folder: Path) -> list[Path | str]:
+    torch.save(lightning(case), folder / "epoch=3.ckpt")
+    loss = {"target": "src.modules.losses.vqperceptual.VQLPIPSWithDiscriminator", "params": {"disc_weight": 0.4}}
+    values = {**case.config, "learning_rate": 1e-4, "lossconfig": loss}
+    config = {
+        "seed_everything": True,
+        "trainer": {"max_epochs": 330},
+        "model": {"class_path": "x", "init_args": values},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return [folder / "epoch=3.ckpt", "--config", folder / "config.yaml"]
+
+
+WRITERS: dict[str, Callable[[Case, Path], list[Path | str]]] = {"llamagen": as_llamagen, "ibq": as_seed_voken}
+HAS_DISCRIMINATOR = ("llamagen", "ibq")
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["vqgan import", *map(str, arguments)])
+    COMMAND.main()
+
+
+@cases()
+def test_a_file_as_the_project_writes_it_is_imported_and_trained_further(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tokenizer"
+    command(monkeypatch, case.kind, *WRITERS[case.kind](case, tmp_path), "--out", out)
+    tokenizer = vqgan.load(out)
+    check(case, tokenizer, "ema/" if case.config.get("use_ema") else "")
+    card = (out / "README.md").read_text()
+    assert "init_from=tokenizer " in card
+    assert str(tmp_path) not in card, "the folder is there to be shared"
+    typed = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert typed[:2] == ["python", "train.py"]
+    overrides = [word for word in typed[2:] if not word.startswith("data")]
+    small = ["logger=none", "trainer.device=cpu", "loss=no_perceptual", "data.batch_size=1", "data.workers=0",
+             "data.videos=2", "data.video_frames=4", "data.validation_clips=2"]  # fmt: skip
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [*overrides, *small, f"run_dir={tmp_path / 'run'}"])
+    trainer = make_trainer(config, tmp_path / "run")
+    for name, value in trainer.autoencoder.state_dict().items():
+        assert torch.equal(value, tokenizer.state_dict()[name]), name
+    assert (out / "discriminator.safetensors").exists() == (case.kind in HAS_DISCRIMINATOR)
+    if case.kind in HAS_DISCRIMINATOR:
+        assert trainer.discriminator is not None
+        assert trainer.discriminator.state_dict()["main.0.weight"].shape[0] == 8
+
+
+MISFITS: dict[str, Callable[[dict[str, Tensor], str], Any]] = {
+    "missing": dict.pop,
+    "left over": lambda state, name: state.update({name + "2": torch.zeros(1)}),
+    "of another shape": lambda state, name: state.update({name: torch.zeros(7)}),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+@cases()
+def test_tensors_that_do_not_fit_are_named_as_the_project_names_them(case: Case, misfit: str) -> None:
+    names = [name for name in case.described["state_shapes"] if not name.startswith("model_ema.")]
+    averaged = bool(case.config.get("use_ema"))
+    inner = [name for name in names if ".conv2." in name and name.endswith("weight")]
+    whole = case.state()
+    for name in (names[0], names[-1], inner[1], inner[len(inner) // 2]):
+        state = dict(whole)
+        spoilt = f"model_ema.{name.replace('.', '')}" if averaged else name
+        MISFITS[misfit](state, spoilt)
+        with pytest.raises(CheckpointError, match=re.escape(spoilt)):
+            translate(case, Source(state, case.settings()))
+
+
+@cases("ibq")
+def test_a_config_of_another_checkpoint_is_refused(case: Case) -> None:
+    sizes = case.config["ddconfig"] | {"ch": 7 * case.config["ddconfig"]["ch"]}
+    with pytest.raises(ConfigError, match=r"ch=.* the checkpoint has"):
+        translate(case, Source(case.state(), case.settings() | {"ddconfig": sizes}))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in ({}, {"model": 5}, {"state_dict": {"a": 1}}, [1], {"model": {"a": torch.zeros(1)}}):
+        torch.save(content, tmp_path / "file.pt")
+        for kind in COMMAND.KINDS:
+            with pytest.raises((CheckpointError, ConfigError)):
+                command(monkeypatch, kind, tmp_path / "file.pt", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
