@@ -31,7 +31,7 @@ from vqgan.training.wiring import make_trainer
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
 CODES, PICTURES = 1e-5, 5e-5  # of the largest value
 CLASSES = {  # of the originals, and which kind imports them
-    "VQModel": "llamagen", "IBQ": "ibq",
+    "VQModel": "llamagen", "IBQ": "ibq", "lfqgan.VQModel": "open-magvit2",
 }  # fmt: skip
 NOT_IN_SHAPES = ("codebook_l2_norm",)
 COMMAND = importlib.import_module("vqgan.commands.import_")
@@ -111,7 +111,7 @@ def test_sizes_are_read_off_the_tensors(case: Case) -> None:
     check(case, translate(case, Source(case.state(), needed)), "ema/" if "ema/latent" in case.arrays else "")
 
 
-@cases("ibq")
+@cases("ibq", "open-magvit2")
 def test_the_weights_themselves_where_no_average_is_asked_for(case: Case) -> None:
     check(case, translate(case, Source(case.state(), case.settings() | {"use_ema": False})))
 
@@ -157,8 +157,12 @@ def as_seed_voken(case: Case, folder: Path) -> list[Path | str]:
     return [folder / "epoch=3.ckpt", "--config", folder / "config.yaml"]
 
 
-WRITERS: dict[str, Callable[[Case, Path], list[Path | str]]] = {"llamagen": as_llamagen, "ibq": as_seed_voken}
-HAS_DISCRIMINATOR = ("llamagen", "ibq")
+WRITERS: dict[str, Callable[[Case, Path], list[Path | str]]] = {
+    "llamagen": as_llamagen,
+    "ibq": as_seed_voken,
+    "open-magvit2": as_seed_voken,
+}
+HAS_DISCRIMINATOR = ("llamagen", "ibq", "open-magvit2")
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
@@ -203,7 +207,8 @@ MISFITS: dict[str, Callable[[dict[str, Tensor], str], Any]] = {
 @pytest.mark.parametrize("misfit", MISFITS)
 @cases()
 def test_tensors_that_do_not_fit_are_named_as_the_project_names_them(case: Case, misfit: str) -> None:
-    names = [name for name in case.described["state_shapes"] if not name.startswith("model_ema.")]
+    shapes = case.described["state_shapes"]
+    names = [name for name in shapes if not name.startswith("model_ema.")]
     averaged = bool(case.config.get("use_ema"))
     inner = [name for name in names if ".conv2." in name and name.endswith("weight")]
     whole = case.state()
@@ -215,7 +220,7 @@ def test_tensors_that_do_not_fit_are_named_as_the_project_names_them(case: Case,
             translate(case, Source(state, case.settings()))
 
 
-@cases("ibq")
+@cases("ibq", "open-magvit2")
 def test_a_config_of_another_checkpoint_is_refused(case: Case) -> None:
     sizes = case.config["ddconfig"] | {"ch": 7 * case.config["ddconfig"]["ch"]}
     with pytest.raises(ConfigError, match=r"ch=.* the checkpoint has"):

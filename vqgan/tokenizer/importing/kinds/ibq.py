@@ -45,6 +45,7 @@ def translate(source: Source) -> Imported:
         "diversity_weight": evenly / share if share else 0.0,
         "temperature": source.value("entropy_temperature", 0.01), "start_from_data": False, "revive_after": None,
     }  # fmt: skip
+    agree(source.settings, quantizer, {"n_embed": "codebook_size", "embed_dim": "latent_dim"})
     return Imported(assemble(backbone, quantizer, names), *critic_of(state, "loss.discriminator."))
 
 
