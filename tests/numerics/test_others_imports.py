@@ -18,23 +18,32 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 from torch import Tensor
 
 import vqgan
 from tests.numerics.reference import filled, inputs
+from tests.numerics.test_taming import FILES, Reference
 from vqgan.config.build import conf_dir
 from vqgan.discriminators import PatchGAN
 from vqgan.errors import CheckpointError, ConfigError
+from vqgan.tokenizer.importing.imported import Imported
 from vqgan.tokenizer.importing.source import Source
+from vqgan.tokenizer.taming import translate as import_taming
 from vqgan.training.wiring import make_trainer
 
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
 CODES, PICTURES = 1e-5, 5e-5  # of the largest value
 CLASSES = {  # of the originals, and which kind imports them
-    "VQModel": "llamagen", "IBQ": "ibq", "lfqgan.VQModel": "open-magvit2",
+    "VQModel": "llamagen", "IBQ": "ibq", "lfqgan.VQModel": "open-magvit2", "diffusers.VQModel": "diffusers-vq",
 }  # fmt: skip
-NOT_IN_SHAPES = ("codebook_l2_norm",)
+NOT_IN_SHAPES = ("codebook_l2_norm", "norm_num_groups")
 COMMAND = importlib.import_module("vqgan.commands.import_")
+
+KINDS: dict[str, Callable[[Source], Imported]] = {
+    kind: importlib.import_module(f"vqgan.tokenizer.importing.kinds.{module}").translate
+    for kind, module in COMMAND.KINDS.items()
+}
 
 
 class Case:
@@ -78,8 +87,7 @@ def cases(*kinds: str) -> pytest.MarkDecorator:
 
 
 def translate(case: Case, source: Source) -> vqgan.Tokenizer:
-    module = importlib.import_module(f"vqgan.tokenizer.importing.kinds.{case.kind.replace('-', '_')}")
-    return module.translate(source).autoencoder
+    return KINDS[case.kind](source).autoencoder
 
 
 def assert_close(ours: Tensor, theirs: Tensor, relative: float) -> None:
@@ -157,10 +165,19 @@ def as_seed_voken(case: Case, folder: Path) -> list[Path | str]:
     return [folder / "epoch=3.ckpt", "--config", folder / "config.yaml"]
 
 
+def as_diffusers(case: Case, folder: Path) -> list[Path | str]:
+    save_file(case.state(), folder / "diffusion_pytorch_model.safetensors")
+    (folder / "config.json").write_text(
+        json.dumps({"_class_name": "VQModel", "_diffusers_version": "0.40", **case.config})
+    )
+    return [folder]
+
+
 WRITERS: dict[str, Callable[[Case, Path], list[Path | str]]] = {
     "llamagen": as_llamagen,
     "ibq": as_seed_voken,
     "open-magvit2": as_seed_voken,
+    "diffusers-vq": as_diffusers,
 }
 HAS_DISCRIMINATOR = ("llamagen", "ibq", "open-magvit2")
 
@@ -225,6 +242,84 @@ def test_a_config_of_another_checkpoint_is_refused(case: Case) -> None:
     sizes = case.config["ddconfig"] | {"ch": 7 * case.config["ddconfig"]["ch"]}
     with pytest.raises(ConfigError, match=r"ch=.* the checkpoint has"):
         translate(case, Source(case.state(), case.settings() | {"ddconfig": sizes}))
+
+
+@cases("diffusers-vq")
+def test_older_names_of_attention_and_files_of_torch(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    pattern = re.compile(r"\.(to_q|to_k|to_v|to_out\.0)\.")
+    state = {pattern.sub(lambda m: f".{older[m[1]]}.", name): value for name, value in case.state().items()}
+    torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(case.config))
+    command(monkeypatch, case.kind, tmp_path, "--out", tmp_path / "out")
+    check(case, vqgan.load(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("act_fn", "gelu"), ("norm_type", "spatial"), ("lookup_from_codebook", True), ("act_fn", 5)]
+)
+@cases("diffusers-vq")
+def test_settings_that_cannot_be_honoured_are_named(case: Case, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=key):
+        translate(case, Source(case.state(), case.settings() | {key: value}))
+
+
+@cases("diffusers-vq")
+@torch.no_grad()
+def test_no_attention_in_the_middle_is_one_that_adds_nothing(case: Case) -> None:
+    state = {name: value for name, value in case.state().items() if ".mid_block.attentions." not in name}
+    with pytest.raises(CheckpointError, match=r"mid_block\.attentions\.0\.to_k"):
+        translate(case, Source(state, case.settings()))
+    tokenizer = translate(case, Source(state, case.settings() | {"mid_block_add_attention": False}))
+    x = torch.randn(1, tokenizer.encoder.norm_out.num_channels, 4, 4)
+    assert torch.equal(tokenizer.encoder.mid.attn_1(x), x)
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return Reference(request.param)
+
+
+def check_reference(tokenizer: vqgan.Tokenizer, reference: Reference) -> None:
+    with torch.no_grad():
+        output = tokenizer(reference.frames)
+    assert torch.equal(output.indices, reference.indices)
+    assert_close(output.reconstruction, reference.reconstruction, 2 * PICTURES)
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+@pytest.mark.parametrize("kind", ["taming", "ldm"])
+def test_the_reference(
+    kind: str, has_config: bool, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, file = reference.state, tmp_path / "last.ckpt"
+    params = {key: value for key, value in reference.params.items() if key != "variant"}
+    model = {"target": "taming.models.vqgan.VQModel", "params": params}
+    if kind == "ldm":
+        state = {f"first_stage_model.{name}": value for name, value in state.items()}
+        state |= {"model.diffusion_model.out.2.bias": torch.zeros(4), "scale_factor": torch.tensor(1.0)}
+        model = {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": {"first_stage_config": model}}
+    torch.save({"state_dict": state, "global_step": 7}, file)
+    if has_config:
+        file.with_suffix(".yaml").write_text(yaml.safe_dump({"model": model}))
+    command(monkeypatch, kind, file, "--out", tmp_path / "out")
+    tokenizer = vqgan.load(tmp_path / "out")
+    check_reference(tokenizer, reference)
+    same = import_taming(reference.state, reference.params).description
+    differing = {key for key in same["backbone"] if tokenizer.description["backbone"][key] != same["backbone"][key]}
+    assert differing <= (set() if has_config else {"resolution", "attention_resolutions"})
+    assert tokenizer.description["quantizer"] == same["quantizer"]
+    assert (tmp_path / "out" / "discriminator.safetensors").exists()
+
+
+def test_autoencoders_without_codes_are_refused(reference: Reference) -> None:
+    for change, said in ({"quantize.embed.weight": torch.zeros(1)}, "Gumbel"), ({}, "KL"):
+        state = {name: value for name, value in reference.state.items() if "quantize" not in name} | change
+        for kind in ("taming", "ldm"):
+            with pytest.raises(ConfigError, match=said):
+                KINDS[kind](Source({"state_dict": state}, {}))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

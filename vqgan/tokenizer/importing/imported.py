@@ -22,6 +22,7 @@ from vqgan.tokenizer.tokenizer import Tokenizer
 Part = dict[str, Any]  # a class and its values, as `config.json` has them
 CODEBOOK = {"quantizer.codebook": "quantize.embedding.weight"}  # what all who have a table call it
 SHOWN = 5  # names in a message
+MOST_PROJECTED = 64  # numbers of a latent without a table of codes
 
 
 @dataclass
@@ -148,6 +149,32 @@ def pyramid(names: Names) -> tuple[int, list[int], int]:
         first = names.theirs("encoder.conv_in.weight")
         raise CheckpointError(f"{first} has {channels} channels, of which every level has a multiple; but {said}.")
     return channels, [width // channels for width in widths.values()], names.count("encoder.down.0.block.{}")
+
+
+def without_attention(backbone: Part) -> dict[str, Tensor]:
+    """Zeros for attention in the middle: what it adds is then nothing, and no gradient would change that."""
+    channels = backbone["channels"] * backbone["channel_multipliers"][-1]
+    shapes = dict.fromkeys(("q", "k", "v", "proj_out"), (channels, channels, 1, 1)) | {"norm": (channels,)}
+    given = {}
+    for layer, shape in shapes.items():
+        for network in ("encoder", "decoder"):
+            # Not of that size in memory: it is only read off the file, and not compared with anything yet.
+            given[f"{network}.mid.attn_1.{layer}.weight"] = torch.zeros(()).expand(shape)
+            given[f"{network}.mid.attn_1.{layer}.bias"] = torch.zeros(()).expand(channels)
+    return given
+
+
+def identities(channels: int) -> dict[str, Tensor]:
+    """Projections that change nothing, for networks that have none around their quantizer.
+
+    Raises:
+        CheckpointError: there are more channels than such a network can have.
+    """
+    if not 0 < channels <= MOST_PROJECTED:
+        raise CheckpointError(f"The checkpoint's latents have {channels} channels, not 1 to {MOST_PROJECTED}.")
+    weight, bias = torch.eye(channels)[..., None, None], torch.zeros(channels)
+    both = ("quant_conv", "post_quant_conv")
+    return {f"{name}.weight": weight for name in both} | {f"{name}.bias": bias for name in both}
 
 
 def multiple(side: int, levels: int) -> int:

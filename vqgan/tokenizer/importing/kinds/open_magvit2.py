@@ -7,10 +7,17 @@ file is Lightning's, as IBQ's is. Bit i of an index is the sign of channel i; wh
 
 from __future__ import annotations
 
-import torch
-
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import Imported, Names, agree, assemble, critic_of, multiple, pyramid
+from vqgan.tokenizer.importing.imported import (
+    Imported,
+    Names,
+    agree,
+    assemble,
+    critic_of,
+    identities,
+    multiple,
+    pyramid,
+)
 from vqgan.tokenizer.importing.kinds.ibq import SIZES, averaged
 from vqgan.tokenizer.importing.source import Source
 
@@ -46,10 +53,3 @@ def translate(source: Source) -> Imported:
     agree(source.settings, quantizer, {"n_embed": "codebook_size"})
     names.given = identities(bits)
     return Imported(assemble(backbone, quantizer, names), *critic_of(state, "loss.discriminator."))
-
-
-def identities(channels: int) -> dict[str, torch.Tensor]:
-    """Projections that change nothing, for networks that have none."""
-    weight, bias = torch.eye(channels)[..., None, None], torch.zeros(channels)
-    both = ("quant_conv", "post_quant_conv")
-    return {f"{name}.weight": weight for name in both} | {f"{name}.bias": bias for name in both}
