@@ -14,8 +14,8 @@ from torch import Tensor
 
 Clips = UInt8[Tensor, "batch time height width rgb"]
 Frames = Float[Tensor, "batch time rgb height width"]  # in [-1, 1]
-Latents = Float[Tensor, "batch time latent rows columns"]  # time and sides as the backbone's downsampling leaves them
-Indices = Int[Tensor, "batch time rows columns *depth"]  # `depth` where a position has several codes
+Latents = Float[Tensor, "batch times latent rows columns"]  # times and sides as the backbone's downsampling leaves them
+Indices = Int[Tensor, "batch times rows columns *depth"]  # `depth` where a position has several codes
 
 
 def to_frames(clips: Clips) -> Frames:

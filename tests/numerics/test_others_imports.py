@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import json
 import os
@@ -27,17 +28,21 @@ from tests.numerics.test_taming import FILES, Reference
 from vqgan.config.build import conf_dir
 from vqgan.discriminators import PatchGAN
 from vqgan.errors import CheckpointError, ConfigError
+from vqgan.frames import per_frame
+from vqgan.tokenizer.folder import load_weights
 from vqgan.tokenizer.importing.imported import Imported
 from vqgan.tokenizer.importing.source import Source
 from vqgan.tokenizer.taming import translate as import_taming
+from vqgan.tokenizer.tokenizer import rebuild
 from vqgan.training.wiring import make_trainer
 
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
 CODES, PICTURES = 1e-5, 5e-5  # of the largest value
 CLASSES = {  # of the originals, and which kind imports them
     "VQModel": "llamagen", "IBQ": "ibq", "lfqgan.VQModel": "open-magvit2", "diffusers.VQModel": "diffusers-vq",
+    "autoencoder_v1_1.AutoencodingEngine": "vidtok",
 }  # fmt: skip
-NOT_IN_SHAPES = ("codebook_l2_norm", "norm_num_groups")
+NOT_IN_SHAPES = ("codebook_l2_norm", "norm_num_groups", "encoder_config", "regularizer_config")
 COMMAND = importlib.import_module("vqgan.commands.import_")
 
 KINDS: dict[str, Callable[[Source], Imported]] = {
@@ -98,13 +103,20 @@ def assert_close(ours: Tensor, theirs: Tensor, relative: float) -> None:
 @torch.no_grad()
 def check(case: Case, tokenizer: vqgan.Tokenizer, prefix: str = "") -> None:
     """Latents, codes and pictures are the originals'."""
-    frames = case.input()
-    latents = tokenizer.quant_conv(tokenizer.encoder(frames[:, None])[:, 0])
-    assert_close(latents, case.arrays[f"{prefix}latent"], CODES)
-    output = tokenizer(frames)
-    assert torch.equal(output.indices, case.arrays[f"{prefix}indices"].long())
-    assert_close(output.reconstruction, case.arrays[f"{prefix}reconstruction"], PICTURES)
-    assert torch.equal(tokenizer.decode(output.indices), output.reconstruction)
+    latent, indices, reconstruction = (case.arrays[prefix + name] for name in ("latent", "indices", "reconstruction"))
+    frames, time = case.input(), tokenizer.downsampling.time
+    if frames.ndim == 4:  # pictures
+        frames, latent, reconstruction, indices = (x.unsqueeze(1) for x in (frames, latent, reconstruction, indices))
+    else:  # of the first time of codes only the last frame is a frame of the clip
+        latent, reconstruction = latent.transpose(1, 2), reconstruction.transpose(1, 2)[:, time - 1 :]
+    assert_close(per_frame(tokenizer.quant_conv, tokenizer.encoder(frames)), latent, CODES)
+    quantized = tokenizer.quantize(frames) if frames.shape[1] % time == 1 % time else tokenizer.quantizer(latent)
+    assert torch.equal(quantized.indices, indices.long())
+    decoded = tokenizer.reconstruct(tokenizer.quantizer.lookup(indices.long()))
+    assert_close(decoded, reconstruction, PICTURES)
+    assert torch.equal(tokenizer.reconstruct(quantized.latents), decoded)
+    if time == 1:
+        assert torch.equal(tokenizer.decode(indices), decoded)
 
 
 @cases()
@@ -173,11 +185,21 @@ def as_diffusers(case: Case, folder: Path) -> list[Path | str]:
     return [folder]
 
 
+def as_vidtok(case: Case, folder: Path) -> list[Path | str]:
+    file = folder / "vidtok_v1_1.ckpt"
+    torch.save({"state_dict": case.state() | {"loss.logvar": torch.zeros(())}}, file)
+    decoder = {**case.config["decoder_config"], "params": "${model.params.encoder_config.params}"}
+    params = {**case.config, "decoder_config": decoder, "monitor": "val/rec_loss"}
+    file.with_suffix(".yaml").write_text(yaml.safe_dump({"model": {"target": "vidtok.models.x", "params": params}}))
+    return [file]
+
+
 WRITERS: dict[str, Callable[[Case, Path], list[Path | str]]] = {
     "llamagen": as_llamagen,
     "ibq": as_seed_voken,
     "open-magvit2": as_seed_voken,
     "diffusers-vq": as_diffusers,
+    "vidtok": as_vidtok,
 }
 HAS_DISCRIMINATOR = ("llamagen", "ibq", "open-magvit2")
 
@@ -196,9 +218,17 @@ def test_a_file_as_the_project_writes_it_is_imported_and_trained_further(
     tokenizer = vqgan.load(out)
     check(case, tokenizer, "ema/" if case.config.get("use_ema") else "")
     card = (out / "README.md").read_text()
-    assert "init_from=tokenizer " in card
     assert str(tmp_path) not in card, "the folder is there to be shared"
-    typed = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out.splitlines()[-1]
+    if tokenizer.downsampling.time > 1:
+        with pytest.raises(ConfigError, match=r"whole clips.*tokenizer\.encode"):
+            tokenizer.encode_video(tmp_path / "video.mp4")
+        fresh = rebuild(tokenizer.description, tokenizer.state_dict())
+        load_weights(out, fresh, None)
+        assert all(torch.equal(value, tokenizer.state_dict()[name]) for name, value in fresh.state_dict().items())
+        return
+    assert "init_from=tokenizer " in card
+    typed = shlex.split(printed)
     assert typed[:2] == ["python", "train.py"]
     overrides = [word for word in typed[2:] if not word.startswith("data")]
     small = ["logger=none", "trainer.device=cpu", "loss=no_perceptual", "data.batch_size=1", "data.workers=0",
@@ -320,6 +350,26 @@ def test_autoencoders_without_codes_are_refused(reference: Reference) -> None:
         for kind in ("taming", "ldm"):
             with pytest.raises(ConfigError, match=said):
                 KINDS[kind](Source({"state_dict": state}, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["encoder_config"].update(target="vidtok.modules.model_3dcausal.EncoderCausal3DPadding"), "1.0"),
+        (lambda c: c["encoder_config"]["params"].update(norm_type="groupnorm"), "norm_type"),
+        (lambda c: c["regularizer_config"].pop("params"), "levels"),
+        (lambda c: c["regularizer_config"]["params"].update(num_codebooks=2), "levels"),
+        (lambda c: c["regularizer_config"]["params"]["levels"].append(5), "levels"),
+        (lambda c: c["regularizer_config"]["params"].update(levels=["x"] * 3), "levels"),
+        (lambda c: c["decoder_config"]["params"].update(interpolation_mode="area"), "interpolation"),
+    ],
+)
+@cases("vidtok")
+def test_what_is_not_of_vidtok_1_1_with_fsq_is_refused(case: Case, change: Callable[[Any], Any], said: str) -> None:
+    settings = copy.deepcopy(case.settings())
+    change(settings)
+    with pytest.raises(ConfigError, match=said):
+        translate(case, Source(case.state(), settings))
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

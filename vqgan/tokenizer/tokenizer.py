@@ -28,7 +28,7 @@ except ImportError:
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Backbone
-from vqgan.errors import missing_extra
+from vqgan.errors import ConfigError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
 from vqgan.tokenizer.card import model_card
@@ -65,6 +65,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
             DataError: it cannot be used.
             ConfigError: there is no such value.
         """
+        refuse_parts(self)
         return encode_video(self, encoding_with(values), Path(path))
 
     def decode_video(self, video: TokenVideo, path: str | Path, **values: Any) -> None:
@@ -120,6 +121,15 @@ def _load(source: str | Path, parts: str | Path | None = None, **download: Any) 
     network = rebuild(description, state, parts)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
+
+
+def refuse_parts(tokenizer: Autoencoder) -> None:
+    """Raise `ConfigError` for a tokenizer that cannot take a video in parts."""
+    if getattr(tokenizer.encoder, "whole_clips", False):
+        raise ConfigError(
+            "This tokenizer takes whole clips, and a video is encoded in parts. In Python: "
+            f"tokenizer.encode(clips), of 1 + {tokenizer.downsampling.time}·n frames, and tokenizer.decode(codes)."
+        )
 
 
 def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor], parts: str | Path | None = None) -> Tokenizer:

@@ -134,20 +134,25 @@ def convolutional(names: Names, side: int, norm_groups: int = 32) -> Part:
     }
 
 
-def pyramid(names: Names) -> tuple[int, list[int], int]:
+def pyramid(names: Names, first: str = "encoder.conv_in.weight") -> tuple[int, list[int], int]:
     """Width of the first level, multiples of it of all levels, and blocks of each, of an encoder like the reference's.
+
+    Args:
+        names: of all tensors.
+        first: our name of the first convolution.
 
     Raises:
         CheckpointError: the widths are no multiples, or tensors that would say them are missing.
     """
-    channels = names.width("encoder.conv_in.weight", "encoder.down.0.block.0.norm1.weight")
+    channels = names.width(first, "encoder.down.0.block.0.norm1.weight", "encoder.down.0.block.0.norm1.norm.weight")
     parts = (".conv2.weight", ".conv1.weight", ".norm2.weight")
     blocks = [f"encoder.down.{i}.block.0" for i in range(names.count("encoder.down.{}.block.0"))]
     widths = {names.theirs(block + parts[0]): names.width(*(block + part for part in parts)) for block in blocks}
     if not widths or channels < 1 or any(width % channels for width in widths.values()):
         said = ", ".join(f"{name} has {width}" for name, width in list(widths.items())[:SHOWN]) or "there is none"
-        first = names.theirs("encoder.conv_in.weight")
-        raise CheckpointError(f"{first} has {channels} channels, of which every level has a multiple; but {said}.")
+        raise CheckpointError(
+            f"{names.theirs(first)} has {channels} channels, of which every level has a multiple; but {said}."
+        )
     return channels, [width // channels for width in widths.values()], names.count("encoder.down.0.block.{}")
 
 
