@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,18 @@ class Tokenizer(Autoencoder, ModelHubMixin):
 
     def sha256(self) -> str:
         """What its weights are: a hash of all tensors, their names, types and shapes."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return _hash_of(self.state_dict(), "")
+
+    def sha256_of_codes(self) -> str:
+        """What its codes mean: a hash of encoder, codes and sizes, which another decoder for the same codes shares.
+
+        What counts steps is left out, and so is the difference between 1 and 1.0 in a config.
+        """
+        parts = ("encoder.", "quant_conv.", "quantizer.")
+        state = self.state_dict()
+        weights = {k: v for k, v in state.items() if k.startswith(parts) and v.is_floating_point()}
+        sizes = json.dumps({key: self.description[key] for key in ("backbone", "quantizer")})
+        return _hash_of(weights, json.dumps(json.loads(sizes, parse_int=float), sort_keys=True))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = model_card(self, "USER/NAME")
@@ -99,6 +106,15 @@ class Tokenizer(Autoencoder, ModelHubMixin):
     def _from_pretrained(cls, *, model_id: str, **values: Any) -> Tokenizer:
         """As the caller says (`revision`, `token`, `cache_dir` …); what the mixin itself read of the sizes is left."""
         return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
+
+
+def _hash_of(state: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(state.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(source: str | Path, parts: str | Path | None = None) -> Tokenizer:
