@@ -1,4 +1,7 @@
-"""The command `vqgan`: each module of this folder, but for `parser`, is a subcommand of the same name."""
+"""The command `vqgan`: each module of this folder, but for `parser`, is a subcommand of the same name.
+
+A name that is Python's own has an underscore after it there.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from vqgan.text import show_warning
 
 def main() -> None:
     """Run `vqgan SUBCOMMAND …`."""
-    names = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__) if m.name != "parser"}
+    names = {m.name.rstrip("_").replace("_", "-"): m.name for m in pkgutil.iter_modules(__path__) if m.name != "parser"}
     if len(sys.argv) > 1 and sys.argv[1] in names:
         name = names[sys.argv[1]]
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]

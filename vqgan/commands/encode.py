@@ -42,11 +42,13 @@ def encode(run: str, videos: Path, out: Path, typed: Sequence[str], parts: Path 
     from vqgan.runtime.process import this_process
     from vqgan.text import counted
     from vqgan.tokenizer.encode_folder import FolderEncoder
-    from vqgan.tokenizer.tokenizer import load
+    from vqgan.tokenizer.tokenizer import load, refuse_parts
     from vqgan.tokens.folder import Tokens
 
     encoding = build(command_config("encode", typed), "")
-    said = FolderEncoder(load(run, parts), encoding, videos, out).run()
+    tokenizer = load(run, parts)
+    refuse_parts(tokenizer)
+    said = FolderEncoder(tokenizer, encoding, videos, out).run()
     process = this_process()
     if process.count > 1:
         print(f"process {process.rank}: {said}")

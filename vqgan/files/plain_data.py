@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import pickletools
 import re
 import zipfile
@@ -16,11 +18,16 @@ MOST_VALUES = 10**6  # numbers, texts and tensors of a checkpoint
 SHARED = 2  # how often tensors may share their values: some networks tie weights
 # All that the pickle in a file of plain data may name.
 PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
+NAMESPACE = "argparse Namespace"  # names and values: what was typed, in checkpoints of some projects
 PLAIN_STORAGE = re.compile(r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
 
 
-def read_plain(file: Path) -> Any:
+def read_plain(file: Path, namespaces: bool = False) -> Any:
     """What `torch.save` wrote: tensors, numbers, text, lists and dicts, and nothing that would run code.
+
+    Args:
+        file: to read.
+        namespaces: whether `argparse.Namespace` may be in it as well.
 
     Raises:
         CheckpointError: it is more than that, or claims to be larger than it is.
@@ -36,9 +43,11 @@ def read_plain(file: Path) -> Any:
             if sum(entry.file_size for entry in entries) > file.stat().st_size:
                 raise refused
             pickles = [archive.read(entry) for entry in entries if entry.filename.lower().endswith(".pkl")]
-        if not all(_is_plain(content) for content in pickles):
+        if not all(_is_plain(content, namespaces) for content in pickles):
             raise refused
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        allowed = torch.serialization.safe_globals([argparse.Namespace]) if namespaces else contextlib.nullcontext()
+        with allowed:
+            state = torch.load(file, map_location="cpu", weights_only=True)
         if not _is_held_by(state, SHARED * file.stat().st_size):
             raise refused
         return state
@@ -48,18 +57,21 @@ def read_plain(file: Path) -> Any:
         raise refused from None
 
 
-def _is_plain(content: bytes) -> bool:
-    """Whether a pickle names nothing but tensors.
+def _is_plain(content: bytes, namespaces: bool) -> bool:
+    """Whether a pickle names nothing but tensors, and perhaps namespaces.
 
     torch's own reader, which follows, allows more: functions that take gigabytes, for example.
     """
+    # By NEWOBJ namespaces are made, and of what may be named nothing else can be.
+    makers = {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ"} | (set() if namespaces else {"NEWOBJ"})
     named = []
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("GLOBAL", "INST"):
             named.append(str(argument))
-        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ", "NEWOBJ_EX", "OBJ"):
+        elif opcode.name in makers:
             return False
-    return all(name in PLAIN or PLAIN_STORAGE.fullmatch(name) for name in named)
+    plain = PLAIN | {NAMESPACE} if namespaces else PLAIN
+    return all(name in plain or PLAIN_STORAGE.fullmatch(name) for name in named)
 
 
 def _is_held_by(state: Any, size: int) -> bool:
@@ -80,4 +92,6 @@ def _is_held_by(state: Any, size: int) -> bool:
             waiting.extend(dict.values(value))
         elif isinstance(value, list | tuple):
             waiting.extend(value)
+        elif isinstance(value, argparse.Namespace):
+            waiting.extend(vars(value).values())
     return False

@@ -42,7 +42,7 @@ class FolderDecoder:
     """Decodes a token folder, or the part of it that is this process's.
 
     Args:
-        tokenizer: that encoded it.
+        tokenizer: that encoded it, or one with another decoder for the same codes.
         decoding: how.
         tokens: the folder.
         out: where the videos are written, in the tree that they were encoded from; those that are there are left.
@@ -60,7 +60,9 @@ class FolderDecoder:
         missing = [key for key in (*COMMON, "videos") if key not in manifest]
         if missing:
             raise ConfigError(f"{self.tokens.folder / MANIFEST} is damaged: it does not say {', '.join(missing)}.")
-        if manifest["tokenizer"] != self.tokenizer.sha256():
+        self.weights = self.tokenizer.sha256()
+        same = manifest["tokenizer"] == self.weights or manifest.get("codes") == self.tokenizer.sha256_of_codes()
+        if not same:
             raise ConfigError(f"{self.tokens.folder} was encoded by a tokenizer with other weights than this one's.")
         work = {"batch_frames": manifest["batch_frames"], "precision": manifest["precision"]}
         check_values(InferenceSettings, work, "manifest")
@@ -140,6 +142,7 @@ class FolderDecoder:
             )
         kind = {
             **{key: self.tokens.manifest[key] for key in COMMON},
+            "tokenizer": self.weights,
             **{key: getattr(self.decoding, key) for key in ("size", "crf", "preset")},
             "side_by_side": self.originals is not None,
         }

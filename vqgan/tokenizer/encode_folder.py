@@ -182,6 +182,7 @@ class FolderEncoder:
         manifest = {
             "format": FORMAT,
             "tokenizer": self.tokenizer.sha256(),
+            "codes": self.tokenizer.sha256_of_codes(),
             "codebook_size": quantizer.codebook_size,
             "depth": quantizer.depth,
             "dtype": self.dtype.str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ except ImportError:
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Backbone
-from vqgan.errors import missing_extra
+from vqgan.errors import ConfigError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
 from vqgan.tokenizer.card import model_card
@@ -65,6 +66,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
             DataError: it cannot be used.
             ConfigError: there is no such value.
         """
+        refuse_parts(self)
         return encode_video(self, encoding_with(values), Path(path))
 
     def decode_video(self, video: TokenVideo, path: str | Path, **values: Any) -> None:
@@ -83,12 +85,18 @@ class Tokenizer(Autoencoder, ModelHubMixin):
 
     def sha256(self) -> str:
         """What its weights are: a hash of all tensors, their names, types and shapes."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            tensor = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.numpy().tobytes())
-        return digest.hexdigest()
+        return _hash_of(self.state_dict(), "")
+
+    def sha256_of_codes(self) -> str:
+        """What its codes mean: a hash of encoder, codes and sizes, which another decoder for the same codes shares.
+
+        What counts steps is left out, and so is the difference between 1 and 1.0 in a config.
+        """
+        parts = ("encoder.", "quant_conv.", "quantizer.")
+        state = self.state_dict()
+        weights = {k: v for k, v in state.items() if k.startswith(parts) and v.is_floating_point()}
+        sizes = json.dumps({key: self.description[key] for key in ("backbone", "quantizer")})
+        return _hash_of(weights, json.dumps(json.loads(sizes, parse_int=float), sort_keys=True))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = model_card(self, "USER/NAME")
@@ -98,6 +106,15 @@ class Tokenizer(Autoencoder, ModelHubMixin):
     def _from_pretrained(cls, *, model_id: str, **values: Any) -> Tokenizer:
         """As the caller says (`revision`, `token`, `cache_dir` …); what the mixin itself read of the sizes is left."""
         return _load(model_id, **{key: value for key, value in values.items() if key not in ("backbone", "quantizer")})
+
+
+def _hash_of(state: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(state.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(source: str | Path, parts: str | Path | None = None) -> Tokenizer:
@@ -120,6 +137,15 @@ def _load(source: str | Path, parts: str | Path | None = None, **download: Any) 
     network = rebuild(description, state, parts)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
+
+
+def refuse_parts(tokenizer: Autoencoder) -> None:
+    """Raise `ConfigError` for a tokenizer that cannot take a video in parts."""
+    if getattr(tokenizer.encoder, "whole_clips", False):
+        raise ConfigError(
+            "This tokenizer takes whole clips, and a video is encoded in parts. In Python: "
+            f"tokenizer.encode(clips), of 1 + {tokenizer.downsampling.time}·n frames, and tokenizer.decode(codes)."
+        )
 
 
 def rebuild(description: Mapping[str, Any], state: Mapping[str, Tensor], parts: str | Path | None = None) -> Tokenizer:

@@ -55,6 +55,18 @@ def test_the_same_file_is_refused_where_another_software_is_said_to_have_written
     assert str(file) in ended.paragraph
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow
+def test_it_is_refused_by_an_import_that_reads_namespaces_too(
+    name: str, attempted: Attempt, world: Path, marker: Path
+) -> None:
+    file = world / "deep" / "model.pt"
+    FILES[name](file, marker)
+    ended = attempted("command", "import", "llamagen", file, "--out", world / "out")
+    assert ended.code == CHECKPOINT, ended
+    assert str(file) in ended.paragraph
+
+
 def test_weights_of_the_perceptual_network_run_no_code(attempted: Attempt, world: Path, marker: Path) -> None:
     for name in CALLS:
         FILES[f"calls {name}"](world / "vgg16.pth", marker)
@@ -86,6 +98,9 @@ def test_plain_data_that_are_no_network_are_not_imported(
     STRANGERS[name](world / "model.ckpt", marker)
     config = a_taming_config(world / "model.yaml")
     ended = attempted("command", "import-taming", world / "model.ckpt", "--config", config, "--out", world / "out")
+    assert ended.code == CHECKPOINT, ended
+    assert ended.paragraph
+    ended = attempted("command", "import", "llamagen", world / "model.ckpt", "--out", world / "out")
     assert ended.code == CHECKPOINT, ended
     assert ended.paragraph
 

@@ -37,10 +37,7 @@ def run_folders(folder: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (
-            (TRAIN, "--help"),
-            ["data=videos data.root=DIR", "f16, f8, remembering_tiny, small, tiny", "codebook_size: 1024"],
-        ),
+        ((TRAIN, "--help"), ["data=videos data.root=DIR", "f16, f8, ", "codebook_size: 1024"]),
         ((TRAIN, "--cfg", "job", "model=vqmodel"), ["codebook_weight: 1.0", "run_dir: runs/${name}/"]),
         ((VQGAN, "--help"), ["usage: vqgan COMMAND", "train          Train a tokenizer"]),
         ((VQGAN, "train", "--cfg", "job", "experiment=f16"), ["name: f16", "steps: 500000"]),

@@ -43,7 +43,7 @@ def test_every_choice_composes_and_builds(
     group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
-    if choice not in ("small", "small_f8", "decoder_only"):  # which have no norms, the last by default
+    if choice not in ("small", "small_f8", "decoder_only", "finetune", "vidtok"):  # which have no groups of norms
         small.append("backbone.norm_groups=4")
     needed = {
         "data=videos": [f"data.root={tmp_path}"],
@@ -56,12 +56,16 @@ def test_every_choice_composes_and_builds(
         "schedule=linear": ["schedule.warmup_steps=1"],
         "experiment=small_f8": ["schedule.warmup_steps=1"],
     }
-    if choice == "decoder_only":  # which goes on from something
+    if choice in ("decoder_only", "finetune"):  # which go on from something
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
     config = composed(f"{group}={choice}", *small, *needed.get(f"{group}={choice}", []))
     check_top_level(config)
     clips = build(composed(*small).data, "data").datasets(BadFiles(tmp_path / "bad_files.jsonl", 1.0, 0))
     monkeypatch.setattr(type(build(config.data, "data")), "datasets", lambda *_: clips)
+    if choice == "vidtok":  # which takes whole clips alone
+        with pytest.raises(ConfigError, match=r"backbone|clip_frames"):
+            make_trainer(config, tmp_path)
+        return
     trainer = make_trainer(config, tmp_path)
     assert trainer.settings.steps == 3
     assert all(isinstance(logger, Logger) for logger in trainer.journal.loggers.loggers.values())
