@@ -102,17 +102,23 @@ class VideoFolder(ClipDataset):
 
     def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
         """Clip `index`; see `ClipDataset.read`."""
+        return self.read_as(index, self.videos[self._locate(index)[0]], rng)
+
+    def read_as(
+        self, index: int, other: VideoFile, rng: np.random.Generator | None
+    ) -> UInt8[Tensor, "time height width rgb"]:
+        """Clip `index`, taken from another file that has as many frames: those at the same positions."""
         number, part = self._locate(index)
         video = self.videos[number]
         first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
         start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
         positions = clip_positions(video, start, self.clip_frames, self.stride, self.fps)
-        if rng is not None and self.decoded is not None:
+        if rng is not None and self.decoded is not None and other is video:
             possible = self._positions_of(video, first, last)
             frames = self.decoded.take(index, lambda: read_frames(video, possible, self.resolution))
             frames = frames[np.searchsorted(possible, positions)]
         else:
-            frames = read_frames(video, positions, self.resolution)
+            frames = read_frames(other, positions, self.resolution)
         return torch.from_numpy(augment(frames, self.resolution, rng, self.random_crop, self.flip))
 
     @property

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vqgan.config.build import build
+from vqgan.config.build import build, values_of
 from vqgan.config.command import command_config
 from vqgan.config.outside import look_in
-from vqgan.data import BadFiles, ClipDataset, Corpus
+from vqgan.data import BadFiles, Corpus
 from vqgan.data.loader import spread
-from vqgan.errors import ConfigError, check
+from vqgan.errors import ConfigError, StoppedError, VQGANError, check
+from vqgan.evaluation.counterparts import Counterparts
 from vqgan.evaluation.evaluator import Evaluator, Measurement
-from vqgan.evaluation.report import BAD_FILES, Report, add_row, keep_other, rows_before, table, write_json
-from vqgan.evaluation.subject import Subject, data_section, open_subject, read_clips
-from vqgan.files.writing import storing
+from vqgan.evaluation.figures import UNITS
+from vqgan.evaluation.gallery import Gallery
+from vqgan.evaluation.reconstructor import Reconstructor
+from vqgan.evaluation.report import BAD_FILES, Report, add_row, keep_other, remarks, rows_before, table, write_json
+from vqgan.evaluation.showing import page_entries
+from vqgan.evaluation.subject import Subject, data_section, is_outside, open_outside, open_subject, read_clips
+from vqgan.files.writing import replace_text, storing
+from vqgan.reports.referee import page as page_of
 from vqgan.runs.provenance import environment
 from vqgan.runtime.process import this_process
+from vqgan.tokenizer.tokenizer import Tokenizer
 
 PACKAGES = ("lpips", "torch-fidelity")  # beside those that a run depends on
+OUT = "evaluation"  # the folder, here, of what has none of its own
+PAGE = "evaluation.html"
 
 
 def evaluate(
@@ -36,12 +47,16 @@ def evaluate(
     typed: Sequence[str],
     parts: Path | None = None,
 ) -> list[Report]:
-    """Measure tokenizers; write what was measured after each, and print one table of all.
+    """Measure tokenizers and others; write what was measured after each, and print one table of all.
+
+    One that fails is a line below the table, and the others are measured; of a single one the error is raised.
 
     Args:
-        runs: run folders, exported folders or hub ids.
+        runs: run folders, exported folders or hub ids; and what is measured beside them, see `open_outside`, on the
+            data of the first of them.
         data: a folder to take, all of it, instead of each run's own validation data.
-        out: where the report of the only run goes; None for its folder.
+        out: where the report of the only run goes, or a folder for reports, table and page of all; None for each run's
+            folder, and `evaluation` for what has none.
         csv: the table that gets a row for each; None for the one beside the report.
         typed: values as `key=value`.
         parts: a folder with classes that runs are built of, beside this package's; their code is run.
@@ -51,27 +66,105 @@ def evaluate(
     """
     if this_process().count > 1:
         raise ConfigError("vqgan evaluate measures in one process: start it without torchrun.")
-    if out is not None and len(runs) > 1:
-        raise ConfigError(f"--out {out} is one file, and {len(runs)} tokenizers are measured: leave it out.")
-    reports: list[Report] = []
-    evaluator: Evaluator | None = None
+    if out is not None and out.suffix == ".json" and len(runs) > 1:
+        raise ConfigError(f"--out {out} is one file, and {len(runs)} tokenizers are measured: name a folder.")
     if parts is not None:
         look_in(parts)
+    session = _Session(runs, data, out, csv, typed, parts)
     for run in runs:
-        subject = open_subject(run, parts)
-        config = command_config("evaluate", typed, {"data": data_section(subject, data)})
-        folder: Corpus = build(config.pop("data"), "data")
-        evaluator = evaluator or build(config, "")
-        places = _places(subject, out, csv)
-        report = _measure(subject, folder, evaluator, places.bad_files, whole=data is not None)
-        if out is None:
+        session.measure_all(run)
+    if not session.reports:
+        raise session.failures[0][1]
+    failed = [
+        f"not measured: {error}" if str(error).startswith(name) else f"{name} is not measured: {error}"
+        for name, error in session.failures
+    ]
+    print("\n" + "\n".join([table(session.reports), *failed]), flush=True)
+    session.write_page(failed)
+    if failed:
+        raise IncompleteError(session.failures, len(session.reports))
+    return session.reports
+
+
+class IncompleteError(VQGANError):
+    """Some were measured and some were not; ends as the first of those would have."""
+
+    def __init__(self, failures: Sequence[tuple[str, VQGANError]], measured: int) -> None:
+        names = ", ".join(name for name, _ in failures)
+        super().__init__(f"{measured} of {measured + len(failures)} are measured, and not {names}: see above.")
+        self.exit_code = failures[0][1].exit_code
+
+
+class _Session:
+    """Several subjects, one after the other, and what came of them; see `evaluate` for the arguments."""
+
+    def __init__(
+        self, runs: Sequence[str], data: str | None, out: Path | None, csv: Path | None, typed: Sequence[str],
+        parts: Path | None,
+    ) -> None:  # fmt: skip
+        self.runs, self.data, self.out, self.csv, self.typed, self.parts = runs, data, out, csv, typed, parts
+        self.evaluator: Evaluator | None = None
+        self.reports: list[Report] = []
+        self.galleries: list[Gallery] = []
+        self.failures: list[tuple[str, VQGANError]] = []
+
+    def measure_all(self, source: str) -> None:
+        """Measure a subject, of a codec each point of its curve; what fails is kept."""
+        try:
+            outside = is_outside(source)
+            first = self._first_of_ours if outside else open_subject(source, self.parts)
+            config = command_config("evaluate", self.typed, {"data": data_section(first, self.data)})
+            if config.data.resolution is None:
+                raise ConfigError(
+                    "No tokenizer here says how large frames are: data.resolution=256, or whatever suits."
+                )
+            folder: Corpus = build(config.pop("data"), "data")
+            codecs = values_of(config.pop("codecs"), "codecs")
+            self.evaluator = self.evaluator or build(config, "")
+            subjects = [first] if first is not None and not outside else open_outside(source, codecs)
+        except StoppedError:
+            raise
+        except VQGANError as error:
+            self.failures.append((source, error))
+            return
+        for subject in subjects:
+            try:
+                self._measure_one(subject, folder)
+            except StoppedError:
+                raise
+            except VQGANError as error:
+                self.failures.append((subject.name, error))
+
+    @cached_property
+    def _first_of_ours(self) -> Subject | None:
+        """The tokenizer whose data are taken for what has none of its own."""
+        for source in self.runs:
+            if not is_outside(source):
+                with contextlib.suppress(VQGANError):  # which is told when its turn comes
+                    return open_subject(source, self.parts)
+        return None
+
+    def _measure_one(self, subject: Subject, folder: Corpus) -> None:
+        assert self.evaluator is not None
+        places = _places(subject, self.out, self.csv)
+        gallery = Gallery()
+        report = _measure(subject, folder, self.evaluator, places.bad_files, self.data is not None, gallery)
+        if self.out is None:
             keep_other(report, places.report)
         write_json(report, places.report)
         add_row(report, places.rows)
-        reports.append(report)
-        print(f"{run} is measured: {places.report}, {places.rows}", flush=True)
-    print(f"\n{table(reports)}", flush=True)
-    return reports
+        self.reports.append(report)
+        self.galleries.append(gallery)
+        print(f"{subject.name} is measured: {places.report}, {places.rows}", flush=True)
+
+    def write_page(self, failed: Sequence[str]) -> None:
+        """The page of all, where they have a place in common."""
+        folder = self.out if self.out is not None else Path(OUT)
+        if folder.suffix == ".json" or (self.out is None and not any(map(is_outside, self.runs))):
+            return
+        lines = [*remarks(self.reports), *failed]
+        replace_text(folder / PAGE, page_of(page_entries(self.reports, self.galleries), UNITS, lines))
+        print(f"The same clips of all of them, side by side: {folder / PAGE}", flush=True)
 
 
 @dataclass(frozen=True)
@@ -83,10 +176,16 @@ class _Places:
 
 def _places(subject: Subject, out: Path | None, csv: Path | None) -> _Places:
     """Where results go, which is found out before anything is measured."""
-    report = out or (subject.folder / "evaluation.json" if subject.folder is not None else None)
-    if report is None:
-        raise ConfigError(f"{subject.source} is no folder here; say where to write the figures: --out FILE.json.")
-    rows = csv or report.with_suffix(".csv")
+    if out is not None and out.suffix == ".json":
+        report = out
+    elif out is None and subject.folder is not None:
+        report = subject.folder / "evaluation.json"
+    else:
+        if out is None and not is_outside(subject.source):
+            raise ConfigError(f"{subject.source} is no folder here; say where to write the figures: --out DIR.")
+        report = (out or Path(OUT)) / (re.sub(r"[^\w.=-]+", "_", subject.name)[-100:] + ".json")
+    # One table of all that is in a folder; else each report has its own.
+    rows = csv or report.with_name("evaluation.csv" if report.parent == (out or Path(OUT)) else f"{report.stem}.csv")
     for folder in (report.parent, rows.parent):
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,11 +214,15 @@ class _Ledger(BadFiles):
         super().add(path, reason)
 
 
-def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool) -> Report:
+def _measure(
+    subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool, gallery: Gallery | None = None
+) -> Report:
     """Measure on all of a folder, or on its validation split; what cannot be used is in the ledger."""
-    unit = math.lcm(*subject.network.downsampling[1:])
-    fits = folder.resolution % unit == 0
-    check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the tokenizer's downsampling")
+    network = subject.network
+    if isinstance(network, Tokenizer):
+        unit = math.lcm(*network.downsampling[1:])
+        fits = folder.resolution % unit == 0
+        check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the tokenizer's downsampling")
     bad_files = _Ledger(ledger, folder)
     dataset = folder.whole(bad_files) if whole else folder.datasets(bad_files)[1]
     if not whole and subject.trained_on not in (None, folder.fingerprint):
@@ -128,11 +231,18 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
             f"{subject.trained_on} then. It may be measured on files that it was trained on.",
             stacklevel=2,
         )
-    with contextlib.closing(read_clips(dataset, evaluator.clips, folder, bad_files)) as clips:
-        evaluation = evaluator.measure(subject.network, clips)
+    read, most = dataset, evaluator.clips
+    if isinstance(network, Counterparts):
+        read, most = network.read_beside(dataset, spread(len(dataset), most), folder), None
+    with contextlib.closing(read_clips(read, most, folder, bad_files)) as clips:
+        evaluation = evaluator.measure(network, clips, gallery)
+    if isinstance(network, Reconstructor):
+        about = {"sha256": network.identity(), "curve": network.curve, "remarks": network.remarks}
+    else:
+        about = {"sha256": network.sha256()}
     protocol = {
-        "tokenizer": {"name": subject.name, "sha256": subject.network.sha256(), "step": subject.step},
-        "data": _data(folder, dataset, evaluator, evaluation, whole) | {"bad_files": len(bad_files.reasons)},
+        "tokenizer": {"name": subject.name, "step": subject.step, **about},
+        "data": _data(folder, len(spread(len(read), most)), evaluation, whole) | {"bad_files": len(bad_files.reasons)},
         "settings": {
             "device": str(evaluator.hardware),
             **{key: getattr(evaluator, key) for key in
@@ -144,9 +254,7 @@ def _measure(subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Pat
     return Report(evaluation.metrics, protocol, evaluation.psnr_by_position)
 
 
-def _data(
-    folder: Corpus, dataset: ClipDataset, evaluator: Evaluator, evaluation: Measurement, whole: bool
-) -> dict[str, Any]:
+def _data(folder: Corpus, asked: int, evaluation: Measurement, whole: bool) -> dict[str, Any]:
     """What was measured on, without saying where it lies."""
     stride, fps = folder.times()
     root = folder.root if whole or folder.val_root is None else folder.val_root
@@ -158,7 +266,7 @@ def _data(
         "videos": evaluation.videos,
         "clips": evaluation.clips,
         "frames": evaluation.frames,
-        "unreadable_clips": len(spread(len(dataset), evaluator.clips)) - evaluation.clips,
+        "unreadable_clips": asked - evaluation.clips,
         "resolution": folder.resolution,
         "resize": "shorter side to the resolution",
         "crop": "center",

@@ -16,7 +16,9 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Remembers
 from vqgan.errors import CheckpointError, check
 from vqgan.evaluation.figures import Accumulator, Metric
+from vqgan.evaluation.gallery import Gallery
 from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
+from vqgan.evaluation.reconstructor import Group, Reconstructed, Reconstructor
 from vqgan.frames import Clips, Indices, to_clips, to_frames
 from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
 from vqgan.tokenizer.inference import reconstruct_in_parts
@@ -72,36 +74,54 @@ class Evaluator:
         self.hardware = find_device(self.device, "device")
 
     @torch.no_grad()
-    def measure(self, tokenizer: Autoencoder, clips: Iterable[tuple[Path, Clip]]) -> Measurement:
-        """Measure a tokenizer, whose device and mode change.
+    def measure(
+        self,
+        subject: Autoencoder | Reconstructor,
+        clips: Iterable[tuple[Path, Clip]],
+        gallery: Gallery | None = None,
+    ) -> Measurement:
+        """Measure a tokenizer, whose device and mode change, or what does its work.
 
         Args:
-            tokenizer: from the beginning, frames to frames.
+            subject: from the beginning, frames to frames.
             clips: with the file of each; all of one size, and those of one file one after the other.
+            gallery: takes some of them, to be looked at.
 
         Raises:
             CheckpointError: what it gives is not finite.
             StorageError: memory ran out.
         """
+        groups = self._groups(clips)
         with memory_to_begin(ANOTHER_DEVICE):
-            tokenizer.to(self.hardware).eval()
-            quantizer = tokenizer.quantizer
-            sums = Accumulator(
-                self.networks, quantizer.codebook_size, quantizer.depth, self.replicates, self.seed, self.batch_frames
-            )
-        for group in _groups(clips, self.batch_frames):
-            stacked = torch.stack([clip for _, clip in group])
-            with memory_at_work(self.hardware, stacked.shape):
-                originals = stacked.to(self.hardware)
-                reconstructions, indices = self._reconstruct(tokenizer, originals)
-                with running_in("fp32", self.hardware):
-                    sums.add([path for path, _ in group], originals, reconstructions, indices)
+            if isinstance(subject, Autoencoder):
+                subject.to(self.hardware).eval()
+                codes, depth = subject.quantizer.codebook_size, subject.quantizer.depth
+                found = self._tokenize(subject, groups)
+            else:
+                codes, depth, found = None, 1, subject.reconstruct(groups, self.hardware)
+            sums = Accumulator(self.networks, codes, depth, self.replicates, self.seed, self.batch_frames)
+        for one in found:
+            with memory_at_work(self.hardware, one.originals.shape), running_in("fp32", self.hardware):
+                sums.add(one.paths, one.originals, one.clips, one.indices, one.bits)
+                if gallery is not None:
+                    gallery.add(one)
         return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames, sums.psnr_by_position)
 
     @cached_property
     def networks(self) -> FeatureNetworks:
         """Loaded once for all tokenizers."""
         return load_networks(self.weights, self.download, self.hardware)
+
+    def _groups(self, clips: Iterable[tuple[Path, Clip]]) -> Iterator[Group]:
+        for group in _groups(clips, self.batch_frames):
+            yield [path for path, _ in group], torch.stack([clip for _, clip in group])
+
+    def _tokenize(self, tokenizer: Autoencoder, groups: Iterable[Group]) -> Iterator[Reconstructed]:
+        for paths, clips in groups:
+            with memory_at_work(self.hardware, clips.shape):
+                originals = clips.to(self.hardware)
+                reconstructions, indices = self._reconstruct(tokenizer, originals)
+            yield Reconstructed(paths, originals, reconstructions, indices)
 
     def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Indices]:
         """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""

@@ -51,7 +51,7 @@ class Accumulator:
 
     Args:
         networks: that features come from.
-        codes: of the codebook.
+        codes: of the codebook; None for what has none.
         depth: codes of a position.
         replicates: of the bootstrap.
         seed: of the bootstrap.
@@ -59,32 +59,46 @@ class Accumulator:
     """
 
     def __init__(
-        self, networks: FeatureNetworks, codes: int, depth: int, replicates: int, seed: int, batch_frames: int
+        self, networks: FeatureNetworks, codes: int | None, depth: int, replicates: int, seed: int, batch_frames: int
     ) -> None:
         self.networks, self.batch_frames, self.replicates = networks, batch_frames, replicates
         self.weights = VideoWeights(replicates, seed)
         self.means: dict[str, Mean] = {}
-        self.code_use = CodeUse(codes, depth, replicates)
+        self.code_use = None if codes is None else CodeUse(codes, depth, replicates)
+        self.bits_spent = Mean(replicates)  # a pixel, where they are counted
         self.frame_features = Moments(Inception.dim), Moments(Inception.dim)  # of originals, of reconstructions
         self.clip_features = Moments(I3D.dim), Moments(I3D.dim)
         self.videos, self.clips, self.frames, self.clip_frames, self.pixels = 0, 0, 0, 0, 0
         self.path: Path | None = None  # of the last clip
         self.by_position: list[Tensor] = []  # PSNR of the frames of a clip, added up over clips
 
-    def add(self, paths: list[Path], originals: Clips, reconstructions: Clips, indices: Indices) -> None:
-        """Take some clips, the file of each, and their codes; clips of one file come one after the other."""
+    def add(
+        self,
+        paths: list[Path],
+        originals: Clips,
+        reconstructions: Clips,
+        indices: Indices | None,
+        bits: Float[Tensor, "batch"] | None = None,
+    ) -> None:
+        """Take some clips, the file of each, and their codes, or the bits that were spent on each otherwise.
+
+        Clips of one file come one after the other.
+        """
         self.clip_frames = originals.shape[1]
         measured = self._measure(originals, reconstructions)
         self.by_position = [measured["psnr"].sum(0) + sum(self.by_position)]
-        for i, codes in enumerate(indices):
+        for i in range(len(paths)):
             if paths[i] != self.path:
                 self.path, self.videos = paths[i], self.videos + 1
             weights = self.weights.of(self.videos - 1)
             for name, values in measured.items():
                 mean = self.means.setdefault(name, Mean(self.replicates))
                 mean.add(float(values[i].sum()), len(values[i]), weights)
-            counts = count_by_depth(codes, *reversed(self.code_use.counts.shape))
-            self.code_use.add(counts.cpu().numpy(), weights)
+            if self.code_use is not None and indices is not None:
+                counts = count_by_depth(indices[i], *reversed(self.code_use.counts.shape))
+                self.code_use.add(counts.cpu().numpy(), weights)
+            if bits is not None:
+                self.bits_spent.add(float(bits[i]), originals[i].numel() // 3, weights)
         self.clips += len(paths)
         self.frames += len(paths) * self.clip_frames
         self.pixels += originals.numel() // 3
@@ -154,7 +168,10 @@ class Accumulator:
         return self._metric(name, frechet_distance(originals, reconstructions), None, "; ".join(reasons) or None)
 
     def _codes(self, confidence: float) -> dict[str, Metric]:
-        use, bits = self.code_use, self.code_use.entropy
+        use = self.code_use
+        if use is None:
+            return self._without_codes(confidence)
+        bits = use.entropy
         found = use.interval(confidence)
         per_pixel = int(use.counts.sum()) / self.pixels  # tokens
         perplexities = None if found is None else Interval(2**found.low, 2**found.high)
@@ -168,6 +185,15 @@ class Accumulator:
                 "bits_per_pixel_fixed", math.log2(use.counts.shape[1]) * per_pixel, None
             ),
         }
+
+    def _without_codes(self, confidence: float) -> dict[str, Metric]:
+        """What is no tokenizer of ours has the bits that it counted itself, if any."""
+        names = ("usage", "perplexity", "bits_per_token", "bits_per_pixel_fixed")
+        found = {name: self._metric(name, None, None, "it has no codebook that is known here") for name in names}
+        spent = self.bits_spent
+        if not spent.count:
+            return found | {"bits_per_pixel": self._metric("bits_per_pixel", None, None, "nothing counted its bits")}
+        return found | {"bits_per_pixel": self._metric("bits_per_pixel", spent.value, spent.interval(confidence))}
 
     def _metric(self, name: str, value: float | None, interval: Interval | None, reason: str | None = None) -> Metric:
         if interval is None or self.videos < 2:  # of one video there is nothing to learn about others

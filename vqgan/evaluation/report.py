@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from vqgan.errors import ConfigError, RunFolderInUseError
@@ -32,6 +33,8 @@ COLUMNS = [
 ]
 DATA = ("split", "root", "fingerprint")  # of the protocol: what an evaluation is of
 SAME = ("fingerprint", "split", "clips", "resolution", "clip_frames", "stride", "fps")  # or figures do not compare
+COMPARED = ("psnr", "ssim", "lpips")  # with codecs
+MOST_COLUMNS = 4  # of a table
 LARGEST_TABLE = 2**26  # bytes
 TURN = 60.0  # seconds to wait for a table that another evaluation adds its row to, which takes milliseconds
 BAD_FILES = "evaluation_bad_files.jsonl"  # beside the report: what could not be used
@@ -123,14 +126,32 @@ def _held(file: Path) -> AcquireReturnProxy[FileLock]:
 
 
 def table(reports: Sequence[Report]) -> str:
-    """A column for each tokenizer, a row for each metric; below, what was not computed and what to bear in mind."""
+    """A column for each tokenizer, a row for each metric; of more than fit beside each other a row for each.
+
+    Below, what was not computed and what to bear in mind.
+    """
+    lines = _columns(reports) if len(reports) <= MOST_COLUMNS else _rows(reports)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join([text, "", *remarks(reports)])
+
+
+def _columns(reports: Sequence[Report]) -> list[list[str]]:
     heads = [_head(report) for report in reports]
     lines = [["", *heads, ""], ["data", *(_measured_on(report) for report in reports), ""]]
     for name, unit in UNITS.items():
         lines.append([name, *(_cell(report.metrics[name]) for report in reports), unit])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
-    return "\n".join([text, "", *_remarks(reports)])
+    return lines
+
+
+def _rows(reports: Sequence[Report]) -> list[list[str]]:
+    """Values alone, of the metrics that any of them has."""
+    names = [name for name in UNITS if any(report.metrics[name].value is not None for report in reports)]
+    lines = [["", *names], ["", *(UNITS[name] for name in names)]]
+    for report in reports:
+        values = (report.metrics[name] for name in names)
+        lines.append([_head(report), *map(_cell_value, values)])
+    return lines
 
 
 def _head(report: Report) -> str:
@@ -151,9 +172,14 @@ def _cell(metric: Metric) -> str:
     return value if metric.low is None else f"{value}  [{metric.low:.4g}, {metric.high:.4g}]"
 
 
-def _remarks(reports: Sequence[Report]) -> list[str]:
-    """Each reason once; and whether the columns are of the same data."""
-    reasons: dict[str, None] = {}
+def remarks(reports: Sequence[Report]) -> list[str]:
+    """How all were measured, or where they differ; what to know of each; and each reason once."""
+    reasons: dict[str, None] = dict.fromkeys(_protocol(reports) if len(reports) > 1 else [])
+    for report in reports:
+        tokenizer = report.protocol["tokenizer"]
+        head = tokenizer.get("curve") or _head(report)
+        reasons |= {f"{head}: {remark}": None for remark in tokenizer.get("remarks", [])}
+    reasons |= dict.fromkeys(against_codecs(reports))
     for report in reports:
         for name, metric in report.metrics.items():
             if metric.reason is not None:
@@ -175,7 +201,71 @@ def _remarks(reports: Sequence[Report]) -> list[str]:
         advice = f" Give all of them the same: {same}." if same else ""
         reasons[f"These figures do not compare: the evaluations differ in {', '.join(differing)}.{advice}"] = None
     confidence = {report.protocol["settings"]["confidence"] for report in reports}
-    has_interval = any(metric.low is not None for report in reports for metric in report.metrics.values())
+    shown = len(reports) <= MOST_COLUMNS
+    has_interval = shown and any(metric.low is not None for report in reports for metric in report.metrics.values())
     if has_interval:
         reasons[f"[low, high]: {confidence.pop():.0%} interval, by a bootstrap over files"] = None
     return list(reasons)
+
+
+def _protocol(reports: Sequence[Report]) -> list[str]:
+    """What was measured, by how many; and what was done to its pixels, where that is the same for all."""
+    measured: dict[str, list[str]] = {}
+    for report in reports:
+        measured.setdefault(_measured_on(report), []).append(_head(report))
+    most = max(measured.values(), key=len)
+    lines = [f"{'all' if heads is most else ', '.join(heads)}: {what}" for what, heads in measured.items()]
+    if len(lines) > 1:
+        lines = [line.replace("all: ", "all others: ", 1) if line.startswith("all: ") else line for line in lines]
+    pixels = {
+        f"clips of {of['clip_frames']} frames, {of['resize']} ({of['resolution']} pixels), {of['crop']} crop, "
+        f"{of['values']}, in [-1, 1] for whoever works with floats"
+        for of in (report.protocol["data"] for report in reports)
+    }
+    return [*lines, *(pixels if len(pixels) == 1 else [])]
+
+
+def against_codecs(reports: Sequence[Report]) -> list[str]:
+    """What codecs have at the rate of each subject that knows its own."""
+    curves: dict[str, list[Report]] = {}
+    for report in reports:
+        curves.setdefault(report.protocol["tokenizer"].get("curve") or "", []).append(report)
+    others = curves.pop("", [])
+    lines = []
+    for report in others if curves else []:
+        rate = report.metrics["bits_per_pixel"].value
+        if not rate:
+            continue
+        found = {name: _at(rate, curves, name) for name in COMPARED if report.metrics[name].value is not None}
+        said = [f"{name} {_cell_value(report.metrics[name])} ({', '.join(at)})" for name, at in found.items() if at]
+        beyond = [f"{codec}'s points are {ends}" for codec, ends in _ranges(rate, curves)]
+        lines.append(f"{_head(report)} at {rate:.4g} bit/pixel, and codecs at that rate: {', '.join(said + beyond)}")
+    return lines
+
+
+def _at(rate: float, curves: Mapping[str, Sequence[Report]], name: str) -> list[str]:
+    """The figure of each codec whose points lie around a rate, between them on a logarithmic scale of rates."""
+    found = []
+    for codec, reports in curves.items():
+        points = [(report.metrics["bits_per_pixel"].value, report.metrics[name].value) for report in reports]
+        known = sorted((at, value) for at, value in points if at and value is not None)
+        if known and known[0][0] <= rate <= known[-1][0]:
+            value = np.interp(np.log(rate), np.log([at for at, _ in known]), [value for _, value in known])
+            found.append(f"{codec} {value:.4g}")
+    return found
+
+
+def _ranges(rate: float, curves: Mapping[str, Sequence[Report]]) -> list[tuple[str, str]]:
+    """Codecs whose points all lie on one side of a rate, and where."""
+    found = []
+    for codec, reports in curves.items():
+        rates = [at for at in (report.metrics["bits_per_pixel"].value for report in reports) if at]
+        if rates and not min(rates) <= rate <= max(rates):
+            found.append(
+                (codec, f"all above, from {min(rates):.2g}" if rate < min(rates) else f"all below, to {max(rates):.2g}")
+            )
+    return found
+
+
+def _cell_value(metric: Metric) -> str:
+    return "–" if metric.value is None else f"{metric.value:.4g}"

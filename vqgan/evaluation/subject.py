@@ -17,24 +17,29 @@ from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import none_readable, spread, stream_evenly
 from vqgan.data.reading.files import find_files
 from vqgan.errors import ConfigError, check
+from vqgan.evaluation.codec import Codec
+from vqgan.evaluation.counterparts import Counterparts
 from vqgan.evaluation.evaluator import Clip
+from vqgan.evaluation.function import FromFunction, MeanColour
+from vqgan.evaluation.reconstructor import Reconstructor
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
 from vqgan.tokenizer import folder as folder_of_tokenizer
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
 SHARD = ".tar"
+OUTSIDE = ("python:", "videos:", "codec:", "mean-colour")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A tokenizer to measure.
+    """What is measured.
 
     Args:
         source: what the user called it.
-        name: how it is known elsewhere: the last two folders of its path, or its hub id.
-        network: rebuilt.
-        folder: where its evaluation is kept; None for a hub id.
+        name: how it is known elsewhere: the last two folders of its path, or its hub id; no place where things lie.
+        network: rebuilt; or what does a tokenizer's work.
+        folder: where its evaluation is kept; None for what has none.
         step: of its checkpoint; None for what is no run.
         data: the values of the run's own section `data`; None for what is no run.
         trained_on: the fingerprint of the data that it was trained on; None if it is not known.
@@ -42,7 +47,7 @@ class Subject:
 
     source: str
     name: str
-    network: Tokenizer
+    network: Tokenizer | Reconstructor
     folder: Path | None
     step: int | None
     data: dict[str, Any] | None
@@ -75,21 +80,59 @@ def open_subject(source: str, parts: Path | None = None) -> Subject:
     return Subject(source, name, network, here, step, data, trained_on)
 
 
-def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
+def is_outside(source: str) -> bool:
+    """Whether it is none of this project's tokenizers; a folder that is called so is one."""
+    return source.startswith(OUTSIDE) and not Path(source).is_dir()
+
+
+def open_outside(source: str, codecs: Mapping[str, Any]) -> list[Subject]:
+    """What is measured beside tokenizers; of a codec each point of its curve.
+
+    Args:
+        source: `python:…`, `videos:DIR`, `codec:NAME` or `mean-colour`.
+        codecs: the values of each, by its name.
+
+    Raises:
+        ConfigError: there is no such thing.
+    """
+    kind, _, rest = source.partition(":")
+    made: list[tuple[str, Reconstructor]]
+    if kind == "python":
+        function = FromFunction(rest)
+        made = [(function.name, function)]
+    elif kind == "videos":
+        folder = Counterparts(rest)
+        made = [(folder.name, folder)]
+    elif kind == "codec":
+        if rest not in codecs:
+            raise ConfigError(f"{source}: there is no codec of that name. Choose from {', '.join(map(str, codecs))}.")
+        values = dict(codecs[rest])
+        qualities = values.pop("qualities")
+        numbers = isinstance(qualities, list) and all(isinstance(quality, int | float) for quality in qualities)
+        check(numbers and bool(qualities), f"codecs.{rest}.qualities", qualities, "a list of numbers")
+        points = [Codec(rest, quality, **values) for quality in qualities]
+        made = [(point.name, point) for point in points]
+    else:
+        made = [(source, MeanColour())]
+    return [Subject(source, name, network, None, None, None, None) for name, network in made]
+
+
+def data_section(subject: Subject | None, root: str | None) -> dict[str, Any]:
     """The values of `data`: the run's own; those of `conf/data` for what is no run, or read files of another kind.
 
     Args:
-        subject: whose.
+        subject: whose; None for what is outside, where there is no tokenizer to go by.
         root: the folder to take instead of the run's.
 
     Raises:
         ConfigError: it is no run, and there is no folder.
         DataError: the folder holds nothing.
     """
-    values = subject.data
+    values = None if subject is None else subject.data
     if root is None:
         if values is None:
-            raise ConfigError(f"{subject.source} is no run, so it has no data of its own; name a folder: --data DIR.")
+            source = "What is measured" if subject is None else subject.source
+            raise ConfigError(f"{source} is no run, so it has no data of its own; name a folder: --data DIR.")
         return values
     kinds = _kinds_of_data()
     if values is not None:  # the run's own class first: of those that read the same files it is the one to take
@@ -100,7 +143,9 @@ def data_section(subject: Subject, root: str | None) -> dict[str, Any]:
     if values is None or kind is not own:
         section = OmegaConf.load(conf_dir() / "data" / f"{kinds[kind]}.yaml")
         assert isinstance(section, DictConfig)
-        section.update({"root": root, "resolution": subject.network.resolution})
+        # Of nothing of ours there is no resolution either: it has to be typed.
+        resolution = subject.network.resolution if subject and isinstance(subject.network, Tokenizer) else None
+        section.update({"root": root, "resolution": resolution})
         usual = values_of(section, "data")
         # The limits suit the kind of reading.
         kept = usual.keys() - {"_target_", *(["limits"] if SHARD in kind.reads() else [])}

@@ -5,7 +5,10 @@ The answers are of the hardware alone, so a run has the same bits on every machi
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,6 +22,26 @@ BF16_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def usual_priority() -> Iterator[None]:
+    """A block that may start threads, and leaves them and this one without the real-time priority that it gives them.
+
+    SVT-AV1 takes that where it may, which is as root; whatever is started later inherits it, and what waits in a loop
+    there keeps all else from a core.
+    """
+    threads = Path("/proc/self/task")
+    if not threads.is_dir() or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for thread in threads.iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                    os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def lays_channels_last(wanted: ChannelsLast, device: torch.device) -> bool:
