@@ -22,6 +22,7 @@ from vqgan.runtime.device import Precision
 from vqgan.tokenizer.inference import InferenceSettings, encode_batch, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
+from vqgan.tokens.side import read_beside
 from vqgan.video.file import CUT_OFF, scan_video
 from vqgan.video.reader import FrameStream
 from vqgan.video.times import Reading, check_times
@@ -132,6 +133,7 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
     try:
         video, complaint = scan_video(path)
         cut_off = is_cut_off(complaint)
+        rows = read_beside(path, len(video.pts), cut_off)
         parts = []
         with closing(reading.open(video)) as stream, evaluating(tokenizer):
             for first in range(0, len(stream.positions), encoding.batch_frames):
@@ -146,4 +148,5 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
     codes = torch.cat(parts).cpu().numpy().astype(smallest_type(tokenizer.quantizer.codebook_size))
     time_base, times = reading.times(video)
-    return TokenVideo(path.name, codes, time_base, times[: len(codes)], *reading.size(video))
+    side = None if rows is None else np.asarray(rows[reading.positions(video)[: len(codes)]])
+    return TokenVideo(path.name, codes, time_base, times[: len(codes)], *reading.size(video), side)

@@ -8,6 +8,7 @@ A token folder is written by `vqgan encode` and holds
   smallest that hold the codebook;
 - `shard-….jsonl` beside each: a line per video that is complete: its path below the folder of videos, the first byte in
   the shard, its shape, the times of its frames, its size, frame rate and checksum;
+- `side/….npy`: where numbers lay beside a video, a row for each of its frames here; see `vqgan.tokens.side`;
 - `bad_files….jsonl`: every video that could not be used, and why.
 
 What a shard holds beyond its last line belongs to a video that was not finished, and is never read.
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 from vqgan.errors import DataError, missing_extra
 from vqgan.files.reading import size_of
 from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
+from vqgan.tokens.side import Side, read_side
 from vqgan.video.times import average_rate
 
 SHARDS = "shard-*.jsonl"
@@ -51,6 +53,7 @@ class TokenVideo:
     times: Int[np.ndarray, "frames"] = field(repr=False)
     width: int  # of the part of the source that was encoded, upright, in pixels
     height: int
+    side: Side | None = field(default=None, repr=False)  # numbers that lay beside the video, a row a frame
 
     @property
     def fps(self) -> float:
@@ -101,13 +104,15 @@ class Tokens(Sequence[TokenVideo]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         record, shard = self.records[index]
+        times = unpack_times(record.times, record.shape[0])
         return TokenVideo(
             record.path,
             self._codes(record, shard),
             record.time_base,
-            unpack_times(record.times, record.shape[0]),
+            times,
             record.width,
             record.height,
+            read_side(self.folder, record.path, len(times)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -191,9 +196,19 @@ class TokenClips(Dataset[Tensor]):
         return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index: int) -> Int[Tensor, "time rows columns *depth"]:
+        video, part = self._locate(index)
+        return _as_tensor(self.tokens[video].codes[part])
+
+    def side(self, index: int) -> Side | None:
+        """The numbers that lie beside the frames of clip `index`, a row each; None where its video has none."""
+        video, part = self._locate(index)
+        rows = self.tokens[video].side
+        return None if rows is None else np.asarray(rows[part])
+
+    def _locate(self, index: int) -> tuple[int, slice]:
         video, number = _locate(self.ends, index)
         first = number * self.span
-        return _as_tensor(self.tokens[video].codes[first : first + self.span : self.stride])
+        return video, slice(first, first + self.span, self.stride)
 
 
 class TokenSequences(Dataset[Tensor]):
