@@ -48,7 +48,8 @@ def pack(folder: Path, out: Path, kind: str, tokenizer: str | None, typed: Seque
     from vqgan.config.command import command_config  # here, so that --help need not wait for torch
     from vqgan.packing.arrow import DatasetsPacker
     from vqgan.packing.codebook import table_of
-    from vqgan.packing.writer import MemmapPacker, warn_if_shared
+    from vqgan.packing.memmap import MemmapPacker
+    from vqgan.packing.writer import warn_if_shared
     from vqgan.tokens.folder import Tokens
 
     packing, tokens = build(command_config("pack", typed), ""), Tokens(folder)

@@ -79,7 +79,7 @@ class DatasetsPacker(Packer):
         folder = self.out / split.name
         state = {
             "_data_files": [{"filename": _name(split, chunk)} for chunk in range(len(split.chunks))],
-            "_fingerprint": self.meta["tokens"][:16],
+            "_fingerprint": self.meta["source"][:16],
             "_format_columns": None,
             "_format_kwargs": {},
             "_format_type": None,

@@ -43,6 +43,7 @@ class Pack(Sequence[Document]):
     """The documents of one split, memory-mapped; `meta` is what the pack says of itself."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         try:
             self.meta = read_json(folder / "meta.json", LARGEST_META)
             values = {**self.meta["layout"], "bases": tuple(self.meta["layout"]["bases"])}
@@ -73,5 +74,8 @@ class Pack(Sequence[Document]):
         side = None
         if self.side is not None and self.side_offsets is not None:
             side = self.side[self.side_offsets[index] : self.side_offsets[index + 1]]
-        codes = self.layout.read(tokens, line["shape"][1], line["shape"][2])
+        try:
+            codes = self.layout.read(tokens, line["shape"][1], line["shape"][2])
+        except (ValueError, TypeError, LookupError) as error:
+            raise DataError(f"Document {index} of {self.folder} is damaged ({error}). Check its SHA256SUMS.") from None
         return Document(line["path"], line["first"], tokens, codes, side)

@@ -97,20 +97,24 @@ class Layout:
         """
         if codes.size and int(codes.max()) >= self.codebook_size:
             raise ValueError(f"a code of {int(codes.max())} in a codebook of {self.codebook_size}")
-        rest, digits = codes.astype(np.int64), []
-        for base in self.bases:
-            rest, digit = np.divmod(rest, base)
-            digits.append(digit)
-        tokens = np.stack(digits, -1).reshape(len(codes), -1)
-        special = self.special
-        if special["end_of_frame"] is not None:
-            tokens = np.concatenate([tokens, np.full((len(tokens), 1), special["end_of_frame"])], 1)
+        tokens = codes.reshape(len(codes), -1).astype(self.dtype)
+        if len(self.bases) > 1:
+            rest, digits = codes.astype(np.int64), []
+            for base in self.bases:
+                rest, digit = np.divmod(rest, base)
+                digits.append(digit.astype(self.dtype))
+            tokens = np.stack(digits, -1).reshape(len(codes), -1)
+        if self.end_of_frame:
+            tokens = np.concatenate([tokens, self._token("end_of_frame").repeat(len(tokens))[:, None]], 1)
         parts = [tokens.reshape(-1)]
         if begins and self.begin_of_video:
-            parts.insert(0, np.array([special["begin_of_video"]]))
+            parts.insert(0, self._token("begin_of_video"))
         if ends and self.end_of_video:
-            parts.append(np.array([special["end_of_video"]]))
-        return np.concatenate(parts).astype(self.dtype)
+            parts.append(self._token("end_of_video"))
+        return np.concatenate(parts)
+
+    def _token(self, name: str) -> np.ndarray:
+        return np.array([self.special[name]], self.dtype)
 
     def read(self, tokens: Int[np.ndarray, "n"] | UInt[np.ndarray, "n"], rows: int, columns: int) -> np.ndarray:
         """The codes of a line of tokens, a model's own too: int64 (times, rows, columns[, depth]).

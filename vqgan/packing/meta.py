@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from vqgan.packing.plan import Packing, Split, fingerprint, frame_count, setting
 from vqgan.tokens.folder import Tokens
 
 FORMAT = 1
-MADE_OF = ("format", "kind", "tokens", "tokenizer", "settings", "layout", "side", "codebook")  # may not change
+MADE_OF = ("format", "kind", "source", "tokenizer", "settings", "layout", "side", "codebook")  # may not change
 
 
 def common(
@@ -36,7 +36,7 @@ def common(
         "tokenizer": tokens.manifest.get("tokenizer"),
         "codebook": "codebook.npy" if has_codebook else None,
         "side": side,
-        "tokens": fingerprint(tokens),
+        "source": fingerprint(tokens),
         "settings": settings_of(packing),
         "layout": {**asdict(layout), "bases": list(layout.bases)},
     }
@@ -51,7 +51,7 @@ def of_split(tokens: Tokens, split: Split) -> dict[str, Any]:
     return {
         "split": split.name,
         "documents": len(split.spans),
-        "tokens_in_all": total,
+        "tokens": total,
         "frames": frames,
         "frames_per_second": frames / seconds,
         "tokens_per_frame": total / frames,
@@ -60,12 +60,11 @@ def of_split(tokens: Tokens, split: Split) -> dict[str, Any]:
     }
 
 
-def document_lines(tokens: Tokens, split: Split) -> list[dict[str, Any]]:
+def document_lines(tokens: Tokens, split: Split) -> Iterator[dict[str, Any]]:
     """A line for each document: what of which video it is."""
-    lines = []
     for span, length in zip(split.spans, np.diff(split.offsets).tolist()):
         record, _ = tokens.records[span.video]
-        line = {
+        yield {
             "path": record.path,
             "first": span.first,
             "shape": [span.times, *record.shape[1:]],
@@ -75,5 +74,3 @@ def document_lines(tokens: Tokens, split: Split) -> list[dict[str, Any]]:
             "fps": record.fps,
             "tokens": length,
         }
-        lines.append(line)
-    return lines

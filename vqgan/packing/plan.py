@@ -66,7 +66,7 @@ class Packing:
             check(fits, "lists", name, "names of letters, digits and _")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Span:
     """A document: a run of times of one video."""
 

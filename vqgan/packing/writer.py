@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
-import math
-import os
 import shutil
 import warnings
 import zlib
@@ -25,9 +22,9 @@ from tqdm import tqdm
 from vqgan.errors import ConfigError, DataError
 from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold
-from vqgan.files.writing import replace_text, storing, whole, write_all
+from vqgan.files.writing import replace_text, storing, whole
 from vqgan.packing.layout import Layout, bases_of
-from vqgan.packing.megatron import LARGEST_VOCABULARY, write_index
+from vqgan.packing.megatron import LARGEST_VOCABULARY
 from vqgan.packing.meta import MADE_OF, common, document_lines, of_split
 from vqgan.packing.plan import Packing, Span, Split, frame_count, plan
 from vqgan.runtime.process import Process, this_process
@@ -156,7 +153,7 @@ class Packer(ABC):
         return np.asarray(side[span.first_frame : span.first_frame + span.frames])
 
     def _blocks(self, tokens: Tokens, span: Span) -> Iterator[np.ndarray]:
-        codes = tokens[span.video].codes[span.first : span.first + span.times]
+        codes = tokens.codes(span.video)[span.first : span.first + span.times]
         count = max(1, CODES_AT_ONCE // max(1, codes[0].size))
         for first in range(0, len(codes), count):
             yield codes[first : first + count]
@@ -180,8 +177,8 @@ class Packer(ABC):
                 return False
             for split in self.splits:
                 folder = self.out / split.name
-                lines = "".join(json.dumps(line) + "\n" for line in document_lines(self.tokens, split))
-                replace_text(folder / "documents.jsonl", lines)
+                with whole(folder / "documents.jsonl") as aside, aside.open("x", encoding="utf-8") as listed:
+                    listed.writelines(json.dumps(line) + "\n" for line in document_lines(self.tokens, split))
                 self.finish_split(split)
                 told = {**self.meta, **of_split(self.tokens, split)}
                 replace_text(folder / META, json.dumps(told) + "\n")
@@ -220,70 +217,6 @@ class Packer(ABC):
 
     def _side_meta(self) -> dict[str, Any] | None:
         return None if self.side is None else {"dtype": self.side[0].name, "shape": list(self.side[1])}
-
-
-class MemmapPacker(Packer):
-    """Writes `tokens.bin`, which NumPy maps, with the index of Megatron-LM beside it."""
-
-    kind = "memmap"
-
-    def write_chunk(self, tokens: Tokens, split: Split, chunk: int) -> None:
-        """See `Packer.write_chunk`."""
-        first, _ = split.chunks[chunk]
-        part = self._part(split, "tokens.bin", int(split.offsets[-1]) * self.layout.dtype.itemsize)
-        side, row = None, 0
-        if self.side is not None:
-            head, row = self._side_head(split)
-            side = self._part(split, "side.npy", len(head) + row * int(split.frame_offsets[-1]))
-        with part.open("rb+", buffering=0) as file:
-            file.seek(int(split.offsets[first]) * self.layout.dtype.itemsize)
-            for _, span in self.checked_spans(tokens, split, chunk):
-                for line in self.lines(tokens, span):
-                    write_all(file, line.tobytes())
-            os.fsync(file.fileno())
-        if side is not None:
-            with side.open("rb+", buffering=0) as file:
-                write_all(file, head)
-                file.seek(len(head) + row * int(split.frame_offsets[first]))
-                for number in range(*split.chunks[chunk]):
-                    rows = self.rows(tokens, split.spans[number])
-                    write_all(file, np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).tobytes())
-                os.fsync(file.fileno())
-
-    def finish_split(self, split: Split) -> None:
-        """See `Packer.finish_split`."""
-        folder = self.out / split.name
-        sizes = {"tokens.bin": int(split.offsets[-1]) * self.layout.dtype.itemsize}
-        if self.side is not None:
-            head, row = self._side_head(split)
-            sizes["side.npy"] = len(head) + row * int(split.frame_offsets[-1])
-            save(folder / "side_offsets.npy", split.frame_offsets)
-        for name, size in sizes.items():
-            part, file = self._part(split, name), folder / name
-            if part.exists():
-                part.replace(file)
-            if not file.exists() or file.stat().st_size != size:
-                raise DataError(f"{file} is not what was packed. Remove {self.out}, and pack again.")
-        save(folder / "offsets.npy", split.offsets)
-        with whole(folder / "tokens.idx") as aside:
-            write_index(aside, self.layout.dtype, split.offsets)
-
-    def _part(self, split: Split, name: str, size: int | None = None) -> Path:
-        """The file that processes fill together, made with its whole size where that is given."""
-        file = self.out / UNFINISHED / f"{split.name}.{name}"
-        if size is not None:
-            with file.open("ab") as begun:
-                begun.truncate(size)
-        return file
-
-    def _side_head(self, split: Split) -> tuple[bytes, int]:
-        """What a file of NumPy's begins with, and the bytes of a row."""
-        assert self.side is not None
-        dtype, row = self.side
-        head = io.BytesIO()
-        shape = (int(split.frame_offsets[-1]), *row)
-        np.lib.format.write_array_header_1_0(head, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-        return head.getvalue(), math.prod(row) * dtype.itemsize
 
 
 def _in_words(kind: tuple[np.dtype[Any], tuple[int, ...]] | None) -> str:

@@ -123,6 +123,10 @@ class Tokens(Sequence[TokenVideo]):
         """Of the videos, below the folder that was encoded."""
         return [record.path for record, _ in self.records]
 
+    def codes(self, index: int) -> Codes:
+        """Those of video `index`, without what else is known of it."""
+        return self._codes(*self.records[index])
+
     @property
     def total(self) -> int:
         """How many codes there are in all videos."""

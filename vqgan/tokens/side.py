@@ -89,6 +89,6 @@ def read_side(folder: Path, path: str, frames: int) -> Side | None:
 def _mapped(file: Path) -> Side:
     size_of(file)
     rows = np.load(file, mmap_mode="r", allow_pickle=False)
-    if not isinstance(rows, np.ndarray) or rows.ndim == 0 or rows.dtype.kind not in KINDS:
+    if not isinstance(rows, np.ndarray) or rows.ndim == 0 or rows.dtype.kind not in KINDS or rows.dtype.itemsize > 8:
         raise ValueError("it is no array of a row of numbers a frame")
     return rows

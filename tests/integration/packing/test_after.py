@@ -19,7 +19,7 @@ import torch
 import vqgan.packing
 from tests.support.token_folders import packing, write_tokens
 from tests.support.tokenizers import CODES, write_tokenizer
-from vqgan.packing.writer import MemmapPacker
+from vqgan.packing.memmap import MemmapPacker
 
 ROOT = Path(__file__).resolve().parents[3]
 SHAPES = {f"{number}.mp4": (30, 4, 4) for number in range(8)}

@@ -18,11 +18,13 @@ from tests.support.token_folders import SHAPES, SIZE, codes_of, contents, packin
 from vqgan.data.folder import name_hash
 from vqgan.errors import ConfigError, DataError, InvalidValueError, RunFolderInUseError
 from vqgan.files.lock import hold
+from vqgan.packing import meta, plan, writer
 from vqgan.packing.arrow import DatasetsPacker
+from vqgan.packing.memmap import MemmapPacker
 from vqgan.packing.plan import frames_of, windows
-from vqgan.packing.writer import MemmapPacker
 from vqgan.runtime.process import Process
 from vqgan.tokens.folder import Tokens
+from vqgan.tokens.side import write_side
 
 MANY = {f"{number:02}.mp4": (60 + number, 64, 32) for number in range(14)}  # several chunks of 1 MB
 
@@ -58,21 +60,22 @@ def test_a_pack_says_what_it_is_and_is_that(tmp_path: Path) -> None:
     seen = []
     for split in ("train", "val"):
         folder = tmp_path / "pack" / split
-        meta = json.loads((folder / "meta.json").read_text())
+        said = json.loads((folder / "meta.json").read_text())
         lines = [json.loads(line) for line in (folder / "documents.jsonl").read_text().splitlines()]
-        tokens, offsets = np.memmap(folder / "tokens.bin", meta["dtype"], "r"), np.load(folder / "offsets.npy")
-        assert meta["dtype"] == "uint16"
-        assert meta["order"] == ["t", "y", "x"]
-        assert meta["special_tokens"] == {"begin_of_video": 300, "end_of_frame": None, "end_of_video": 301}
-        assert (meta["codebook_size"], meta["vocabulary"], meta["padded_vocabulary"]) == (300, 302, 384)
-        assert meta["tokenizer"] == "0" * 64
-        assert meta["codebook"] is None
-        assert meta["documents"] == len(lines) == len(offsets) - 1
-        assert meta["shapes"] == [list(SHAPES[line["path"]]) for line in lines]
-        assert meta["frames"] == sum(shape[0] for shape in meta["shapes"])
-        assert meta["frames_per_second"] == pytest.approx(12.5)
-        assert meta["tokens_per_frame"] == len(tokens) / meta["frames"]
-        assert meta["tokens_per_second"] == pytest.approx(12.5 * len(tokens) / meta["frames"])
+        tokens, offsets = np.memmap(folder / "tokens.bin", said["dtype"], "r"), np.load(folder / "offsets.npy")
+        assert said["dtype"] == "uint16"
+        assert said["order"] == ["t", "y", "x"]
+        assert said["special_tokens"] == {"begin_of_video": 300, "end_of_frame": None, "end_of_video": 301}
+        assert (said["codebook_size"], said["vocabulary"], said["padded_vocabulary"]) == (300, 302, 384)
+        assert said["tokenizer"] == "0" * 64
+        assert said["codebook"] is None
+        assert said["tokens"] == len(tokens)
+        assert said["documents"] == len(lines) == len(offsets) - 1
+        assert said["shapes"] == [list(SHAPES[line["path"]]) for line in lines]
+        assert said["frames"] == sum(shape[0] for shape in said["shapes"])
+        assert said["frames_per_second"] == pytest.approx(12.5)
+        assert said["tokens_per_frame"] == len(tokens) / said["frames"]
+        assert said["tokens_per_second"] == pytest.approx(12.5 * len(tokens) / said["frames"])
         for line, begin, end in zip(lines, offsets, offsets[1:]):
             assert tokens[begin:end].tolist() == expected_tokens(line["path"])
             assert line["tokens"] == end - begin
@@ -149,11 +152,27 @@ def test_windows_of_long_videos(overlap: int, tmp_path: Path) -> None:
         assert ids.count(SIZE + 1) == len(document.codes)
 
 
-def test_frames_that_share_codes_keep_their_rows(tmp_path: Path) -> None:
+def test_frames_that_share_codes_keep_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three frames to a time of codes, but for a video's first; here each video's last time lacks one."""
     assert [frames_of(first, 1, 8, 3) for first in range(4)] == [(0, 1), (1, 3), (4, 3), (7, 1)]
     assert frames_of(1, 2, 8, 3) == (1, 6)
     assert frames_of(2, 2, 8, 3) == (4, 4)
     assert frames_of(2, 5, 9, 1) == (2, 5)
+    tokens = write_tokens(tmp_path / "tokens", temporal_downsampling=3)
+    counts = {path: 1 + 3 * (shape[0] - 1) - 1 for path, shape in SHAPES.items()}
+    for module in (plan, writer, meta):
+        monkeypatch.setattr(module, "frame_count", lambda record: counts[record.path])
+    for path, count in counts.items():
+        write_side(tmp_path / "tokens", path, np.arange(count))
+    pack(tokens, tmp_path / "pack", "window=2", "val_fraction=0")
+    found = vqgan.packing.open(tmp_path / "pack" / "train")
+    assert found.meta["temporal_downsampling"] == 3
+    assert found.meta["frames"] == sum(counts.values())
+    for path, count in counts.items():
+        rows = [document.side.tolist() for document in found if document.path == path]
+        assert sum(rows, []) == list(range(count))
+        assert len(rows[0]) == min(4, count)
+        assert {len(each) for each in rows[1:-1]} <= {6}
 
 
 @pytest.mark.parametrize("row", [(), (4,), (2, 3)])
@@ -268,7 +287,7 @@ def test_a_pack_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="in another way: end_of_frame was False and is True"):
         pack(tokens, tmp_path / "pack", "end_of_frame=true")
     other = write_tokens(tmp_path / "others", {**SHAPES, "f.mp4": (1, 2, 3)})
-    with pytest.raises(ConfigError, match="in another way: tokens was"):
+    with pytest.raises(ConfigError, match="in another way: source was"):
         pack(other, tmp_path / "pack")
     assert contents(tmp_path / "pack") == before
     with hold(tmp_path / "pack", 0), pytest.raises(RunFolderInUseError):
@@ -372,7 +391,7 @@ import resource, sys
 from pathlib import Path
 import vqgan.tokens
 from tests.support.token_folders import packing
-from vqgan.packing.writer import MemmapPacker
+from vqgan.packing.memmap import MemmapPacker
 packer = MemmapPacker(vqgan.tokens.open(sys.argv[1]), packing("chunk_megabytes=8"), Path(sys.argv[2]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 packer.run()
