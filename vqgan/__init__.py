@@ -9,11 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vqgan import tokens
+    from vqgan import packing, tokens
     from vqgan.tokenizer.taming import import_taming
     from vqgan.tokenizer.tokenizer import Tokenizer, load
 
-__all__ = ["Tokenizer", "import_taming", "load", "tokens"]
+__all__ = ["Tokenizer", "import_taming", "load", "packing", "tokens"]
 __version__ = "0.2.0"
 
 _HOME = {
@@ -24,8 +24,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tokens":
-        return importlib.import_module("vqgan.tokens")
+    if name in ("packing", "tokens"):
+        return importlib.import_module(f"vqgan.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'vqgan' has no attribute {name!r}")

@@ -122,14 +122,26 @@ def _fingerprint(sides: Sequence[tuple[Path, list[Path]]]) -> str:
 
 def _split(files: list[Path], root: Path, fraction: float) -> tuple[list[Path], list[Path]]:
     """Training and validation files; both are the same only if there is just one."""
+    by_name = {file.relative_to(root).as_posix(): file for file in files}
+    training, validation = split_names(list(by_name), fraction)
+    return sorted(by_name[name] for name in training), sorted(by_name[name] for name in validation)
 
-    def place(file: Path) -> float:
-        return name_hash(file.relative_to(root).as_posix()) / 2**64
 
-    if len(files) == 1:
-        return files, files
-    by_hash = sorted(files, key=place)
-    count = min(max(sum(place(file) < fraction for file in files), 1), len(files) - 1)
+def split_names(names: Sequence[str], fraction: float) -> tuple[list[str], list[str]]:
+    """Names for training and for validation, told by themselves alone; both are the same only if there is just one.
+
+    Args:
+        names: paths below a folder.
+        fraction: about so many of them are for validation, at least one, and not all.
+    """
+
+    def place(name: str) -> float:
+        return name_hash(name) / 2**64
+
+    if len(names) == 1:
+        return list(names), list(names)
+    by_hash = sorted(names, key=place)
+    count = min(max(sum(place(name) < fraction for name in names), 1), len(names) - 1)
     return sorted(by_hash[count:]), sorted(by_hash[:count])
 
 

@@ -23,6 +23,7 @@ from vqgan.runtime.device import Precision
 from vqgan.tokenizer.inference import InferenceSettings, encode_batch, parts_for, refuse_meaningless
 from vqgan.tokens.folder import TokenVideo
 from vqgan.tokens.records import smallest_type
+from vqgan.tokens.side import read_beside
 from vqgan.video.file import CUT_OFF, scan_video
 from vqgan.video.reader import FrameStream
 from vqgan.video.times import Reading, check_times
@@ -135,6 +136,7 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
         video, complaint = scan_video(path)
         cut_off = is_cut_off(complaint)
         parts, memory, codes = parts_for(tokenizer, encoding.batch_frames), Memory(), []
+        rows = read_beside(path, len(video.pts), cut_off)
         with closing(reading.open(video)) as stream, evaluating(tokenizer):
             for first in parts.firsts(len(stream.positions)):
                 frames = read_batch(stream, reading, first, parts.length(first), cut_off)
@@ -149,4 +151,5 @@ def encode_video(tokenizer: Autoencoder, encoding: Encoding, path: Path) -> Toke
     dtype = smallest_type(tokenizer.quantizer.codebook_size)
     time_base, times = reading.times(video)
     of_video = torch.cat(codes).cpu().numpy().astype(dtype)
-    return TokenVideo(path.name, of_video, time_base, times[: memory.taken], *reading.size(video))
+    side = None if rows is None else np.asarray(rows[reading.positions(video)[: memory.taken]])
+    return TokenVideo(path.name, of_video, time_base, times[: memory.taken], *reading.size(video), side)

@@ -22,6 +22,7 @@ from vqgan.data.reading.share import Share
 from vqgan.data.reading.streams import dealt_out, in_turn
 from vqgan.data.reading.workers import read_jobs
 from vqgan.data.videos import VIDEO_FILES
+from vqgan.errors import DataError, UnusableError
 from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold, looked_after
 from vqgan.files.writing import replace_text
@@ -33,6 +34,7 @@ from vqgan.tokenizer.inference import Parts, encode_batch, move_to, parts_for
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.tokens.folder import Tokens
 from vqgan.tokens.records import COMMON, FORMAT, MANIFEST, read_manifest, smallest_type
+from vqgan.tokens.side import Side, read_beside, write_side
 from vqgan.tokens.writer import ShardWriter, repair
 from vqgan.video.file import VideoFile
 from vqgan.video.reader import FrameStream
@@ -91,11 +93,23 @@ class FolderEncoder:
             found = look_into(
                 left, VIDEO_FILES, self.encoding.workers, self.encoding.limits, self.encoding.index, bad_files
             )
+            found = self._with_side_data(found, bad_files)
             encoded = self._encode(list(found.values()), bad_files) if found else 0
             self.share.refuse_if_none(encoded, bad_files)
         already = len(self.share.files) - len(left)
         bad = f", {len(left) - encoded} cannot be used ({bad_files.summary()})" if encoded < len(left) else ""
         return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
+
+    def _with_side_data(self, found: dict[Path, VideoFile], bad_files: BadFiles) -> dict[Path, VideoFile]:
+        """The videos without those whose side data do not fit their frames."""
+        fitting = {}
+        for path, video in found.items():
+            try:
+                read_beside(path, len(video.pts), is_cut_off(bad_files.reasons.get(str(path))))
+                fitting[path] = video
+            except UnusableError as error:
+                bad_files.add(path, str(error))
+        return fitting
 
     def _encode(self, videos: list[VideoFile], bad_files: BadFiles) -> int:
         counts = [len(self.reading.positions(video)) for video in videos]
@@ -169,8 +183,17 @@ class FolderEncoder:
         time_base, times = self.reading.times(batch.video)
         times = times[: batch.first + len(batch.frames)]
         name = self.share.name(batch.video.path)
+        # Before the line, which says that all of the video is there.
+        write_side(self.out, name, self._rows(batch.video, len(times)))
         writer.finish(name, time_base, times, *self.reading.size(batch.video), self.share.states[name])
         return 1
+
+    def _rows(self, video: VideoFile, frames: int) -> Side | None:
+        try:
+            rows = read_beside(video.path, len(video.pts), is_cut_off=True)  # it was asked before
+        except UnusableError as error:
+            raise DataError(f"{video.path} has changed while it was encoded: {error}.") from None
+        return None if rows is None else rows[self.reading.positions(video)[:frames]]
 
     def _writer(self, stream: int) -> ShardWriter:
         name = f"shard-{self.process.rank:03}-{stream:02}"

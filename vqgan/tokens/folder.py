@@ -8,6 +8,7 @@ A token folder is written by `vqgan encode` and holds
   smallest that hold the codebook;
 - `shard-….jsonl` beside each: a line per video that is complete: its path below the folder of videos, the first byte in
   the shard, its shape, how many frames it has and their times, its size, frame rate and checksum;
+- `side/….npy`: where numbers lay beside a video, a row for each of its frames here; see `vqgan.tokens.side`;
 - `bad_files….jsonl`: every video that could not be used, and why.
 
 Where k frames share a code (`temporal_downsampling` in the manifest), the first frame of a video has codes of its own,
@@ -40,6 +41,7 @@ from vqgan.backbones.backbone import Downsampling
 from vqgan.errors import DataError, missing_extra
 from vqgan.files.reading import size_of
 from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
+from vqgan.tokens.side import Side, read_side
 from vqgan.video.times import average_rate
 
 SHARDS = "shard-*.jsonl"
@@ -56,6 +58,7 @@ class TokenVideo:
     times: Int[np.ndarray, "frames"] = field(repr=False)
     width: int  # of the part of the source that was encoded, upright, in pixels
     height: int
+    side: Side | None = field(default=None, repr=False)  # numbers that lay beside the video, a row a frame
 
     @property
     def frames(self) -> int:
@@ -118,13 +121,15 @@ class Tokens(Sequence[TokenVideo]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         record, shard = self.records[index]
+        times = unpack_times(record.times, record.length)
         return TokenVideo(
             record.path,
             self._codes(record, shard),
             record.time_base,
-            unpack_times(record.times, record.length),
+            times,
             record.width,
             record.height,
+            read_side(self.folder, record.path, len(times)),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,6 +139,10 @@ class Tokens(Sequence[TokenVideo]):
     def paths(self) -> list[str]:
         """Of the videos, below the folder that was encoded."""
         return [record.path for record, _ in self.records]
+
+    def codes(self, index: int) -> Codes:
+        """Those of video `index`, without what else is known of it."""
+        return self._codes(*self.records[index])
 
     @property
     def total(self) -> int:
@@ -217,9 +226,19 @@ class TokenClips(Dataset[Tensor]):
         return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index: int) -> Int[Tensor, "time rows columns *depth"]:
+        video, part = self._locate(index)
+        return _as_tensor(self.tokens[video].codes[part])
+
+    def side(self, index: int) -> Side | None:
+        """The numbers that lie beside the frames of clip `index`, a row each; None where its video has none."""
+        video, part = self._locate(index)
+        rows = self.tokens[video].side
+        return None if rows is None else np.asarray(rows[part])
+
+    def _locate(self, index: int) -> tuple[int, slice]:
         video, number = _locate(self.ends, index)
         first = number * self.span
-        return _as_tensor(self.tokens[video].codes[first : first + self.span : self.stride])
+        return video, slice(first, first + self.span, self.stride)
 
 
 class TokenSequences(Dataset[Tensor]):
