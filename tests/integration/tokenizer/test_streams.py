@@ -16,6 +16,7 @@ from torch import Tensor
 import vqgan
 import vqgan.tokens
 from tests.support.clips import clip_folder, clip_tokenizer, clips
+from tests.support.tokenizers import write_videos
 from tests.unit.video.test_video_file import Recording
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Memory
@@ -231,3 +232,16 @@ def test_clips_of_codes_leave_none_out(made: Path) -> None:
         tokens.clips(frames=2, stride=2)
     with pytest.raises(ConfigError, match="batch_frames must be a multiple of 4"):
         vqgan.load(made / "tokenizer").encode_video(made / "videos" / "a.mp4", batch_frames=6)
+
+
+def test_uneven_times_odd_lengths_and_portraits_come_back_frame_for_frame(made: Path, tmp_path: Path) -> None:
+    names = write_videos(tmp_path / "videos")
+    tokenizer = vqgan.load(made / "tokenizer")
+    tokens = encode(tokenizer, tmp_path / "videos", tmp_path / "tokens")
+    assert tokens.paths == names
+    FolderDecoder(tokenizer, decoding(), tokens, tmp_path / "out", None).run()
+    for video in tokens:
+        pts = scan_video(tmp_path / "videos" / video.path)[0].pts
+        assert video.frames == len(pts)
+        (written,) = (tmp_path / "out").glob(f"{video.path}*")
+        assert len(scan_video(written)[0].pts) == len(pts)

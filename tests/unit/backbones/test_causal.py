@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.clips import CAUSAL, clip_tokenizer, clips, sees_the_future, stirred
 from tests.support.networks import vector_quantizer
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Causal, Convolutional
 from vqgan.backbones.temporal import TemporalBlock, TemporalConv, temporal_names
+from vqgan.config.build import build, conf_dir
 from vqgan.errors import InvalidValueError
 
 PICTURES = {key: value for key, value in CAUSAL.items() if not key.startswith("temporal")}
@@ -230,3 +233,28 @@ def test_stirring_stirs() -> None:
     before = network(clips(5)).reconstruction
     stirred(network)
     assert not torch.equal(network(clips(5)).reconstruction, before)
+
+
+def multiplications(choice: str, frames: int) -> int:
+    """Of the encoder and the decoder of a choice of `conf/backbone`, for one clip."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        backbone = build(compose("train", [f"backbone={choice}"]).backbone, "backbone")
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        side = backbone.resolution
+        latents = backbone.encoder()(torch.empty(1, frames, 3, side, side))
+        backbone.decoder()(latents)
+    return int(counted.get_total_flops()) // 2
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "most"),
+    [
+        ("causal_tiny", "tiny", 0.76),
+        ("remembering_tiny", "tiny", 1.1),
+        pytest.param("causal_f8", "f8", 0.79, marks=pytest.mark.slow),
+        pytest.param("causal_f16", "f16", 0.95, marks=pytest.mark.slow),
+    ],
+)
+def test_a_clip_costs_no_more_than_its_frames(ours: str, theirs: str, most: float) -> None:
+    """Counted; less in the deeper levels, where there are fewer times, more for the blocks along time."""
+    assert multiplications(ours, 17) / multiplications(theirs, 17) < most
