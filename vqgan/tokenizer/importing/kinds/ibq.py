@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vqgan.errors import ConfigError
 from vqgan.tokenizer.importing.imported import (
     CODEBOOK,
     Imported,
@@ -32,6 +33,8 @@ def translate(source: Source) -> Imported:
         CheckpointError: it does not fit; its tensors are named.
         ConfigError: a setting cannot be honoured.
     """
+    if source.value("l2_normalize", False):
+        raise ConfigError("Its codes are unit vectors (l2_normalize), which no published IBQ has; they are not here.")
     state = source.state("state_dict")
     names = averaged(source, Names(state, lambda name: CODEBOOK.get(name, name), known=("loss.",)))
     backbone = convolutional(names, source.side())
