@@ -263,7 +263,8 @@ def test_tensors_that_do_not_fit_are_named_as_the_project_names_them(case: Case,
     averaged = bool(case.config.get("use_ema"))
     inner = [name for name in names if ".conv2." in name and name.endswith("weight")]
     whole = case.state()
-    for name in (names[0], names[-1], inner[1], inner[len(inner) // 2]):
+    attention = [name for name in names if re.search(r"encoder\.(down|conv).*\.(q|to_q)\.weight", name)]
+    for name in (names[0], names[-1], inner[1], inner[len(inner) // 2], *attention[:1]):
         state = dict(whole)
         spoilt = f"model_ema.{name.replace('.', '')}" if averaged else name
         MISFITS[misfit](state, spoilt)

@@ -9,16 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import (
-    CODEBOOK,
-    Imported,
-    Names,
-    agree,
-    assemble,
-    codebook,
-    convolutional,
-    critic_of,
-)
+from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble, critic_of
+from vqgan.tokenizer.importing.sizes import agree, codebook, convolutional
 from vqgan.tokenizer.importing.source import Source
 
 AVERAGE, COUNTERS = "model_ema.", ("model_ema.decay", "model_ema.num_updates")
