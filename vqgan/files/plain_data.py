@@ -55,6 +55,7 @@ def read_plain(file: Path, foreign: bool = False) -> Any:
         classes = {name for name in others if LIGHTNING.fullmatch(name)}
         if others - classes - {NAMESPACE} or (others and not foreign):
             raise refused
+        # Neither of these can do anything, and no class of the file's own is looked for.
         with torch.serialization.safe_globals(
             [argparse.Namespace, *((Unread, name.replace(" ", ".")) for name in classes)] if foreign else []
         ):
