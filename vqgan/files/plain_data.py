@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import pickletools
 import re
 import zipfile
@@ -19,15 +18,23 @@ SHARED = 2  # how often tensors may share their values: some networks tie weight
 # All that the pickle in a file of plain data may name.
 PLAIN = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
 NAMESPACE = "argparse Namespace"  # names and values: what was typed, in checkpoints of some projects
+LIGHTNING = re.compile(
+    r"(pytorch_lightning|lightning)(\.\w+)+ \w+"
+)  # in whose older files classes of callbacks are keys
 PLAIN_STORAGE = re.compile(r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
 
 
-def read_plain(file: Path, namespaces: bool = False) -> Any:
+class Unread:
+    """What stands for a class that is named in a file, and is not looked for."""
+
+
+def read_plain(file: Path, foreign: bool = False) -> Any:
     """What `torch.save` wrote: tensors, numbers, text, lists and dicts, and nothing that would run code.
 
     Args:
         file: to read.
-        namespaces: whether `argparse.Namespace` may be in it as well.
+        foreign: whether there may be an `argparse.Namespace` of these, and names of Lightning's classes, which become
+            `Unread`: other projects' checkpoints have them.
 
     Raises:
         CheckpointError: it is more than that, or claims to be larger than it is.
@@ -43,10 +50,15 @@ def read_plain(file: Path, namespaces: bool = False) -> Any:
             if sum(entry.file_size for entry in entries) > file.stat().st_size:
                 raise refused
             pickles = [archive.read(entry) for entry in entries if entry.filename.lower().endswith(".pkl")]
-        if not all(_is_plain(content, namespaces) for content in pickles):
+        named = {name for content in pickles for name in _named_in(content, foreign)}
+        others = {name for name in named if name not in PLAIN and not PLAIN_STORAGE.fullmatch(name)}
+        classes = {name for name in others if LIGHTNING.fullmatch(name)}
+        if others - classes - {NAMESPACE} or (others and not foreign):
             raise refused
-        allowed = torch.serialization.safe_globals([argparse.Namespace]) if namespaces else contextlib.nullcontext()
-        with allowed:
+        # Neither of these can do anything, and no class of the file's own is looked for.
+        with torch.serialization.safe_globals(
+            [argparse.Namespace, *((Unread, name.replace(" ", ".")) for name in classes)] if foreign else []
+        ):
             state = torch.load(file, map_location="cpu", weights_only=True)
         if not _is_held_by(state, SHARED * file.stat().st_size):
             raise refused
@@ -57,21 +69,23 @@ def read_plain(file: Path, namespaces: bool = False) -> Any:
         raise refused from None
 
 
-def _is_plain(content: bytes, namespaces: bool) -> bool:
-    """Whether a pickle names nothing but tensors, and perhaps namespaces.
+def _named_in(content: bytes, foreign: bool) -> list[str]:
+    """All that a pickle names.
 
-    torch's own reader, which follows, allows more: functions that take gigabytes, for example.
+    torch's own reader, which follows, allows more than tensors: functions that take gigabytes, for example.
+
+    Raises:
+        ValueError: it names or makes something in another way than files of plain data do.
     """
     # By NEWOBJ namespaces are made, and of what may be named nothing else can be.
-    makers = {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ"} | (set() if namespaces else {"NEWOBJ"})
+    makers = {"STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX", "OBJ"} | (set() if foreign else {"NEWOBJ"})
     named = []
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("GLOBAL", "INST"):
             named.append(str(argument))
         elif opcode.name in makers:
-            return False
-    plain = PLAIN | {NAMESPACE} if namespaces else PLAIN
-    return all(name in plain or PLAIN_STORAGE.fullmatch(name) for name in named)
+            raise ValueError(opcode.name)
+    return named
 
 
 def _is_held_by(state: Any, size: int) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import VidTok
-from vqgan.backbones.vidtok import CausalConv, DoubleTime, HalveTime, Time
+from vqgan.backbones.space_time import CausalConv, DoubleTime, HalveTime, Time
 from vqgan.errors import ConfigError
 from vqgan.quantizers import FiniteScalarQuantizer
 

@@ -146,7 +146,7 @@ def _tensors_of(file: Path) -> dict[str, Any]:
 
 def _plain(file: Path) -> dict[str, Any]:
     try:
-        content = read_plain(file, namespaces=True)
+        content = read_plain(file, foreign=True)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error} If you trust it, save its state dict alone with the software that wrote it: "

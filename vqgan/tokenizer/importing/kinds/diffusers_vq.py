@@ -9,16 +9,8 @@ from __future__ import annotations
 import re
 
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import (
-    CODEBOOK,
-    Imported,
-    Names,
-    agree,
-    assemble,
-    codebook,
-    convolutional,
-    without_attention,
-)
+from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble
+from vqgan.tokenizer.importing.sizes import agree, codebook, convolutional, without_attention
 from vqgan.tokenizer.importing.source import Source
 
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}

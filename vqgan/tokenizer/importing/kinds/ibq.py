@@ -8,16 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vqgan.tokenizer.importing.imported import (
-    CODEBOOK,
-    Imported,
-    Names,
-    agree,
-    assemble,
-    codebook,
-    convolutional,
-    critic_of,
-)
+from vqgan.errors import ConfigError
+from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble, critic_of
+from vqgan.tokenizer.importing.sizes import agree, codebook, convolutional
 from vqgan.tokenizer.importing.source import Source
 
 AVERAGE, COUNTERS = "model_ema.", ("model_ema.decay", "model_ema.num_updates")
@@ -32,6 +25,8 @@ def translate(source: Source) -> Imported:
         CheckpointError: it does not fit; its tensors are named.
         ConfigError: a setting cannot be honoured.
     """
+    if source.value("l2_normalize", False):
+        raise ConfigError("Its codes are unit vectors (l2_normalize), which no published IBQ has; they are not here.")
     state = source.state("state_dict")
     names = averaged(source, Names(state, lambda name: CODEBOOK.get(name, name), known=("loss.",)))
     backbone = convolutional(names, source.side())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 
 from vqgan.errors import CheckpointError
-from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble, codebook, convolutional, critic_of
+from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble, critic_of
+from vqgan.tokenizer.importing.sizes import codebook, convolutional
 from vqgan.tokenizer.importing.source import Source
 
 MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}

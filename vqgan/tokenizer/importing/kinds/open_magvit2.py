@@ -8,17 +8,9 @@ file is Lightning's, as IBQ's is. Bit i of an index is the sign of channel i; wh
 from __future__ import annotations
 
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import (
-    Imported,
-    Names,
-    agree,
-    assemble,
-    critic_of,
-    identities,
-    multiple,
-    pyramid,
-)
+from vqgan.tokenizer.importing.imported import Imported, Names, assemble, critic_of
 from vqgan.tokenizer.importing.kinds.ibq import SIZES, averaged
+from vqgan.tokenizer.importing.sizes import agree, identities, multiple, pyramid
 from vqgan.tokenizer.importing.source import Source
 
 

@@ -11,17 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import (
-    Imported,
-    Names,
-    agree,
-    assemble,
-    codebook,
-    convolutional,
-    critic_of,
-    without_attention,
-)
+from vqgan.tokenizer.importing.imported import Imported, Names, assemble, critic_of
 from vqgan.tokenizer.importing.kinds.ibq import SIZES
+from vqgan.tokenizer.importing.sizes import agree, codebook, convolutional, without_attention
 from vqgan.tokenizer.importing.source import Source
 from vqgan.tokenizer.taming import RENAMED, VARIANTS
 

@@ -8,8 +8,9 @@ those that VidTok's own scripts take; an average of them (`model_ema.`) is left 
 from __future__ import annotations
 
 from vqgan.errors import ConfigError
-from vqgan.tokenizer.importing.imported import Imported, Names, agree, assemble, identities, multiple, pyramid
+from vqgan.tokenizer.importing.imported import Imported, Names, assemble
 from vqgan.tokenizer.importing.kinds.ibq import SIZES
+from vqgan.tokenizer.importing.sizes import agree, identities, multiple, pyramid
 from vqgan.tokenizer.importing.source import Source
 
 MUST_BE = {"norm_type": "layernorm", "init_pad_mode": "replicate"}
