@@ -72,6 +72,8 @@ class Codec(Reconstructor):
         ConfigError: there is no such codec here.
     """
 
+    yardstick = True
+
     def __init__(self, name: str, quality: float, pixels: str, rate: float, options: Mapping[str, Any]) -> None:
         check(rate > 0, f"codecs.{name}.rate", rate, "positive")
         self.codec, self.quality, self.pixels, self.rate = name, quality, pixels, rate

@@ -26,6 +26,8 @@ BITS_OF_A_COLOUR = 24  # a byte for each of red, green and blue
 class MeanColour(Reconstructor):
     """Each frame as its mean colour, in three bytes."""
 
+    yardstick = True
+
     def reconstruct(self, groups: Iterable[Group], device: torch.device) -> Iterator[Reconstructed]:
         """See `Reconstructor`."""
         for paths, clips in groups:
