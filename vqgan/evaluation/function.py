@@ -86,7 +86,7 @@ class FromFunction(Reconstructor):
         """What the function gives, checked: others' code may give anything."""
         try:
             result = self.function(frames.clone())  # it may write into what it gets
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
             raise ConfigError(f"{self.name} ended with {type(error).__name__}: {_line(error)}.") from error
@@ -135,7 +135,7 @@ def _load(module: str) -> Any:
         return found
     except ConfigError:
         raise
-    except Exception as error:  # whatever importing a module can end with
+    except (Exception, SystemExit) as error:  # whatever importing a module can end with
         raise ConfigError(f"python:{module} cannot be imported: {type(error).__name__}: {_line(error)}.") from error
 
 
