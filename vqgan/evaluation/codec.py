@@ -65,12 +65,14 @@ class Codec(Reconstructor):
         name: of the encoder, as FFmpeg calls it.
         quality: its constant rate factor; higher is coarser.
         pixels: as FFmpeg calls the format; `yuv420p` halves the resolution of colour, as nearly all video does.
-        rate: frames a second that the encoder is told, where the data do not say.
+        rate: frames a second that the encoder is told.
         options: of the encoder.
 
     Raises:
         ConfigError: there is no such codec here.
     """
+
+    yardstick = True
 
     def __init__(self, name: str, quality: float, pixels: str, rate: float, options: Mapping[str, Any]) -> None:
         check(rate > 0, f"codecs.{name}.rate", rate, "positive")
@@ -87,11 +89,13 @@ class Codec(Reconstructor):
     @property
     def remarks(self) -> list[str]:
         """See `Reconstructor`."""
-        values = ", ".join(f"{key}={value}" for key, value in self.options.items() if key != "crf")
         return [
-            f"{self.pixels}, {values}; each video's clips as one video, which looks ahead; bits are those of its "
-            "packets, without container and parameter sets"
+            f"{self.pixels}, {self._values()}; each video's clips as one video, which looks ahead; bits are those of "
+            "its packets, without container and parameter sets"
         ]
+
+    def _values(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in self.options.items() if key != "crf") or "its own options"
 
     @property
     def curve(self) -> str:
@@ -106,6 +110,7 @@ class Codec(Reconstructor):
 
     def _video(self, path: Path, clips: Iterable[Tensor], device: torch.device) -> Iterator[Reconstructed]:
         waiting: list[Tensor] = []
+        shape: tuple[int, ...] = ()
         pipe: _Pipe | None = None
 
         def ready(pipe: _Pipe) -> Iterator[Reconstructed]:
@@ -117,7 +122,8 @@ class Codec(Reconstructor):
 
         try:
             for clip in clips:
-                pipe = pipe or _Pipe(self, clip.shape[2], clip.shape[1])
+                shape = tuple(clip.shape[1:3])
+                pipe = pipe or _Pipe(self, *reversed(shape))
                 waiting.append(clip.cpu())
                 for frame in waiting[-1].numpy():
                     pipe.add(frame)
@@ -126,7 +132,10 @@ class Codec(Reconstructor):
                 pipe.end()
                 yield from ready(pipe)
         except (av.FFmpegError, ValueError) as error:
-            raise ConfigError(f"{self.name} cannot encode these frames: {error}. Larger ones may do.") from error
+            raise ConfigError(
+                f"{self.name} cannot encode frames of {shape[1]}×{shape[0]} in {self.pixels} with {self._values()}: "
+                f"{str(error).partition(':')[0]}."
+            ) from error
         if waiting:
             raise DataError(f"{self.name} gives fewer frames of {path.name} than it got.")
 

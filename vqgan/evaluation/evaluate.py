@@ -237,7 +237,12 @@ def _measure(
     with contextlib.closing(read_clips(read, most, folder, bad_files)) as clips:
         evaluation = evaluator.measure(network, clips, gallery)
     if isinstance(network, Reconstructor):
-        about = {"sha256": network.identity(), "curve": network.curve, "remarks": network.remarks}
+        about = {
+            "sha256": network.identity(),
+            "curve": network.curve,
+            "yardstick": network.yardstick,
+            "remarks": network.remarks,
+        }
     else:
         about = {"sha256": network.sha256()}
     protocol = {

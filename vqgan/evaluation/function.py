@@ -26,6 +26,8 @@ BITS_OF_A_COLOUR = 24  # a byte for each of red, green and blue
 class MeanColour(Reconstructor):
     """Each frame as its mean colour, in three bytes."""
 
+    yardstick = True
+
     def reconstruct(self, groups: Iterable[Group], device: torch.device) -> Iterator[Reconstructed]:
         """See `Reconstructor`."""
         for paths, clips in groups:
@@ -84,7 +86,7 @@ class FromFunction(Reconstructor):
         """What the function gives, checked: others' code may give anything."""
         try:
             result = self.function(frames.clone())  # it may write into what it gets
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
             raise ConfigError(f"{self.name} ended with {type(error).__name__}: {_line(error)}.") from error
@@ -133,7 +135,7 @@ def _load(module: str) -> Any:
         return found
     except ConfigError:
         raise
-    except Exception as error:  # whatever importing a module can end with
+    except (Exception, SystemExit) as error:  # whatever importing a module can end with
         raise ConfigError(f"python:{module} cannot be imported: {type(error).__name__}: {_line(error)}.") from error
 
 

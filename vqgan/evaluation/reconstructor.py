@@ -36,7 +36,12 @@ class Reconstructed:
 
 
 class Reconstructor(ABC):
-    """What is measured as tokenizers are, and is none of this project."""
+    """What is measured as tokenizers are, and is none of this project.
+
+    `yardstick` is whether it is there for comparison alone.
+    """
+
+    yardstick = False
 
     @property
     def remarks(self) -> list[str]:

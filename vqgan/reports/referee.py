@@ -17,7 +17,8 @@ def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remark
 
     Args:
         subjects: each with `name`, the `curve` that it is a point of or None, `metrics` as value, low and high by name,
-            and `clips` by the hash of the original (`source`, `frames`, `psnr`, `original`, `made`), or None for none.
+            `yardstick` if it is there for comparison alone, and `clips` by the hash of the original (`source`,
+            `frames`, `psnr`, `original`, `made`), or None for none.
         units: of the metrics, in their order.
         remarks: what stands under the table.
     """
@@ -25,7 +26,9 @@ def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remark
     data = {
         "runs": [{key: value for key, value in subject.items() if key != "clips"} for subject in subjects],
         "shown": shown,
-        "clips": side_by_side([subjects[number]["clips"] for number in shown]),
+        "clips": side_by_side(
+            [subjects[number]["clips"] for number in shown], [subjects[number]["yardstick"] for number in shown]
+        ),
         "units": dict(units),
         "remarks": list(remarks),
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
@@ -34,18 +37,22 @@ def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remark
     return fill(title=f"{len(subjects)} tokenizers and others", data=data, scripts_of_page=SCRIPTS)
 
 
-def side_by_side(clips: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each clip that any subject shows, with what every one made of it; first where they differ most in PSNR."""
+def side_by_side(clips: Sequence[Mapping[str, Any]], yardsticks: Sequence[bool]) -> list[dict[str, Any]]:
+    """Each clip that any subject shows, with what every one made of it; first where they differ most in PSNR.
+
+    Yardsticks do not count in that, if there are two others to compare.
+    """
+    counted = [not yardstick or yardsticks.count(False) < 2 for yardstick in yardsticks]
     together = []
     for key in dict.fromkeys(key for of_one in clips for key in of_one):
         found = [of_one.get(key) for of_one in clips]
         first = next(one for one in found if one is not None)
-        levels = [one["psnr"] for one in found if one is not None]
+        levels = [one["psnr"] for one, counts in zip(found, counted) if one is not None and counts]
         together.append({
             "source": first["source"],
             "frames": first["frames"],
             "original": first["original"],
             "made": [None if one is None else {"strip": one["made"], "psnr": one["psnr"]} for one in found],
-            "difference": max(levels) - min(levels),
+            "difference": max(levels) - min(levels) if levels else 0.0,
         })  # fmt: skip
     return sorted(together, key=lambda clip: -clip["difference"])

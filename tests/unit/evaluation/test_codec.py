@@ -156,5 +156,5 @@ def test_what_it_cannot_encode_is_one_sentence() -> None:
     odd = [([Path("a.mp4")], torch.zeros(1, 2, 33, 33, 3, dtype=torch.uint8))]
     with pytest.raises(ConfigError, match=r"takes even sides in yuv420p, and frames have 33×33"):
         list(codec("libx264").reconstruct(odd, CPU))
-    with pytest.raises(ConfigError, match="cannot encode these frames"):
+    with pytest.raises(ConfigError, match="cannot encode frames of 64×64 in no_such_pixels with its own opt"):
         list(Codec("libx264", 28, "no_such_pixels", 24, {}).reconstruct(groups(1, 1), CPU))

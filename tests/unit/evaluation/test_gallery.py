@@ -58,7 +58,7 @@ def test_a_clip_is_shown_by_its_frames_side_by_side() -> None:
 def test_those_come_first_that_differ_most() -> None:
     near, far = gallery_of([0, 1]), gallery_of([0])
     far.add(reconstructed(1, shift=40))
-    shown = side_by_side([{key: vars(clip) for key, clip in one.clips.items()} for one in (near, far)])
+    shown = side_by_side([{key: vars(clip) for key, clip in one.clips.items()} for one in (near, far)], [False, False])
     assert [clip["source"] for clip in shown] == ["1.mp4", "0.mp4"]
     assert shown[0]["difference"] == pytest.approx(20 * np.log10(40 / 5), abs=1e-3)
     assert [made["psnr"] for made in shown[0]["made"]] == pytest.approx(
@@ -67,16 +67,27 @@ def test_those_come_first_that_differ_most() -> None:
 
 
 def test_what_one_subject_lacks_is_shown_of_the_others() -> None:
-    shown = side_by_side([{"a": {"source": "a", "frames": 1, "psnr": 3.0, "original": "", "made": ""}}, {}])
+    shown = side_by_side(
+        [{"a": {"source": "a", "frames": 1, "psnr": 3.0, "original": "", "made": ""}}, {}], [False, False]
+    )
     assert shown[0]["made"][1] is None
     assert shown[0]["difference"] == 0
+
+
+def test_yardsticks_do_not_say_where_tokenizers_differ() -> None:
+    def clip(psnr: float) -> dict[str, object]:
+        return {"source": "a", "frames": 1, "psnr": psnr, "original": "", "made": ""}
+
+    one, two, mean = ({"a": clip(psnr)} for psnr in (30, 32, 10))
+    assert side_by_side([one, two, mean], [False, False, True])[0]["difference"] == 2
+    assert side_by_side([one, mean], [False, True])[0]["difference"] == 20
 
 
 def report(name: str, rate: float | None, psnr: float, curve: str | None = None) -> Report:
     metrics = {key: Metric(None, None, None, unit, None) for key, unit in UNITS.items()}
     metrics["psnr"] = Metric(psnr, None, None, "dB", None)
     metrics["bits_per_pixel"] = Metric(rate, None, None, "bit/pixel", None)
-    return Report(metrics, {"tokenizer": {"name": name, "step": None, "curve": curve}})
+    return Report(metrics, {"tokenizer": {"name": name, "step": None, "curve": curve, "yardstick": curve is not None}})
 
 
 CURVE = [report("x crf=40", 0.01, 20, "x"), report("x crf=30", 0.04, 30, "x"), report("x crf=20", 0.16, 34, "x")]

@@ -85,7 +85,7 @@ function clips() {
 
 const sections = [figures(), rates(), clips()].filter((part) => part !== null);
 document.body.append(
-  element("header", {}, element("h1", {}, `${runs.length} on the same frames`)),
+  element("header", {}, element("h1", {}, `${runs.length} measured side by side`)),
   element("nav", { "aria-label": "parts of this page" }, element("ul", {}, sections.map((part) => element("li", {}, element("a", { href: `#${part.id}` }, part.querySelector("h2").textContent))))),
   element("main", {}, sections),
   element("footer", {}, `Written at ${data.written} by vqgan ${data.version}.`),
