@@ -50,7 +50,7 @@ class DatasetsPacker(Packer):
             columns["side"] = List(List(number)) if row else List(number)
         self.features: datasets.Features = Features(columns)
 
-    def write_chunk(self, tokens: Tokens, split: Split, chunk: int) -> None:
+    def write_chunk(self, tokens: Tokens, split: Split, chunk: int) -> str:
         """Write the rows of one chunk to a file of their own; see `Packer.write_chunk`."""
         import pyarrow
 
@@ -73,6 +73,12 @@ class DatasetsPacker(Packer):
                     stream.write_batch(pyarrow.record_batch(values, schema=schema))
             new.flush()
             os.fsync(new.fileno())
+        return str(file.stat().st_size)
+
+    def is_there(self, split: Split, chunk: int, mark: str) -> bool:
+        """See `Packer.is_there`."""
+        file = self.out / split.name / _name(split, chunk)
+        return file.exists() and str(file.stat().st_size) == mark
 
     def finish_split(self, split: Split) -> None:
         """Write what `load_from_disk` reads first."""

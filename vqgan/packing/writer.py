@@ -22,6 +22,7 @@ from tqdm import tqdm
 from vqgan.errors import ConfigError, DataError
 from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold
+from vqgan.files.reading import read_whole
 from vqgan.files.writing import replace_text, storing, whole
 from vqgan.packing.layout import Layout, bases_of
 from vqgan.packing.megatron import LARGEST_VOCABULARY
@@ -32,7 +33,8 @@ from vqgan.text import counted
 from vqgan.tokens.folder import Tokens
 from vqgan.tokens.side import read_side
 
-META, SUMS, UNFINISHED = "meta.json", "SHA256SUMS", ".unfinished"
+META, SUMS, UNFINISHED, LOCK = "meta.json", "SHA256SUMS", ".unfinished", ".lock"
+LARGEST_SUMS = 2**28  # bytes
 CODES_AT_ONCE = 2**20  # that are turned into tokens together
 
 
@@ -86,26 +88,25 @@ class Packer(ABC):
         """
         with hold(self.out, self.process.rank):
             go_on_with(self.out / META, self.meta, MADE_OF, "pack")
-            if (self.out / SUMS).exists():
-                return f"0 chunks packed, all {counted(self._chunks, 'chunk')} already there"
+            if self._begin():
+                return f"0 chunks packed, all {counted(len(list(self._jobs())), 'chunk')} already there"
             mine = list(self._jobs())[self.process.rank :: self.process.count]
             left = [job for job in mine if not self._mark(*job).exists()]
-            with storing(self.out):
-                (self.out / UNFINISHED).mkdir(exist_ok=True)
-                for split in self.splits:
-                    (self.out / split.name).mkdir(exist_ok=True)
             for split, chunk in tqdm(left, unit="chunk", disable=None if self.process.is_first else True):
                 with storing(self.out / split.name):
                     # A copy maps the shards anew, so that what was read of them for the last chunk is given back.
-                    self.write_chunk(copy.copy(self.tokens), split, chunk)
-                    self._mark(split, chunk).touch()
+                    replace_text(self._mark(split, chunk), self.write_chunk(copy.copy(self.tokens), split, chunk))
             done = self._finish()
         already = f", {len(mine) - len(left)} already there" if len(left) < len(mine) else ""
         return f"{counted(len(left), 'chunk')} packed{already}{'' if done else '; other processes have not ended'}"
 
     @abstractmethod
-    def write_chunk(self, tokens: Tokens, split: Split, chunk: int) -> None:
-        """Write the documents of one chunk, so that they are on the disk."""
+    def write_chunk(self, tokens: Tokens, split: Split, chunk: int) -> str:
+        """Write the documents of one chunk, so that they are on the disk; returns what its mark is to say."""
+
+    @abstractmethod
+    def is_there(self, split: Split, chunk: int, mark: str) -> bool:
+        """Whether files have the size that they had when this mark was left."""
 
     @abstractmethod
     def finish_split(self, split: Split) -> None:
@@ -161,16 +162,29 @@ class Packer(ABC):
     def _jobs(self) -> Iterator[tuple[Split, int]]:
         return ((split, chunk) for split in self.splits for chunk in range(len(split.chunks)))
 
-    @property
-    def _chunks(self) -> int:
-        return sum(len(split.chunks) for split in self.splits)
-
     def _mark(self, split: Split, chunk: int) -> Path:
         return self.out / UNFINISHED / f"{split.name}-{chunk:06}"
 
+    def _begin(self) -> bool:
+        """Make folders, and forget marks of what is no longer there; returns whether the pack is whole."""
+        with storing(self.out), FileLock(self.out / LOCK):
+            if (self.out / SUMS).exists():
+                if (damaged := next(damaged_files(self.out), None)) is None:
+                    return True
+                warnings.warn(f"{damaged} is not what was packed: all is packed anew.", stacklevel=3)
+                (self.out / SUMS).unlink()
+            (self.out / UNFINISHED).mkdir(exist_ok=True)
+            for split in self.splits:
+                (self.out / split.name).mkdir(exist_ok=True)
+            for job in self._jobs():  # before any process makes a file that was cut off as long as it has to be
+                mark = self._mark(*job)
+                if mark.exists() and not self.is_there(*job, mark.read_text(encoding="utf-8")):
+                    mark.unlink()
+        return False
+
     def _finish(self) -> bool:
         """Write what belongs beside the chunks, if this process is the last; returns whether the pack is whole."""
-        with storing(self.out), FileLock(self.out / ".lock-finish"):
+        with storing(self.out), FileLock(self.out / LOCK):
             if (self.out / SUMS).exists():
                 return True
             if not all(self._mark(*job).exists() for job in self._jobs()):
@@ -193,9 +207,7 @@ class Packer(ABC):
         files += [file for split in self.splits for file in (self.out / split.name).iterdir()]
         for file in sorted(files):
             if not file.name.startswith("."):
-                with file.open("rb") as content:
-                    digest = hashlib.file_digest(content, "sha256").hexdigest()
-                yield f"{digest}  {file.relative_to(self.out).as_posix()}\n"
+                yield f"{_sha256(file)}  {file.relative_to(self.out).as_posix()}\n"
 
     def _side(self) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
         """The type of side data and the shape of a row, which all videos have in common; None where none has any."""
@@ -221,6 +233,24 @@ class Packer(ABC):
 
 def _in_words(kind: tuple[np.dtype[Any], tuple[int, ...]] | None) -> str:
     return "none" if kind is None else f"{kind[0].name} numbers of shape {kind[1]} a frame"
+
+
+def damaged_files(out: Path) -> Iterator[Path]:
+    """The files of a pack that are not what its SHA256SUMS says.
+
+    Raises:
+        OSError: one cannot be read.
+        ValueError: there is no such list.
+    """
+    for line in read_whole(out / SUMS, LARGEST_SUMS).splitlines():
+        digest, name = line.split("  ", 1)
+        if not (out / name).is_file() or _sha256(out / name) != digest:
+            yield out / name
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def save(file: Path, array: np.ndarray) -> None:
