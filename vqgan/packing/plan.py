@@ -17,7 +17,6 @@ from vqgan.files.reading import read_whole
 from vqgan.packing.layout import Layout
 from vqgan.text import counted
 from vqgan.tokens.folder import Tokens
-from vqgan.tokens.records import Record
 
 LARGEST_LIST = 2**28  # bytes: names of a few million videos
 TRAINING, VALIDATION = "train", "val"

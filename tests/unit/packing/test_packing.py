@@ -20,7 +20,6 @@ from tests.support.token_folders import SHAPES, SIZE, codes_of, contents, packin
 from vqgan.data.folder import name_hash
 from vqgan.errors import ConfigError, DataError, InvalidValueError, RunFolderInUseError
 from vqgan.files.lock import hold
-from vqgan.packing import meta, plan, writer
 from vqgan.packing.arrow import DatasetsPacker
 from vqgan.packing.memmap import MemmapPacker
 from vqgan.packing.plan import frames_of, windows
