@@ -100,7 +100,7 @@ def all_finite(state: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("variant", [("model=vqmodel",), ("model=emavq", "discriminator.norm=actnorm")])
-@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("step", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_changes_nothing(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, value: float,
     variant: tuple[str, ...], step: int,

@@ -93,18 +93,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-PLACES = ["imports", "step"]
-MORE = [
-    *((place, "SIGTERM") for place in ("scan", "building", "data", "update", "validation", "pictures", "save")),
+PLACES = [
+    *((place, "SIGTERM") for place in ("imports", "scan", "building", "data")),
+    *((place, "SIGTERM") for place in ("step", "update", "validation", "pictures", "save")),
     ("step", "SIGINT"), ("data", "SIGUSR1"), ("step", "SIGUSR2"),
     ("step", "twice"), ("save", "twice"), ("validation", "twice"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [*((place, "SIGTERM") for place in PLACES), *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("place", "name"), PLACES)
 def test_a_signal_saves_and_the_run_goes_on_exactly(
     tmp_path: Path, script: Path, undisturbed: Path, place: str, name: str
 ) -> None:

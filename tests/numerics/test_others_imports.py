@@ -31,11 +31,9 @@ from vqgan.discriminators import PatchGAN
 from vqgan.errors import CheckpointError, ConfigError
 from vqgan.files.plain_data import Unread, read_plain
 from vqgan.frames import per_frame
-from vqgan.tokenizer.folder import load_weights
 from vqgan.tokenizer.importing.imported import Imported
 from vqgan.tokenizer.importing.source import Source
 from vqgan.tokenizer.taming import translate as import_taming
-from vqgan.tokenizer.tokenizer import rebuild
 from vqgan.training.wiring import make_trainer
 
 FOLDER = Path(os.environ.get("GOLDEN_OTHERS", Path(__file__).parent.parent / "golden" / "others"))
@@ -227,16 +225,12 @@ def test_a_file_as_the_project_writes_it_is_imported_and_trained_further(
     if tokenizer.downsampling.time > 1:
         with pytest.raises(ConfigError, match=r"whole clips.*tokenizer\.encode"):
             tokenizer.encode_video(tmp_path / "video.mp4")
-        fresh = rebuild(tokenizer.description, tokenizer.state_dict())
-        load_weights(out, fresh, None)
-        assert all(torch.equal(value, tokenizer.state_dict()[name]) for name, value in fresh.state_dict().items())
-        return
     assert "init_from=tokenizer " in card
     typed = shlex.split(printed)
     assert typed[:2] == ["python", "train.py"]
-    overrides = [word for word in typed[2:] if not word.startswith("data")]
+    overrides = [word for word in typed[2:] if not word.startswith(("data=", "data.root="))]
     small = ["logger=none", "trainer.device=cpu", "loss=no_perceptual", "data.batch_size=1", "data.workers=0",
-             "data.videos=2", "data.video_frames=4", "data.validation_clips=2"]  # fmt: skip
+             "data.videos=2", "data.video_frames=20", "data.validation_clips=2"]  # fmt: skip
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*overrides, *small, f"run_dir={tmp_path / 'run'}"])
     trainer = make_trainer(config, tmp_path / "run")

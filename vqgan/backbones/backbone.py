@@ -51,8 +51,8 @@ class Backbone(ABC):
     def encoder(self) -> nn.Module:
         """A network from `Frames` to `Latents` of `latent_channels`.
 
-        Where several frames have a code, it takes 1 + k·n frames to 1 + n latents, and is one that `Remembers`, as the
-        decoder is: see `vqgan.backbones.temporal`.
+        Where several frames have a code, it takes 1 + k·n frames to 1 + n latents. If it is one that `Remembers`, as
+        the decoder then is (`vqgan.backbones.temporal`), a video is one stream; if not, it takes whole clips alone.
         """
 
     @abstractmethod

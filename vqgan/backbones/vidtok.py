@@ -108,9 +108,10 @@ class VidTok(Backbone):
 
 
 class VidTokEncoder(Recomputes):
-    """Levels of falling resolution, then the middle."""
+    """Levels of falling resolution, then the middle.
 
-    whole_clips = True  # are what the two networks take: the decoder looks ahead, so it cannot go on from a part
+    It takes whole clips, and is none that `Remembers`: the decoder looks ahead, so it cannot go on from a part.
+    """
 
     def __init__(self, sizes: VidTok) -> None:
         super().__init__()

@@ -21,7 +21,6 @@ from vqgan.tokenizer.importing.imported import Imported, Part
 from vqgan.tokenizer.importing.source import read_source
 
 KINDS = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(kinds.__path__)}
-CLIPS = "codes = tokenizer.encode(clips)  # (batch, time, rgb, height, width) in [-1, 1]"
 EPILOG = """\
 example:
   vqgan import llamagen vq_ds16_c2i.pt --out tokenizers/llamagen
@@ -54,16 +53,14 @@ def main() -> None:
     overrides = overrides_for(description["backbone"], description["quantizer"], imported.critic)
     name = arguments.out.resolve().name  # where the folder lies is of no use to those whom it is shared with
     about = f"Imported from `{arguments.checkpoint.name}` ({arguments.kind})."
-    frames = tokenizer.downsampling.time
-    pictures = f"To fine-tune it: `{training_command(name, overrides)}`\n"
-    further = pictures if frames == 1 else f"It takes clips of 1 + {frames}·n frames: {CLIPS}\n"
-    card = model_card(tokenizer, name, about, further)
+    if tokenizer.downsampling.time > 1:
+        overrides.append(f"data.clip_frames={1 + 4 * tokenizer.downsampling.time}")
+    card = model_card(tokenizer, name, about, f"To fine-tune it: `{training_command(name, overrides)}`\n")
     write(arguments.out, description, tokenizer.state_dict(), imported.discriminator or None, card)
     also = " and its discriminator" if imported.discriminator else ""
     by = f", by {config}" if config else ""
-    typed = f"Fine-tune its decoder on your videos with:\n  {training_command(arguments.out, overrides)}"
-    then = typed if frames == 1 else f"It takes clips of 1 + {frames}·n frames:\n  {CLIPS}"
-    print(f"{arguments.out} holds the tokenizer{also}{by}. {then}")
+    typed = training_command(arguments.out, overrides)
+    print(f"{arguments.out} holds the tokenizer{also}{by}. Fine-tune its decoder on your videos with:\n  {typed}")
 
 
 def training_command(folder: str | Path, overrides: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ except ImportError:
 
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones import Backbone
+from vqgan.backbones import Backbone, Remembers
 from vqgan.errors import ConfigError, missing_extra
 from vqgan.quantizers import Quantizer
 from vqgan.runtime.device import memory_to_begin
@@ -141,7 +141,7 @@ def _load(source: str | Path, parts: str | Path | None = None, **download: Any) 
 
 def refuse_parts(tokenizer: Autoencoder) -> None:
     """Raise `ConfigError` for a tokenizer that cannot take a video in parts."""
-    if getattr(tokenizer.encoder, "whole_clips", False):
+    if tokenizer.downsampling.time > 1 and not isinstance(tokenizer.encoder, Remembers):
         raise ConfigError(
             "This tokenizer takes whole clips, and a video is encoded in parts. In Python: "
             f"tokenizer.encode(clips), of 1 + {tokenizer.downsampling.time}·n frames, and tokenizer.decode(codes)."

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vqgan.autoencoder import Autoencoder
-from vqgan.backbones import Backbone, Downsampling, Remembers
+from vqgan.backbones import Backbone, Downsampling
 from vqgan.config.build import build, discriminator_optimizer_values, find_class, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
@@ -81,8 +81,6 @@ def make_trainer(
             f"{MOST_COUNTED}. For more bits a position take several codes: model.quantizer.depth, or model=product."
         )
     autoencoder = Autoencoder(backbone, quantizer)
-    streams = backbone.downsampling.time == 1 or isinstance(autoencoder.encoder, Remembers)
-    check(streams, "backbone", type(backbone).__name__, "one of a frame to a code, or whose networks remember")
     optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
     critic = make_discriminator(config, loss)
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past

@@ -76,6 +76,7 @@ TAMING_CONFIGS: Texts = {
 }
 
 
+@pytest.mark.slow
 def test_the_honest_checkpoint_is_imported(attempted: Attempt, world: Path) -> None:
     torch.save({"state_dict": taming_state()}, world / "model.ckpt")
     config = a_taming_config(world / "model.yaml")

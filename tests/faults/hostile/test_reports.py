@@ -45,6 +45,7 @@ def test_a_report_is_not_written_over_what_a_link_leads_to(name: str, attempted:
     assert (run / "report.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_a_report_of_large_files_takes_little_memory(attempted: Attempt, world: Path) -> None:
     run = a_run(world / "run")
     for name in ("metrics.jsonl", "bad_files.jsonl", "config.yaml", "environment.json"):

@@ -171,6 +171,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_stopped_command_keeps_what_is_complete(
     videos: Path, expected: dict[tuple[str, int], bytes], tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_an_unexpected_error_is_a_traceback_and_the_sweep_goes_on(
     assert typed("-m", *SMALL, "run_dir=S", "seed=1,2").code == 0
 
 
+@pytest.mark.slow
 def test_a_search_whose_server_goes_away_ends_in_words(
     typed: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,7 @@ def content_as_text(folder: Path) -> dict[str, str]:
     return {path: str(values) for path, values in content(folder).items()}
 
 
+@pytest.mark.slow
 def test_a_stopped_encoding_says_how_it_goes_on(made: Path, tmp_path: Path) -> None:
     for copy in range(20):
         shutil.copytree(made / "videos", tmp_path / "videos" / str(copy))

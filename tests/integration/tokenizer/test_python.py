@@ -159,6 +159,7 @@ def test_the_hub_is_asked_for_the_revision_that_the_user_names(monkeypatch: pyte
         vqgan.Tokenizer.from_pretrained("someone/tokenizer", revisoin="v1")
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_hub_says_what_is_missing(tmp_path: Path) -> None:
     script = """
 import sys

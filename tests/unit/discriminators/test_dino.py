@@ -186,6 +186,7 @@ def trained(composed: Compose, tmp_path: Path, file: Path, steps: int, *values: 
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_it_would_have_gone(composed: Compose, tmp_path: Path, file: Path) -> None:
     """With the singular vectors too; from wherever the file lies now."""
     whole = trained(composed, tmp_path, file, 4, f"run_dir={tmp_path / 'whole'}")

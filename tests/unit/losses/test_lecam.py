@@ -76,6 +76,7 @@ def test_a_skipped_step_leaves_the_averages_as_they_were(composed: Compose, tmp_
     assert torch.equal(average_of(trainer), before)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_the_averages_that_it_would_have_had(composed: Compose, tmp_path: Path) -> None:
     values = (*ADVERSARIAL, "trainer.checkpoint_every=2")
     whole = average_of(run(composed(*values, "trainer.steps=4", f"run_dir={tmp_path / 'whole'}")))
