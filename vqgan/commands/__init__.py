@@ -6,10 +6,12 @@ A name that is Python's own has an underscore after it there.
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import pkgutil
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 from vqgan.errors import ConfigError, StoppedError, VQGANError
@@ -25,10 +27,14 @@ def main() -> None:
         sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
         run(name)
         return
+    if sys.argv[1:] == ["--version"]:
+        print(version("vqgan"))
+        return
     wants_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
     output = sys.stdout if wants_help else sys.stderr
     if len(sys.argv) > 1 and not wants_help:
-        print(f"Unknown command '{sys.argv[1]}'.\n", file=output)
+        near = difflib.get_close_matches(sys.argv[1], names, n=1)
+        print(f"Unknown command '{sys.argv[1]}'.{f' Did you mean {near[0]}?' if near else ''}\n", file=output)
     print("usage: vqgan COMMAND ...\n\ncommands:", file=output)
     for name, module in names.items():
         source = Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")

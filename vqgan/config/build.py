@@ -39,12 +39,21 @@ def conf_dir() -> Path:
     return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
 
 
-def unknown_key(key: str, choices: Iterable[str]) -> ConfigError:
-    """The error for a key that does not exist, with its nearest neighbour and all that do."""
+def unknown_key(key: str, choices: Iterable[str], deeper: Iterable[str] = ()) -> ConfigError:
+    """The error for a key that does not exist, with its nearest neighbour and all that do.
+
+    Args:
+        key: that was typed.
+        choices: its neighbours.
+        deeper: full keys of values further down; those that end with `key` are what was meant.
+    """
     parent, _, name = key.rpartition(".")
     names = sorted(str(c) for c in choices)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{f'{parent}.' if parent else ''}{near[0]}'?" if near else ""
+    meant = [f"'{full}'" for full in deeper if full.endswith(f".{key}")]
+    if meant:  # the commonest slip: `resolution=` for `data.resolution=`
+        hint = f" Did you mean {' or '.join(meant)}?"
     hint = told(key) or hint
     return ConfigError(f"Unknown key '{key}'.{hint} {f'Keys of {parent!r}' if parent else 'Keys'}: {', '.join(names)}.")
 

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vqgan.config.build import unknown_choice, unknown_key, unresolvable
-from vqgan.config.keys import TOP_LEVEL
+from vqgan.config.keys import SECTIONS, TOP_LEVEL, by_full_key
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import STOP_SIGNALS
@@ -101,4 +102,8 @@ def _one_line(message: str) -> str:
 def _unknown(error: Any) -> ConfigError:
     parent = error.parent_node
     nested = "." in str(error.full_key) and parent is not None
-    return unknown_key(str(error.full_key), parent if nested else (*TOP_LEVEL, "experiment", "sweep"))
+    if nested or parent is None:
+        return unknown_key(str(error.full_key), parent if nested else TOP_LEVEL)
+    values: Any = OmegaConf.to_container(parent, resolve=False)
+    full = [key for key, _ in by_full_key(values) if key.partition(".")[0] in SECTIONS]
+    return unknown_key(str(error.full_key), (*TOP_LEVEL, "experiment", "sweep"), full)

@@ -51,7 +51,7 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
             with memory_to_begin(SMALLER_RUN):
                 trainer = make_trainer(config, path, process, loggers)
             if process.is_first:
-                print(f"Training {config.name}\n{table(summary.beginning(trainer))}", flush=True)
+                print(f"Training {config.name}\n{table(summary.beginning(trainer, config))}", flush=True)
             # Until the very end: one more signal must not disturb the few seconds in which a stopped run ends.
             with StopSignals(Agreement() if process.count > 1 else None) as stop:
                 try:

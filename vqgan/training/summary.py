@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
 
 from vqgan.runs.checkpoint import rating
 from vqgan.runs.criterion import PSNR
@@ -12,17 +17,21 @@ from vqgan.text import counted
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import is_held_out
 
+FEW_VIDEOS = 5  # to validate on: of fewer, the figures are those of these videos and say little of others
 
-def beginning(trainer: Trainer) -> list[tuple[str, str]]:
-    """What is trained, on what, and where."""
+
+def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
+    """What is trained, on what, what its tokens cost, and where."""
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
     processes = f"{trainer.process.count} processes, the first on " if trainer.process.count > 1 else ""
     bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
-        ("data", f"{bad_files.total} files{bad}{_decoded(trainer)}"),
+        ("data", f"{_source(config)}: {counted(bad_files.total, 'file')}{bad}{_decoded(trainer)}"),
         ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
+        ("a step", _step(trainer)),
+        ("tokens", _tokens(trainer)),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{processes}{trainer.device}, {_choices(trainer)}"),
@@ -31,10 +40,10 @@ def beginning(trainer: Trainer) -> list[tuple[str, str]]:
 
 def end(trainer: Trainer) -> list[tuple[str, str]]:
     """What came of it, and where it lies."""
-    values = trainer.journal.last_validation
+    values, folder = trainer.journal.last_validation, shlex.quote(str(trainer.folder))
     return [
         ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
-        ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB"),
+        ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB{_verdict(values)}"),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
         ("speed", speed(trainer.folder)),
@@ -44,7 +53,44 @@ def end(trainer: Trainer) -> list[tuple[str, str]]:
         ("best checkpoint", _best_checkpoint(trainer.folder / "checkpoints" / "best")),
         *trainer.journal.loggers.summaries(),
         *_advice(trainer),
+        ("what next", f"vqgan evaluate {folder}"),
+        ("", f"vqgan encode {folder} VIDEOS --out TOKENS"),
+        ("", f"vqgan export {folder} --out DIR"),
     ]
+
+
+def _source(config: DictConfig) -> str:
+    """The kind of data, and where they lie."""
+    kind, root = str(config.data["_target_"]).rpartition(".")[2], OmegaConf.select(config, "data.root")
+    return kind if root is None else f"{kind} in {root}"
+
+
+def _step(trainer: Trainer) -> str:
+    """What it takes of the data, and how many there are."""
+    frames, height, width = trainer.journal.validation.clips.shape[1:4]
+    clips = trainer.loader.batch_size * trainer.settings.accumulate
+    steps = counted(trainer.settings.steps, "step")
+    return f"{counted(clips, 'clip')} of {counted(frames, 'frame')}, {width} × {height} pixels; {steps}"
+
+
+def _tokens(trainer: Trainer) -> str:
+    """What a clip costs in them: f8 is a position for 8 × 8 pixels, k4 one for 4 frames."""
+    frames, height, width = trainer.journal.validation.clips.shape[1:4]
+    quantizer, by = trainer.autoencoder.quantizer, trainer.autoencoder.downsampling
+    rows, columns, bits = height // by.height, width // by.width, math.log2(quantizer.codebook_size)
+    fold = f"f{by.height}" if by.height == by.width else f"f{by.height}×{by.width}"
+    fold += f"k{by.time}" if by.time > 1 else ""
+    depth = f" × {quantizer.depth}" if quantizer.depth > 1 else ""
+    count = rows * columns * quantizer.depth
+    pixel = by.times(frames) * count * bits / (frames * height * width)
+    per = "frame" if by.time == 1 else "latent frame"
+    return f"{fold}: {rows} × {columns}{depth} = {count:,} a {per}, {bits:.4g} bits each, {pixel:.3g} bits a pixel"
+
+
+def _verdict(values: Mapping[str, float]) -> str:
+    if values["validation/psnr"] >= values["validation/psnr_mean_colour"]:
+        return ""
+    return ": this run is worse than a flat colour, and its tokens say nothing yet"
 
 
 def _best_checkpoint(link: Path) -> str:
@@ -83,7 +129,8 @@ def _validation_clips(trainer: Trainer) -> str:
     if not is_held_out(trainer.loader.dataset, videos):
         return f"{counted(clips, 'clip')} of the same video"
     different = len(set(videos))
-    return f"{counted(clips, 'clip')} of {counted(different, 'video')}" if different < clips else str(clips)
+    said = f"{counted(clips, 'clip')} of {counted(different, 'video')}" if different < clips else str(clips)
+    return f"{said} (few: data.val_root or data.val_fraction gives more)" if different < FEW_VIDEOS else said
 
 
 def _advice(trainer: Trainer) -> list[tuple[str, str]]:

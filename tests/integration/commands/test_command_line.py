@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from filelock import FileLock
 
 from tests.integration.conftest import SMALL, Ended
+from vqgan.commands import main
 
 ROOT = Path(__file__).resolve().parents[3]
 TRAIN, VQGAN = str(ROOT / "train.py"), str(Path(sys.executable).with_name("vqgan"))
@@ -54,6 +57,19 @@ def test_questions_are_answered_without_loading_torch(
     assert "hydra" in imported or "vqgan" in imported
     assert not imported & {"torch", "wandb", "tensorboard", "numpy"}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "said"), [("evalute", 2, "Did you mean evaluate?"), ("--version", 0, version("vqgan"))]
+)
+def test_what_was_meant_and_which_version_it_is(
+    argument: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vqgan", argument])
+    with pytest.raises(SystemExit) if code else contextlib.nullcontext() as ended:
+        main()
+    assert ended is None or ended.value.code == code
+    assert said in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ()])

@@ -167,6 +167,9 @@ def test_keys_are_checked_by_name(override: str, message: str, composed: Compose
     [
         ("optimizr.lr=1", ["Unknown key 'optimizr'", "Did you mean 'optimizer'?", "trainer"]),
         ("optimizer.l=1", ["Unknown key 'optimizer.l'", "Did you mean 'optimizer.lr'?", "betas", "weight_decay"]),
+        ("resolution=32", ["Unknown key 'resolution'.", "Did you mean 'backbone.resolution' or 'data.resolution'?"]),
+        ("codebook_size=8", ["Did you mean 'model.quantizer.codebook_size'?"]),
+        ("nonsense=8", ["Unknown key 'nonsense'. Keys: "]),
         ("experimnt=f16", ["Unknown key 'experimnt'", "Did you mean 'experiment'?"]),
         ("backbone=f17", ["backbone=f17", "Did you mean backbone=f16?", "f16, f8, "]),
         ("experiment=nosuch", ["experiment=nosuch", "Choices of experiment: ", "f16"]),
