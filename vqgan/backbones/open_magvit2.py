@@ -7,7 +7,6 @@ without a map.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqgan.backbones.backbone import Backbone, Decoder, Downsampling, PictureDecoder
+from vqgan.backbones.backbone import Backbone, Decoder, PictureDecoder
 from vqgan.backbones.blocks import normalization
-from vqgan.backbones.sizes import MOST_BLOCKS, MOST_LEVELS
-from vqgan.errors import check
+from vqgan.backbones.sizes import Levels, check_norm_groups
 from vqgan.frames import per_frame
 from vqgan.layers import Recomputes
 
@@ -26,7 +24,7 @@ EPS = 1e-6  # of norms, and below the root of a deviation
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenMAGVIT2(Backbone):
+class OpenMAGVIT2(Levels, Backbone):
     """Encoder and decoder of Open-MAGVIT2 (Luo et al. 2024, arXiv:2409.04410), frame by frame.
 
     Beside VQGAN's it has no attention and no dropout, convolutions of blocks without bias, strided ones that pad both
@@ -34,49 +32,14 @@ class OpenMAGVIT2(Backbone):
     scaled and shifted by linear maps of what the codes are over the whole frame (see `AdaptiveNorm`).
 
     Args:
-        resolution: nominal side of a frame in pixels. Other multiples of the downsampling run as well.
-        image_channels: 3 for rgb.
-        channels: width of the first level, a multiple of `norm_groups`.
-        channel_multipliers: width of each level as a multiple of `channels`; each level but the last halves the side.
-        residual_blocks: per level and in the middle, of the encoder and of the decoder.
         norm_groups: of every group normalisation; 32 as published.
-        latent_channels: channels between the encoder and the projection to the quantizer's dimension.
     """
 
-    resolution: int
-    image_channels: int
-    channels: int
-    channel_multipliers: Sequence[int]
-    residual_blocks: int
     norm_groups: int
-    latent_channels: int
 
     def __post_init__(self) -> None:
-        check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
-        check(self.norm_groups > 0, "norm_groups", self.norm_groups, "positive")
-        fits = self.channels > 0 and self.channels % self.norm_groups == 0
-        check(fits, "channels", self.channels, f"a multiple of norm_groups={self.norm_groups}")
-        check(
-            0 < len(self.channel_multipliers) <= MOST_LEVELS and all(m > 0 for m in self.channel_multipliers),
-            "channel_multipliers", self.channel_multipliers[:20], f"at most {MOST_LEVELS} positive whole numbers",
-        )  # fmt: skip
-        fits = 0 < self.residual_blocks <= MOST_BLOCKS
-        check(fits, "residual_blocks", self.residual_blocks, f"positive, at most {MOST_BLOCKS}")
-        check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
-        side = self.downsampling.height
-        fits = self.resolution > 0 and self.resolution % side == 0
-        check(fits, "resolution", self.resolution, f"a positive multiple of {side}")
-
-    @property
-    def downsampling(self) -> Downsampling:
-        """The f of f8 and f16 along each side; time is left as it is."""
-        side = 2 ** (len(self.channel_multipliers) - 1)
-        return Downsampling(1, side, side)
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of each level, from the full resolution down."""
-        return [self.channels * multiplier for multiplier in self.channel_multipliers]
+        super().__post_init__()
+        check_norm_groups(self.norm_groups, self.channels)
 
     def encoder(self) -> nn.Module:
         """Frames to latents."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vqgan.backbones.backbone import Backbone, Decoder, Downsampling, PictureDecoder
 from vqgan.backbones.blocks import Downsample, Upsample
-from vqgan.backbones.sizes import MOST_BLOCKS, MOST_LEVELS
+from vqgan.backbones.sizes import Levels
 from vqgan.backbones.space_time import (
     CausalConv,
     ChannelNorm,
@@ -36,7 +36,7 @@ from vqgan.layers import Recomputes
 
 
 @dataclass(frozen=True, kw_only=True)
-class VidTok(Backbone):
+class VidTok(Levels, Backbone):
     """Encoder and decoder of VidTok (Tang et al. 2024, arXiv:2412.13061) in its causal form, version 1.1.
 
     Each residual block of pictures is followed by one along time, whose convolutions repeat the first frame before the
@@ -45,58 +45,30 @@ class VidTok(Backbone):
     The encoder and convolutions look back only; trilinear interpolation looks one frame ahead.
 
     Args:
-        resolution: nominal side of a frame in pixels. Other multiples of the downsampling run as well.
-        image_channels: 3 for rgb.
-        channels: width of the first level.
-        channel_multipliers: width of each level as a multiple of `channels`; each level but the last halves the side.
         residual_blocks: per level in the encoder, of space and of time; the decoder has one more.
         halve_time_after: levels of the encoder, 0 being the full resolution, after which time is halved.
         double_time_after: levels of the decoder after which it is doubled; as many, and not the 0th.
         interpolation: of time in the decoder; `nearest` repeats frames.
-        latent_channels: channels between the encoder and the projection to the quantizer's dimension.
     """
 
-    resolution: int
-    image_channels: int
-    channels: int
-    channel_multipliers: Sequence[int]
-    residual_blocks: int
     halve_time_after: Sequence[int]
     double_time_after: Sequence[int]
     interpolation: Interpolation
-    latent_channels: int
 
     def __post_init__(self) -> None:
-        check(self.image_channels > 0, "image_channels", self.image_channels, "positive")
-        check(self.channels > 0, "channels", self.channels, "positive")
+        super().__post_init__()
         levels = len(self.channel_multipliers)
-        check(
-            0 < levels <= MOST_LEVELS and all(m > 0 for m in self.channel_multipliers),
-            "channel_multipliers", self.channel_multipliers[:20], f"at most {MOST_LEVELS} positive whole numbers",
-        )  # fmt: skip
-        fits = 0 < self.residual_blocks <= MOST_BLOCKS
-        check(fits, "residual_blocks", self.residual_blocks, f"positive, at most {MOST_BLOCKS}")
         fits = len({*self.halve_time_after} & {*range(levels - 1)}) == len(self.halve_time_after)
         check(fits, "halve_time_after", self.halve_time_after, f"different levels in [0, {levels - 1})")
         fits = len({*self.double_time_after} & {*range(1, levels)}) == len(self.halve_time_after)
         fits = fits and len(self.double_time_after) == len(self.halve_time_after)
         expected = f"as many levels as in halve_time_after, different ones in [1, {levels})"
         check(fits, "double_time_after", self.double_time_after, expected)
-        check(self.latent_channels > 0, "latent_channels", self.latent_channels, "positive")
-        side = self.downsampling.height
-        fits = self.resolution > 0 and self.resolution % side == 0
-        check(fits, "resolution", self.resolution, f"a positive multiple of {side}")
 
     @property
     def downsampling(self) -> Downsampling:
         """Frames and pixels to a code."""
-        side = 2 ** (len(self.channel_multipliers) - 1)
-        return Downsampling(2 ** len(self.halve_time_after), side, side)
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of each level, from the full resolution down."""
-        return [self.channels * multiplier for multiplier in self.channel_multipliers]
+        return super().downsampling._replace(time=2 ** len(self.halve_time_after))
 
     def encoder(self) -> nn.Module:
         """Frames to latents."""
