@@ -131,8 +131,9 @@ def data_bound(history: History, setup: Setup) -> str | None:
     reading = median(row.get("speed/reading", 0.0) for row in rows)
     if wait < MUCH_WAITING and setup.on_cpu and reading >= MUCH_WAITING:
         return (
-            f"Reading takes {reading:.0%} of the cores, which the networks lack on a CPU: try data=shards, with shards "
-            "that were cut to data.resolution once, or fewer data.workers."
+            f"Reading takes {reading:.0%} of the cores, which the networks lack on a CPU: a small corpus of videos is "
+            "decoded once where data.decoded_megabytes is large enough for it; for a large one try data=shards, with "
+            "shards that were cut to data.resolution once, or fewer data.workers."
         )
     if wait < MUCH_WAITING:
         return None
