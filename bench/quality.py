@@ -197,6 +197,7 @@ class Study:
                 typed = ["data.workers=1", f"clips={clips}", "replicates=0", "download=false"]
                 config = command_config("evaluate", typed, {"data": data_section(subject, str(heldout))})
                 folder: Corpus = build(config.pop("data"), "data")
+                config.pop("codecs")  # of subjects of others
                 evaluator: Evaluator = build(config, "")
                 lpips = LPIPS(vgg16).to(evaluator.hardware) if vgg16 else None
                 missing = dict.fromkeys(("lpips", "rfid", "rfvd"), "not asked for")

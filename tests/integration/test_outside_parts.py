@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vqgan
+from tests.support.parts import PLAIN
 from tests.support.tokenizers import write_videos
 from vqgan import tokens
 from vqgan.errors import CheckpointError
@@ -25,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ROOT / "tests" / "support" / "outside"
 CLI = "from vqgan.commands import main; main()"
 SMALL = [
-    "logger=none", "trainer.device=cpu", "trainer.log_every=1", "trainer.checkpoint_every=2", "data.validation_clips=2",
-    "data.batch_size=2", "data.workers=0", "backbone.resolution=16", "loss.discriminator_start=0",
+    *PLAIN, "logger=none", "trainer.device=cpu", "trainer.log_every=1", "trainer.checkpoint_every=2",
+    "data.validation_clips=2", "data.batch_size=2", "data.workers=0", "backbone.resolution=16", "loss.discriminator_start=0",
     "trainer.discriminator_every=1",
 ]  # fmt: skip
 EVERYTHING = [

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from tests.support.parts import PLAIN
 from vqgan.config.build import conf_dir
 from vqgan.data import ClipDataset, SyntheticVideos
 from vqgan.data.synthetic import draw_video
@@ -24,8 +25,8 @@ TOLERANCES = {
     "train/discriminator": 1e-2,
 }
 VALUES = (
-    "logger=none", "seed=0", "trainer.device=cpu", "data.workers=0", "data.validation_clips=1", "data.batch_size=4",
-    "loss.discriminator_start=12", "model.quantizer.start_from_data=false",
+    *PLAIN, "logger=none", "seed=0", "trainer.device=cpu", "data.workers=0", "data.validation_clips=1",
+    "data.batch_size=4", "loss.discriminator_start=12", "model.quantizer.start_from_data=false",
 )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         parts = ("encoder.", "quant_conv.", "quantizer.")
         state = self.state_dict()
         weights = {k: v for k, v in state.items() if k.startswith(parts) and v.is_floating_point()}
-        sizes = json.dumps({key: self.description[key] for key in ("backbone", "quantizer")})
+        sizes = json.dumps({key: self.description.get(key) for key in ("backbone", "quantizer")})
         return _hash_of(weights, json.dumps(json.loads(sizes, parse_int=float), sort_keys=True))
 
     def _save_pretrained(self, save_directory: Path) -> None:

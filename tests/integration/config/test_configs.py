@@ -17,6 +17,7 @@ from vqgan.config.build import build, check_top_level, conf_dir
 from vqgan.data import BadFiles
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
+from vqgan.tokenizer.folder import part_in
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
@@ -76,6 +77,7 @@ def test_every_backbone_builds_at_its_own_size(choice: str) -> None:
         autoencoder = Autoencoder(backbone, build(config.model.quantizer, "model.quantizer"))
         frames = torch.empty(1, 1, backbone.image_channels, backbone.resolution, backbone.resolution)
         latents = autoencoder.encoder(frames)
+    assert part_in(config, "backbone")["channels"] == config.backbone.channels, "what an export says of it"
     time, height, width = backbone.downsampling
     rows, columns = backbone.resolution // height, backbone.resolution // width
     assert latents.shape == (1, 1, backbone.latent_channels, rows, columns)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import vqgan
 from tests.conftest import Compose, small_config
+from tests.support.parts import PLAIN
 from tests.support.runs import rows
 from vqgan.errors import ConfigError
 from vqgan.quantizers import Quantizer
@@ -43,7 +44,7 @@ def first_stage(folder: Path, *overrides: str) -> Path:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_decoder_learns_and_tokens_stay_valid(variant: str, tmp_path: Path) -> None:
     before = first_stage(tmp_path / "first", *VARIANTS[variant])
-    values = (*VARIANTS[variant], *HARSH, "experiment=decoder_only", f"init_from={before}")
+    values = (*PLAIN, *VARIANTS[variant], *HARSH, "experiment=decoder_only", f"init_from={before}")
     trainer = run(small_config(tmp_path / "second", *values))
     old, new = vqgan.load(before), vqgan.load(tmp_path / "second" / "run")
     frames = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
