@@ -27,7 +27,8 @@ PARTS = ROOT / "tests" / "support" / "outside"
 CLI = "from vqgan.commands import main; main()"
 SMALL = [
     *PLAIN, "logger=none", "trainer.device=cpu", "trainer.log_every=1", "trainer.checkpoint_every=2",
-    "data.validation_clips=2", "data.batch_size=2", "data.workers=0", "backbone.resolution=16", "loss.discriminator_start=0",
+    "data.validation_clips=2", "data.batch_size=2", "data.workers=0", "backbone.resolution=16",
+    "loss.discriminator_start=0",
     "trainer.discriminator_every=1",
 ]  # fmt: skip
 EVERYTHING = [

@@ -29,7 +29,7 @@ def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{_source(config)}: {counted(bad_files.total, 'file')}{bad}{_decoded(trainer)}"),
-        ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)} to validate on"),
+        ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)}"),
         ("a step", _step(trainer)),
         ("tokens", _tokens(trainer)),
         ("adversary", _adversary(trainer)),
@@ -127,10 +127,11 @@ def _validation_clips(trainer: Trainer) -> str:
     """How many, and of how many videos, which may be far fewer."""
     clips, videos = len(trainer.journal.validation.clips), trainer.journal.validation.videos
     if not is_held_out(trainer.loader.dataset, videos):
-        return f"{counted(clips, 'clip')} of the same video"
+        return f"{counted(clips, 'clip')} of the same video to validate on"
     different = len(set(videos))
     said = f"{counted(clips, 'clip')} of {counted(different, 'video')}" if different < clips else str(clips)
-    return f"{said} (few: data.val_root or data.val_fraction gives more)" if different < FEW_VIDEOS else said
+    few = ", which are few: data.val_root or data.val_fraction gives more" if different < FEW_VIDEOS else ""
+    return f"{said} to validate on{few}"
 
 
 def _advice(trainer: Trainer) -> list[tuple[str, str]]:
