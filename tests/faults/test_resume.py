@@ -35,6 +35,8 @@ SLOW_SAVE = """
 import sys, time
 from vqgan.runs import checkpoint
 
+pytestmark = pytest.mark.slow
+
 def slowed(function):
     def wrapped(*arguments, **values):
         print("saving", flush=True)

@@ -34,6 +34,8 @@ from vqgan.video.file import scan_video
 from vqgan.video.reader import read_frames
 from vqgan.video.writer import VideoWriter
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 VQGAN = "from vqgan.commands import main; main()"
 QUICK = ("device=cpu", "workers=0", "index=null")
