@@ -102,8 +102,8 @@ def _one_line(message: str) -> str:
 def _unknown(error: Any) -> ConfigError:
     parent = error.parent_node
     nested = "." in str(error.full_key) and parent is not None
-    if nested or parent is None:
-        return unknown_key(str(error.full_key), parent if nested else TOP_LEVEL)
-    values: Any = OmegaConf.to_container(parent, resolve=False)
+    if nested:
+        return unknown_key(str(error.full_key), parent)
+    values: Any = {} if parent is None else OmegaConf.to_container(parent, resolve=False)
     full = [key for key, _ in by_full_key(values) if key.partition(".")[0] in SECTIONS]
     return unknown_key(str(error.full_key), (*TOP_LEVEL, "experiment", "sweep"), full)

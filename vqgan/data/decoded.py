@@ -56,7 +56,7 @@ class Decoded:
         self.pixels: UInt8[np.ndarray, "bytes"] | None = None
         self.sums: np.ndarray[Any, np.dtype[np.uint64]] | None = None
         if sys.platform == "linux":  # elsewhere processes are not forked
-            self.pixels = np.frombuffer(mmap.mmap(-1, max(self.size, 1)), np.uint8)
+            self.pixels = np.frombuffer(mmap.mmap(-1, self.size), np.uint8)
             self.sums = np.frombuffer(mmap.mmap(-1, 8 * len(self.shapes)), np.uint64)
 
     def __getstate__(self) -> dict[str, Any]:

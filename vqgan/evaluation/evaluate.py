@@ -119,6 +119,7 @@ class _Session:
                     "No tokenizer here says how large frames are: data.resolution=256, or whatever suits."
                 )
             folder: Corpus = build(config.pop("data"), "data")
+            check(config.codecs is not None, "codecs", None, "a section of values")
             codecs = values_of(config.pop("codecs"), "codecs")
             self.evaluator = self.evaluator or build(config, "")
             subjects = [first] if first is not None and not outside else open_outside(source, codecs)
