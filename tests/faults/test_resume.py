@@ -243,6 +243,7 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_bits(
     assert digest(tmp_path / "cut") == whole_runs[precision]
 
 
+@pytest.mark.slow
 def test_a_cut_between_micro_batches_is_a_cut_before_the_step(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +268,7 @@ def test_a_cut_between_micro_batches_is_a_cut_before_the_step(
 # What is recorded, and what a change of it means
 
 
+@pytest.mark.slow
 def test_what_results_depend_on_is_recorded(composed: Compose, tmp_path: Path) -> None:
     run(composed("trainer.steps=1"))
     _, state = read(tmp_path / "run" / "checkpoints" / "latest")
@@ -292,6 +294,7 @@ def test_another_number_of_threads_is_named_in_a_warning(composed: Compose) -> N
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -307,12 +310,14 @@ def test_a_change_that_ends_exactness_is_named(composed: Compose, change: str, s
         run(composed("trainer.steps=2", change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["data.workers=1", "trainer.log_every=2", "trainer.keep=5", "name=other"])
 def test_a_change_that_moves_no_weight_is_not_worth_a_word(composed: Compose, change: str) -> None:
     run(composed("trainer.steps=1"))
     run(composed("trainer.steps=2", change))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["a file more", "a file less", "a file of another size"])
 def test_another_data_set_is_refused_unless_the_user_says_so(composed: Compose, tmp_path: Path, change: str) -> None:
     values = [f"data.root={tmp_path / 'data'}", "data.videos=4", "data.video_frames=4"]
@@ -331,6 +336,7 @@ def test_another_data_set_is_refused_unless_the_user_says_so(composed: Compose, 
         run(composed(*values, "trainer.steps=2", "allow_other_data=true"))
 
 
+@pytest.mark.slow
 def test_the_same_data_elsewhere_is_the_same_data(composed: Compose, tmp_path: Path) -> None:
     values = ["data.videos=4", "data.video_frames=4", "trainer.log_every=1"]
     run(composed(*values, f"data.root={tmp_path / 'here'}", "trainer.steps=1"))
@@ -338,6 +344,7 @@ def test_the_same_data_elsewhere_is_the_same_data(composed: Compose, tmp_path: P
     run(composed(*values, f"data.root={tmp_path / 'there'}", "trainer.steps=2"))
 
 
+@pytest.mark.slow
 def test_rows_from_after_the_checkpoint_are_written_once(composed: Compose, tmp_path: Path) -> None:
     values = ["trainer.log_every=1", "trainer.evaluate_every=1"]
     run(composed("trainer.steps=1", *values))
@@ -349,6 +356,7 @@ def test_rows_from_after_the_checkpoint_are_written_once(composed: Compose, tmp_
     assert [json.loads(row)["step"] for row in code_use(tmp_path / "run").splitlines()] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_rows_that_a_power_cut_has_taken_are_missed_and_glued_to_nothing(composed: Compose, tmp_path: Path) -> None:
     values = ["trainer.log_every=1", "trainer.evaluate_every=1"]
     run(composed("trainer.steps=3", *values))
@@ -364,6 +372,7 @@ def test_rows_that_a_power_cut_has_taken_are_missed_and_glued_to_nothing(compose
         assert found == [0, 1, 2, 4, 5], "step 3 was torn, and tears no other"
 
 
+@pytest.mark.slow
 def test_rows_are_on_the_disk_before_a_checkpoint_counts_them(
     composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +386,7 @@ def test_rows_are_on_the_disk_before_a_checkpoint_counts_them(
     assert {"metrics.jsonl", "codebook.jsonl"} <= set(happened[: happened.index("state.pt")])
 
 
+@pytest.mark.slow
 def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     composed: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +406,7 @@ def test_a_run_without_its_checkpoints_says_that_it_begins_again(
 # What a run ends with stays with it
 
 
+@pytest.mark.slow
 def test_a_run_that_its_data_end_keeps_what_it_goes_on_from(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +431,7 @@ def test_a_run_that_its_data_end_keeps_what_it_goes_on_from(
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_resume_that_is_refused_leaves_config_and_status(composed: Compose, tmp_path: Path) -> None:
     run(composed("trainer.steps=1"))
     before = {name: (tmp_path / "run" / name).read_text() for name in ("config.yaml", "status.json")}
@@ -428,6 +440,7 @@ def test_a_resume_that_is_refused_leaves_config_and_status(composed: Compose, tm
     assert {name: (tmp_path / "run" / name).read_text() for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_changed_optimizer_is_the_one_that_trains(composed: Compose) -> None:
     run(composed("trainer.steps=1", "optimizer.fused=false"))
     changed = {"optimizer.weight_decay": 0.5, "optimizer.betas": [0.1, 0.2], "optimizer.fused": True}
@@ -439,6 +452,7 @@ def test_a_changed_optimizer_is_the_one_that_trains(composed: Compose) -> None:
         assert (group["weight_decay"], tuple(group["betas"]), group["fused"]) == (0.5, (0.1, 0.2), True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_weights_that_it_began_with(composed: Compose, tmp_path: Path) -> None:
     run(composed("trainer.steps=1", f"run_dir={tmp_path / 'first'}"))
     values = (f"init_from={tmp_path / 'first'}",)
@@ -447,6 +461,7 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(composed: Compose,
     assert run(composed(*values, "trainer.steps=2")).done == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["loss.balance.max_weight", "trainer.clip_gradients"])
 def test_no_limit_is_no_divergence(composed: Compose, limit: str) -> None:
     run(composed(f"{limit}=inf", "loss.discriminator_start=0", "trainer.checkpoint_every=1"))
