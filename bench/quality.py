@@ -55,7 +55,7 @@ REPLICATES = 2000  # of the bootstrap
 ONCE = 3  # steps that come before those that are timed: the first ones do more, put the codebook onto the data, say
 NEVER = 2**40  # a step that no run reaches
 Values = Float[np.ndarray, "seeds videos"]
-FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "distance"}
+FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "distance", "flicker": "flicker"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="of the recipes' names")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, of equally many threads")
     parser.add_argument("--clips", type=int, default=400, help="held-out clips to measure on, at most")
+    parser.add_argument("--clip-frames", type=int, default=1, help="of each of these, whatever a recipe learns from")
+    parser.add_argument("--fps", type=float, help="frames a second, in training and in measuring; all unless given")
     parser.add_argument("--rounds", type=int, default=3, help="of the timing")
     parser.add_argument("--vgg16", help="a trunk for the perceptual distance, in training too")
     args, overrides = parser.parse_known_args()
@@ -107,12 +109,12 @@ def main() -> None:
     recipes = {name: recipes[name] for name in args.only or recipes}
     if args.vgg16:
         overrides.append(f"loss.perceptual.weights={Path(args.vgg16).resolve()}")
-    study = Study(args.out, overrides, recipes, args.seconds)
+    study = Study(args.out, overrides, recipes, args.seconds, args.fps)
     study.plan(args.rounds, args.jobs)
     study.shard(args.train)
     with ThreadPoolExecutor(args.jobs) as pool:  # seed by seed, so that what is stopped early still compares recipes
         list(pool.map(lambda run: study.train(*run, threads), [(n, s) for s in args.seeds for n in recipes]))
-    study.measure(args.heldout, args.seeds, args.clips, args.vgg16)
+    study.measure(args.heldout, args.seeds, args.clips, args.clip_frames, args.vgg16)
     print(f"\n{machine()}\n`python {' '.join(sys.argv)}`\n\n{study.table(args.seeds)}")
 
 
@@ -124,10 +126,19 @@ class Study:
         common: overrides of every recipe.
         recipes: overrides, by name.
         seconds: of the processor, for each.
+        fps: at which videos are sampled; None for all frames.
     """
 
-    def __init__(self, folder: Path, common: Sequence[str], recipes: Mapping[str, list[str]], seconds: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        common: Sequence[str],
+        recipes: Mapping[str, list[str]],
+        seconds: float,
+        fps: float | None,
+    ) -> None:
         self.folder, self.recipes, self.seconds = folder, recipes, seconds
+        self.sampling = [] if fps is None else [f"data.fps={fps}"]
         self.file, self.writing = folder / "quality.json", threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self.known: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {}
@@ -168,7 +179,7 @@ class Study:
             "data=shards", f"data.root={self._shards(known['resolution']).resolve()}", "data.val_fraction=0.02",
             "data.validation_clips=8", "data.clip_frames=1", "data.workers=1", f"trainer.steps={steps}",
             f"trainer.evaluate_every={steps}", f"trainer.checkpoint_every={max(1, steps // 4)}",
-            f"trainer.log_every={min(50, steps)}", *self.overrides[name],
+            f"trainer.log_every={min(50, steps)}", *self.sampling, *self.overrides[name],
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         before = time.perf_counter()
@@ -185,7 +196,7 @@ class Study:
         took = time.perf_counter() - before
         print(f"{name}, seed {seed}: {steps} steps, {took:.0f} s, {spent:.0f} of the processor", flush=True)
 
-    def measure(self, heldout: Path, seeds: Sequence[int], clips: int, vgg16: str | None) -> None:
+    def measure(self, heldout: Path, seeds: Sequence[int], clips: int, frames: int, vgg16: str | None) -> None:
         """Measure each run that has not been measured, at its end, all together and video by video."""
         read: dict[int, list[tuple[Path, Clip]]] = {}
         for name in self.recipes:
@@ -194,7 +205,8 @@ class Study:
                 if "videos" in run:
                     continue
                 subject = open_subject(str(self.folder / name / str(seed)))
-                typed = ["data.workers=1", f"clips={clips}", "replicates=0", "download=false"]
+                typed = ["data.workers=1", f"data.clip_frames={frames}", *self.sampling, f"clips={clips}"]
+                typed += ["replicates=0", "download=false"]
                 config = command_config("evaluate", typed, {"data": data_section(subject, str(heldout))})
                 folder: Corpus = build(config.pop("data"), "data")
                 config.pop("codecs")  # of subjects of others
@@ -208,7 +220,7 @@ class Study:
                 whole = evaluator.measure(subject.network, read[side]).metrics
                 run["whole"] = {key: whole[key].value for key in ("usage", "perplexity", "bits_per_pixel_fixed")}
                 run["videos"] = [
-                    {key: found[key].value for key in ("psnr", "ssim", "lpips") if found[key].value is not None}
+                    {key: found[key].value for key in FIGURES if found[key].value is not None}
                     for _, group in itertools.groupby(read[side], lambda pair: pair[0])
                     if (found := evaluator.measure(subject.network, group).metrics)
                 ]
@@ -250,7 +262,7 @@ def _compose(overrides: Sequence[str]) -> Any:
 def _trainer(overrides: Sequence[str], folder: Path) -> Trainer:
     """A trainer of the recipe on synthetic videos, for timing."""
     ours = [
-        "data=synthetic", f"data.root={folder / 'synthetic'}", "data.videos=2", "data.video_frames=8",
+        "data=synthetic", f"data.root={folder / 'synthetic'}", "data.videos=2", "data.video_frames=40",
         "data.clip_frames=1", "data.workers=0", "logger=none", f"run_dir={folder}",
     ]  # fmt: skip
     return make_trainer(_compose([*ours, *overrides]), folder)
