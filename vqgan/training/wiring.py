@@ -105,6 +105,7 @@ def make_trainer(
             clips=still.clips,
             sources=still.sources,
             videos=still.videos,
+            seconds=still.seconds,
             batch_size=data.batch_size // process.count,
             perceptual=loss.perceptual,
             pictures=settings.pictures,

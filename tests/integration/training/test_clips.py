@@ -34,12 +34,14 @@ def test_clips_that_do_not_fill_their_codes_are_refused_with_the_nearest_that_do
     assert str(caught.value) == expected
 
 
-def test_a_tokenizer_of_pictures_is_where_one_of_clips_begins(composed: Compose, tmp_path: Path) -> None:
-    pictures = composed(*PLAIN, "backbone=tiny", f"run_dir={tmp_path / 'pictures'}")
+@pytest.mark.parametrize("backbone", ["tiny", "small"])
+def test_a_tokenizer_of_pictures_is_where_one_of_clips_begins(backbone: str, composed: Compose, tmp_path: Path) -> None:
+    pictures = composed(*PLAIN, f"backbone={backbone}", f"run_dir={tmp_path / 'pictures'}")
     run(pictures)
     before = make_trainer(pictures, tmp_path / "pictures")
     before.resume()
-    trainer = make_trainer(composed(*CLIPS, f"init_from={tmp_path / 'pictures'}"), tmp_path / "clips")
+    begun = composed(*CLIPS, f"backbone=causal_{backbone}", f"init_from={tmp_path / 'pictures'}")
+    trainer = make_trainer(begun, tmp_path / "clips")
     ours, theirs = trainer.autoencoder.eval(), before.autoencoder.eval()
     frames = to_frames(trainer.journal.validation.clips[:1, :1])
     with torch.no_grad():
