@@ -76,7 +76,7 @@ class Golden:
         adam = {"lr": self.config["lr"], "betas": (0.5, 0.9)}
         settings = Settings(
             steps=self.config["steps"], discriminator_every=self.config["disc_every"], accumulate=1,
-            picture_share=0.0, clip_gradients=None, weight_average=None, freeze=[], precision="fp32",
+            picture_share=0.0, clip_lengths=[], clip_gradients=None, weight_average=None, freeze=[], precision="fp32",
             allow_slow_precision=False, channels_last=True,
             activation_checkpointing=False, compile=False, device="cpu", log_every=1, evaluate_every=1,
             pictures=1, checkpoint_every=1, usage_steps=1, keep=1, max_skipped_in_a_row=0, max_skipped_fraction=0.0,

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 CLIPS, SIDE = 4, 32  # in a picture, and of each frame in pixels
+MOVING, FRAMES = 2, 5  # clips with all their frames
 ORIGINAL, RECONSTRUCTION = (200, 30, 30), (30, 30, 200)
 
 
@@ -22,6 +23,8 @@ def write_run(folder: Path, rows: Sequence[dict[str, Any]], **overrides: Any) ->
         write_picture(folder / "reconstructions" / f"{name}.png")
     clips = [{"clip": n, "source": f"videos/clip {n}.mp4", "psnr": 10.0 + n} for n in range(CLIPS)]
     ranking = {"step": 100, "worst": clips, "best": clips[::-1]}
+    write_moving(folder)
+    ranking |= {"moving": clips[:MOVING], "moment": {"frame": 2, "second": 1.25, "psnr": 7.5}}
     (folder / "reconstructions" / "ranking.json").write_text(json.dumps(ranking))
     shares = [0.5, 0.25, 0.25, *[0.0] * 13]
     use = {"codebook_size": 16, "shares": shares, "perplexity": 3.0}
@@ -55,6 +58,16 @@ def write_picture(file: Path, result: tuple[int, int, int] = RECONSTRUCTION) -> 
     picture = Image.new("RGB", (CLIPS * SIDE, 2 * SIDE), ORIGINAL)
     picture.paste(result, (0, SIDE, CLIPS * SIDE, 2 * SIDE))
     picture.save(file)
+
+
+def write_moving(folder: Path) -> None:
+    """Clips that become brighter from frame to frame, and reconstructions that are all black."""
+    for place in range(MOVING):
+        picture = Image.new("RGB", (FRAMES * SIDE, 2 * SIDE))
+        for frame in range(FRAMES):
+            level = 50 * (frame + 1)
+            picture.paste((level, level, level), (frame * SIDE, 0, (frame + 1) * SIDE, SIDE))
+        picture.save(folder / "reconstructions" / f"moving-{place}.webp", lossless=True)
 
 
 def ordinary_rows(count: int = 101) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from vqgan.backbones.backbone import Backbone, Decoder, Downsampling
 from vqgan.backbones.causal import Causal
+from vqgan.backbones.causal_shortcut import CausalShortcut
 from vqgan.backbones.convolutional import Convolutional
 from vqgan.backbones.open_magvit2 import OpenMAGVIT2
 from vqgan.backbones.shortcut import Shortcut
@@ -11,6 +12,7 @@ from vqgan.backbones.vidtok import VidTok
 __all__ = [
     "Backbone",
     "Causal",
+    "CausalShortcut",
     "Convolutional",
     "Decoder",
     "Downsampling",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,51 +14,26 @@ from vqgan.backbones.decoder import ConvolutionalDecoder, UpLevel
 from vqgan.backbones.encoder import ConvolutionalEncoder, DownLevel
 from vqgan.backbones.sizes import Sizes
 from vqgan.backbones.temporal import DoubleTime, HalveTime, LevelInTime, Memory, MiddleInTime, Remembers
-from vqgan.errors import check
+from vqgan.backbones.times import Times
 from vqgan.frames import per_frame
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalSizes(Sizes):
-    """The sizes of a causal encoder and its decoder: those of one of pictures, see `Sizes`, and two for time.
-
-    Args:
-        temporal_downsampling: frames to a code, k: 1, 2, 4 or 8. The first frame of a video has codes of its own, then
-            every k have. Time is halved beside the last halvings of the sides, so there are at least as many of those.
-        temporal_resolutions: the sides, in nominal pixels, at which each residual block is followed by one along time.
-            With k = 1 and some of them each frame has its codes, and these know the frames before.
-    """
-
-    temporal_downsampling: int
-    temporal_resolutions: Sequence[int]
+class CausalSizes(Times, Sizes):
+    """The sizes of a causal encoder and its decoder: those of one of pictures, see `Sizes`, and two for time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        most = min(8, 2 ** (len(self.channel_multipliers) - 1))
-        fits = self.temporal_downsampling in (1, 2, 4, 8) and self.temporal_downsampling <= most
-        powers = ", ".join(str(2**i) for i in range(most.bit_length()))
-        check(fits, "temporal_downsampling", self.temporal_downsampling, f"one of {powers}")
-        sides = [self.resolution_at(level) for level in range(len(self.channel_multipliers))]
-        fits = not self.temporal_resolutions or any(side in sides for side in self.temporal_resolutions)
-        check(fits, "temporal_resolutions", self.temporal_resolutions, f"some of {', '.join(map(str, sides))}")
+        self.check_times()
 
     @property
     def downsampling(self) -> Downsampling:
         """Frames and pixels to a code."""
         return super().downsampling._replace(time=self.temporal_downsampling)
 
-    def changes_rate(self, lower: int) -> bool:
-        """Whether time is halved (doubled) between level `lower` and the one above, `lower` - 1."""
-        last = len(self.channel_multipliers) - 1
-        return last - lower < self.temporal_downsampling.bit_length() - 1
-
-    def has_time(self, level: int) -> bool:
-        """Whether blocks along time stand at a level."""
-        return self.resolution_at(level) in self.temporal_resolutions
-
 
 class Causal(CausalSizes, Backbone):
-    """VQGAN's encoder and decoder with residual blocks along time between theirs; see `CausalSizes`.
+    """VQGAN's encoder and decoder with residual blocks along time between theirs; see `Sizes` and `Times`.
 
     Each frame depends on itself and on earlier ones alone, so a video of any length is one stream. Parameters of the
     picture model keep their names, and what is added starts as nothing: with the weights of a tokenizer of pictures it

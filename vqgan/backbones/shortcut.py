@@ -118,9 +118,17 @@ class ShortcutEncoder(Recomputes):
 
     def pictures(self, frames: Float[Tensor, "frames rgb h w"]) -> Float[Tensor, "frames latent rows columns"]:
         """The same of pictures."""
-        x = self.conv_in(F.pixel_unshuffle(frames, self.fold))
+        x = self.begin(frames)
         for part in self.parts:
             x = self.maybe_recomputed(part, x)
+        return self.latents(x)
+
+    def begin(self, frames: Float[Tensor, "frames rgb h w"]) -> Float[Tensor, "frames c h2 w2"]:
+        """What goes into the first part."""
+        return self.conv_in(F.pixel_unshuffle(frames, self.fold))
+
+    def latents(self, x: Float[Tensor, "frames c h w"]) -> Float[Tensor, "frames latent h w"]:
+        """What becomes of what the last part gives."""
         return self.conv_out(F.silu(x)) + other_width(x, self.conv_out.out_channels)
 
 
@@ -145,10 +153,14 @@ class ShortcutDecoder(PictureDecoder, Recomputes):
 
     def features(self, latents: Float[Tensor, "frames latent rows columns"]) -> Float[Tensor, "frames c h w"]:
         """All of a picture but the last layer."""
-        x = self.conv_in(latents) + other_width(latents, self.conv_in.out_channels)
+        x = self.begin(latents)
         for part in self.parts:
             x = self.maybe_recomputed(part, x)
         return F.silu(x)
+
+    def begin(self, latents: Float[Tensor, "frames latent h w"]) -> Float[Tensor, "frames c h w"]:
+        """What goes into the first part."""
+        return self.conv_in(latents) + other_width(latents, self.conv_in.out_channels)
 
     def pixels(self, features: Float[Tensor, "frames c h w"]) -> Float[Tensor, "frames rgb height width"]:
         """The last layer, a square of pixels from each position."""

@@ -88,9 +88,9 @@ class TemporalConv(nn.Module):
 class TemporalBlock(Temporal):
     """x + conv(swish(norm(x))), the convolution along time, the norm of each frame by itself."""
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = normalization(channels, norm_groups)
+        self.norm = norm
         self.conv = TemporalConv(channels, channels, 1)
 
     def forward(self, x: Features, memory: Memory | None) -> Features:
@@ -143,7 +143,9 @@ class LevelInTime(Recomputes):
 
     def __init__(self, blocks: int, channels: int, norm_groups: int, rate: HalveTime | DoubleTime | None) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TemporalBlock(channels, norm_groups) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            TemporalBlock(channels, normalization(channels, norm_groups)) for _ in range(blocks)
+        )
         self.rate = rate
 
     def forward(self, level: Level, x: Features, memory: Memory | None) -> Changed:
@@ -172,7 +174,9 @@ class MiddleInTime(nn.Module):
 
     def __init__(self, present: bool, channels: int, norm_groups: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TemporalBlock(channels, norm_groups) for _ in range(2) if present)
+        self.blocks = nn.ModuleList(
+            TemporalBlock(channels, normalization(channels, norm_groups)) for _ in range(2) if present
+        )
 
     def forward(self, middle: Middle, x: Features, memory: Memory | None) -> Features:
         """Run the middle, and those along time in it."""

@@ -30,7 +30,13 @@ PIXEL = {name: {"_target_": f"vqgan.losses.{name.upper()}", "weight": 1.0} for n
 GAMES = {name: {"_target_": f"vqgan.losses.{name.title()}"} for name in ("hinge", "vanilla")}
 # Keys that there were not, with what was done then.
 ADDED: dict[str, dict[str, Any]] = {
-    "trainer": {"weight_average": None, "freeze": [], "allow_slow_precision": True, "picture_share": 0.0}
+    "trainer": {
+        "weight_average": None,
+        "freeze": [],
+        "allow_slow_precision": True,
+        "picture_share": 0.0,
+        "clip_lengths": [],
+    },
 }
 
 # What train.yaml chose of itself until 0.1, where today it is something else.

@@ -48,6 +48,10 @@ class ClipDataset(Dataset[Tensor], ABC):
         """What clip `index` shares with those that are not independent of it: its file, where that is a whole video."""
         return self.path(index)
 
+    def seconds(self, index: int) -> list[float] | None:  # noqa: ARG002
+        """When in its file each frame of clip `index`, without augmentation, is shown; None where there is no time."""
+        return None
+
     def order(self, seed: int, epoch: int) -> Order:
         """The order in which an epoch passes over all clips, each once: a function of the arguments alone."""
         return _permutation(len(self), seed, epoch)

@@ -52,6 +52,7 @@ class ValidationClips:
     clips: UInt8[Tensor, "batch time height width rgb"]
     sources: list[str]  # the file of each clip
     videos: list[str]  # what it shares with clips that are not independent of it, see `ClipDataset.video`
+    seconds: list[list[float] | None]  # when its frames are shown
 
 
 class Loader:
@@ -212,7 +213,8 @@ def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: i
     if not clips:
         raise none_readable(len(spread(len(dataset), most)), bad_files)
     sources, videos = ([str(of(index)) for index in clips] for of in (dataset.path, dataset.video))
-    return ValidationClips(torch.stack(list(clips.values())), sources, videos)
+    seconds = [dataset.seconds(index) for index in clips]
+    return ValidationClips(torch.stack(list(clips.values())), sources, videos, seconds)
 
 
 def stream_evenly(

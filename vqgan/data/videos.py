@@ -100,6 +100,13 @@ class VideoFolder(ClipDataset):
         """The file that clip `index` is from."""
         return self.videos[self._locate(index)[0]].path
 
+    def seconds(self, index: int) -> list[float] | None:
+        """See `ClipDataset.seconds`."""
+        number, part = self._locate(index)
+        video = self.videos[number]
+        shown: list[float] = video.seconds[self._positions(video, part, None)].tolist()
+        return shown
+
     def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
         """Clip `index`; see `ClipDataset.read`."""
         return self.read_as(index, self.videos[self._locate(index)[0]], rng)
@@ -110,10 +117,9 @@ class VideoFolder(ClipDataset):
         """Clip `index`, taken from another file that has as many frames: those at the same positions."""
         number, part = self._locate(index)
         video = self.videos[number]
-        first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
-        start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
-        positions = clip_positions(video, start, self.clip_frames, self.stride, self.fps)
+        positions = self._positions(video, part, rng)
         if rng is not None and self.decoded is not None and other is video:
+            first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
             possible = self._positions_of(video, first, last)
             frames = self.decoded.take(index, lambda: read_frames(video, possible, self.resolution))
             frames = frames[np.searchsorted(possible, positions)]
@@ -125,6 +131,12 @@ class VideoFolder(ClipDataset):
     def decoded_bytes(self) -> int:
         """See `ClipDataset.decoded_bytes`."""
         return 0 if self.decoded is None else self.decoded.size
+
+    def _positions(self, video: VideoFile, part: int, rng: np.random.Generator | None) -> Int[np.ndarray, "frames"]:
+        """The frames of a clip."""
+        first, last = clip_starts(video, self.clip_frames, self.stride, self.fps)[part].tolist()
+        start = (first + last) // 2 if rng is None else int(rng.integers(first, last + 1))
+        return clip_positions(video, start, self.clip_frames, self.stride, self.fps)
 
     def _positions_of(self, video: VideoFile, first: int, last: int) -> Int[np.ndarray, "frames"]:
         """All frames that a clip may have which starts from `first` to `last`.

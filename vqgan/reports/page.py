@@ -30,7 +30,7 @@ SHARE_OF_TIME = 0.02  # of a run, that its report may take
 ROOM = 20  # times the page's size must be free while the run goes on, so that a checkpoint never lacks what it took
 LONGEST_LABEL = 60  # characters
 PARTS = Path(__file__).with_name("assets")
-NAMES = ("elements.js", "charts.js", "curves.js", "codebook.js", "pictures.js", "tables.js", "start.js")
+NAMES = ("elements.js", "charts.js", "curves.js", "codebook.js", "pictures.js", "moving.js", "tables.js", "start.js")
 SCRIPTS = tuple(PARTS / name for name in NAMES)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vqgan.reports.page import PARTS, fill
 
-SCRIPTS = tuple(PARTS / name for name in ("elements.js", "charts.js", "pictures.js", "referee.js"))
+SCRIPTS = tuple(PARTS / name for name in ("elements.js", "charts.js", "pictures.js", "moving.js", "referee.js"))
 
 
 def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remarks: Sequence[str]) -> str:

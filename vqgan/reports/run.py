@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from vqgan.files.reading import number, read_object, read_rows, read_text
 from vqgan.reports.differences import Values, config_values, overrides
-from vqgan.reports.strips import Comparison, Extreme, Strips, spread
+from vqgan.reports.strips import Comparison, Extreme, Moment, Moving, Strips, spread
 from vqgan.runs.criterion import Criterion, criterion_in
 from vqgan.runs.metrics import Curve, Metrics, read_metrics, speed_of
 from vqgan.runs.status import state_of
@@ -55,6 +55,8 @@ class Run(TypedDict):
     reconstructions: list[Comparison]
     evaluations: int
     extremes: dict[str, Extreme]
+    moving: list[Moving]
+    moment: Moment | None
     evaluation: list[list[str]]
     bad_files: Table
     skipped: Table
@@ -77,7 +79,7 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
     metrics, values = read_metrics(folder), config_values(folder)
     steps = steps_of(values)
     strips = Strips(folder, budget)
-    extremes, reconstructions = strips.extremes(), strips.over_time(pictures)
+    extremes, moving, reconstructions = strips.extremes(), strips.moving(), strips.over_time(pictures)
     hours = [hour for hour in metrics.hours() if hour is not None]
     run: Run = {
         "name": name,
@@ -95,6 +97,8 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "reconstructions": reconstructions,
         "evaluations": len(list((folder / "reconstructions").glob("step-*.png"))),
         "extremes": extremes,
+        "moving": moving,
+        "moment": strips.moment(),
         "evaluation": list(_evaluation(folder)),
         "bad_files": _table([text(row.get("path")), text(row.get("reason"))] for row in read_rows(folder, BAD_FILES)),
         "skipped": _table(_skipped(folder)),

@@ -16,6 +16,7 @@ from vqgan.files.reading import is_inside, number, read_object
 T = TypeVar("T")
 MOST_PIXELS = 2**25  # of a picture that is opened
 WIDEST = 2048  # pixels of a strip; wider ones are scaled down
+WIDEST_MOVING = 17 * 256  # of one with every frame of a clip
 QUALITY = 85  # of WebP
 LONGEST_SOURCE = 2000  # characters
 SPREAD = 12  # evaluations shown, of all
@@ -44,6 +45,23 @@ class Extreme(TypedDict):
 
     pictures: Comparison
     ranked: list[Ranked]
+
+
+class Moving(TypedDict):
+    """Every frame of a clip in one strip, and of its reconstruction in another."""
+
+    original: int  # the number of a strip
+    result: int
+    frames: int
+    clip: Ranked
+
+
+class Moment(TypedDict):
+    """The frame with the lowest PSNR of all, which is one of the first clip."""
+
+    frame: float | None  # its number in the clip
+    second: float | None  # in the file
+    psnr: float | None
 
 
 class Strips:
@@ -88,19 +106,41 @@ class Strips:
                 }
         return found
 
-    def _compare(self, file: Path) -> Comparison | None:
+    def moving(self) -> list[Moving]:
+        """Clips with all their frames, the one with the worst moment first, in half of the room that there is."""
+        described = read_object(self.folder, "reconstructions/ranking.json").get("moving")
+        found: list[Moving] = []
+        for place, entry in enumerate(described if isinstance(described, list) else []):
+            if not isinstance(entry, dict) or (found and self.size > self.budget / 2):
+                break
+            strips = self._compare(self.folder / "reconstructions" / f"moving-{place}.webp", WIDEST_MOVING)
+            if strips is None:
+                break
+            original, result = strips["original"], strips["result"]
+            found.append({"original": original, "result": result, "frames": strips["clips"], "clip": _ranked(entry)})
+        return found
+
+    def moment(self) -> Moment | None:
+        """The worst one; None where it is not known."""
+        moment = read_object(self.folder, "reconstructions/ranking.json").get("moment")
+        if not isinstance(moment, dict):
+            return None
+        frame, second, psnr = (number(moment.get(name)) for name in ("frame", "second", "psnr"))
+        return {"frame": frame, "second": second, "psnr": psnr}
+
+    def _compare(self, file: Path, widest: int = WIDEST) -> Comparison | None:
         picture = open_picture(self.folder, file)
         if picture is None:
             return None
         height = picture.height // 2
         clips = max(1, round(picture.width / height))  # frames are square
-        original = self._add(picture.crop((0, 0, picture.width, height)))
-        result = self._add(picture.crop((0, height, picture.width, 2 * height)))
+        original = self._add(picture.crop((0, 0, picture.width, height)), widest)
+        result = self._add(picture.crop((0, height, picture.width, 2 * height)), widest)
         return {"step": _step(file), "clips": clips, "original": original, "result": result}
 
-    def _add(self, strip: Image.Image) -> int:
-        if strip.width > WIDEST:
-            strip = strip.resize((WIDEST, max(1, strip.height * WIDEST // strip.width)), Image.Resampling.LANCZOS)
+    def _add(self, strip: Image.Image, widest: int) -> int:
+        if strip.width > widest:
+            strip = strip.resize((widest, max(1, strip.height * widest // strip.width)), Image.Resampling.LANCZOS)
         pixels = strip.tobytes()
         if pixels not in self.known:
             content = io.BytesIO()
@@ -118,7 +158,7 @@ def open_picture(folder: Path, file: Path) -> Image.Image | None:
     try:
         with (
             warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(file, formats=["PNG"]) as picture,
+            Image.open(file, formats=["PNG", "WEBP"]) as picture,
         ):
             if picture.width * picture.height > MOST_PIXELS or picture.height < 2:
                 return None

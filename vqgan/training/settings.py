@@ -21,6 +21,8 @@ class Settings:
             norms, the adaptive weight, perplexity, start and revival of codes) is of each micro-batch.
         picture_share: share of the steps, in [0, 1), that see the frames of their clips as pictures, which are clips of
             one frame: so that a tokenizer of clips stays one of pictures. Which steps follows from the seed.
+        clip_lengths: frames of the clips that steps see, none more than `data.clip_frames`: each step draws one of
+            them, by the seed, and cuts its clips into as many of that length as they hold; empty: whole clips.
         clip_gradients: largest norm of each player's gradient; null for no clipping.
         weight_average: relative width of an average of the autoencoder's weights, in (0, 0.288): what is measured,
             shown, exported and used of the run is the average then; 0.05 to 0.1 for long runs; null for none.
@@ -49,6 +51,7 @@ class Settings:
     discriminator_every: int
     accumulate: int
     picture_share: float
+    clip_lengths: list[int]
     clip_gradients: float | None
     weight_average: float | None
     freeze: list[str]
@@ -72,6 +75,8 @@ class Settings:
                     "pictures", "usage_steps", "keep"):  # fmt: skip
             check(getattr(self, key) > 0, key, getattr(self, key), "positive")
         check(0 <= self.picture_share < 1, "picture_share", self.picture_share, "in [0, 1)")
+        positive = all(length > 0 for length in self.clip_lengths)
+        check(positive, "clip_lengths", self.clip_lengths, "a list of positive numbers of frames")
         row, share = self.max_skipped_in_a_row, self.max_skipped_fraction
         check(row >= 0, "max_skipped_in_a_row", row, "at least 0")
         check(0 <= share <= 1, "max_skipped_fraction", share, "in [0, 1]")

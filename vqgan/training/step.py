@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder
@@ -71,9 +72,7 @@ class Step:
         adversarial = self.is_adversarial(number)
         parts = []
         for batch in clips:
-            frames = to_frames(on_device(batch, self.device))
-            if self.sees_pictures(number):
-                frames = frames.flatten(0, 1)[:, None]
+            frames = to_frames(cut(on_device(batch, self.device), self.length(number, batch.shape[1])))
             # Both players' gradients before either moves: the discriminator learns from the logits by which this very
             # reconstruction was judged, so that it runs once on it, as the autoencoder does on the frames.
             reconstruction, loss = self.autoencoder_gradients(number, frames, len(clips))
@@ -98,6 +97,18 @@ class Step:
     def sees_pictures(self, number: int) -> bool:
         """Whether a step sees the frames of its clips one by one, as clips of one frame."""
         return random.Random(f"pictures {self.seed} {number}").random() < self.settings.picture_share
+
+    def length(self, number: int, frames: int) -> int:
+        """Frames of the clips that a step sees, into which those of so many frames are cut."""
+        if self.sees_pictures(number):
+            return 1
+        lengths = self.settings.clip_lengths
+        return random.Random(f"lengths {self.seed} {number}").choice(lengths) if lengths else frames
+
+    def frames(self, number: int, clips: Sequence[Clips]) -> int:
+        """How many frames of some clips a step sees: a rest that makes no whole clip is left out."""
+        length = self.length(number, clips[0].shape[1])
+        return sum(len(batch) * (batch.shape[1] // length) * length for batch in clips)
 
     def is_adversarial(self, number: int) -> bool:
         """Whether the discriminator takes part in a step."""
@@ -145,6 +156,12 @@ class Step:
     def autocast(self) -> torch.autocast:
         """The precision of the networks."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+
+def cut(clips: Clips, length: int) -> UInt8[Tensor, "more shorter height width rgb"]:
+    """Clips cut into as many of that length as they hold: about as many frames, so a step takes as much memory."""
+    count = clips.shape[1] // length
+    return clips[:, : count * length].unflatten(1, (count, length)).flatten(0, 1)
 
 
 def mean_of(parts: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

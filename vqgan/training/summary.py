@@ -69,8 +69,9 @@ def _step(trainer: Trainer) -> str:
     """What it takes of the data, and how many there are."""
     frames, height, width = trainer.journal.validation.clips.shape[1:4]
     clips = trainer.loader.batch_size * trainer.settings.accumulate
-    steps = counted(trainer.settings.steps, "step")
-    return f"{counted(clips, 'clip')} of {counted(frames, 'frame')}, {width} × {height} pixels; {steps}"
+    steps, lengths = counted(trainer.settings.steps, "step"), trainer.settings.clip_lengths
+    cut = f", cut to {' or '.join(map(str, lengths))}" if lengths else ""
+    return f"{counted(clips, 'clip')} of {counted(frames, 'frame')}{cut}, {width} × {height} pixels; {steps}"
 
 
 def _tokens(trainer: Trainer) -> str:

@@ -183,8 +183,8 @@ class Trainer:
                         lambda: [next(batches) for _ in range(self.settings.accumulate)], lambda: is_busy(self.device)
                     )
                 self._step(clips, stop)
+                clock.count(self.process.count * self.step.frames(self.done, clips))
                 self.done += 1
-                clock.count(self.process.count * sum(batch.shape[0] * batch.shape[1] for batch in clips))
                 progress.advance()
                 self._after_step(stop, progress, clock)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder, evaluating
@@ -20,7 +20,7 @@ from vqgan.measures import measure
 from vqgan.quantizers.usage import count_by_depth, perplexity
 from vqgan.runtime.collectives import gather, share_of, sum_over_processes
 from vqgan.runtime.process import Process
-from vqgan.video.pictures import write_middle_frames, write_pictures
+from vqgan.video.pictures import write_middle_frames, write_moving, write_pictures
 
 MOST_RANKS = 128  # of a codebook's codes, whose shares are recorded
 
@@ -31,7 +31,17 @@ class Evaluation:
 
     metrics: dict[str, float]  # by their names in the panel `validation/`
     counts: Int[Tensor, "depth codes"]  # how often each code was chosen, of those of a position apart
-    psnr_of_clips: Float[Tensor, "batch"]  # dB, means over the frames of each clip
+    psnr: Float[Tensor, "batch time"]  # dB, of each frame
+
+    @property
+    def psnr_of_clips(self) -> Float[Tensor, "batch"]:
+        """Means over the frames of each clip."""
+        return self.psnr.mean(1)
+
+    def worst_moment(self) -> tuple[int, int]:
+        """The numbers of the clip and of its frame with the lowest PSNR of all."""
+        clip, frame = divmod(int(self.psnr.argmin()), self.psnr.shape[1])
+        return clip, frame
 
     def extremes(self, most: int) -> tuple[list[int], list[int]]:
         """The numbers of at most so many clips with the lowest and the highest PSNR, the most extreme ones first."""
@@ -82,7 +92,7 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
     # Of several codes a position: the geometric mean, whose logarithm is the mean number of nats a code.
     metrics["validation/perplexity"] = float(torch.stack([perplexity(part) for part in counts]).log().mean().exp())
     metrics["validation/usage"] = float((counts > 0).float().mean())
-    return Evaluation(metrics, counts.cpu(), per_frame["psnr"].mean(1))
+    return Evaluation(metrics, counts.cpu(), per_frame["psnr"])
 
 
 def scalars_measured(perceptual: nn.Module | None) -> list[str]:
@@ -111,6 +121,7 @@ class Validation:
         clips: uint8 (batch, time, height, width, rgb).
         sources: the file of each.
         videos: the video of each.
+        seconds: when each frame of each is shown in its file; None where that is not known.
         batch_size: clips at once.
         perceptual: the network of LPIPS; None if the loss has none.
         pictures: clips to show.
@@ -121,6 +132,7 @@ class Validation:
     clips: Clips
     sources: Sequence[str]
     videos: Sequence[str]
+    seconds: Sequence[Sequence[float] | None]
     batch_size: int
     perceptual: nn.Module | None
     pictures: int
@@ -135,7 +147,7 @@ class Validation:
         return evaluate(autoencoder, self.clips, self.batch_size, self.perceptual)
 
     def show(self, autoencoder: Autoencoder, step: int, evaluation: Evaluation) -> dict[str, Path]:
-        """Write pictures of some clips, spread over all, and of the worst and the best.
+        """Write pictures of some clips, spread over all, and of the worst and the best; and the former's every frame.
 
         Returns:
             The files of the former, under the names by which they are logged. The latter are for the report alone: the
@@ -146,10 +158,13 @@ class Validation:
         """
         if not self.process.is_first:
             return {}
-        shown = self.clips[:: -(-len(self.clips) // self.pictures)]
-        reconstructions = reconstruct(autoencoder, shown, self.batch_size)
-        files = write_pictures(self._pictures, step, shown, to_clips(reconstructions))
-        self._show_extremes(autoencoder, step, evaluation)
+        numbers = [*range(0, len(self.clips), -(-len(self.clips) // self.pictures))]
+        made = to_clips(reconstruct(autoencoder, self.clips[numbers], self.batch_size))
+        files = write_pictures(self._pictures, step, self.clips[numbers], made)
+        ranking = {"step": step, **self._show_extremes(autoencoder, evaluation)}
+        if self.clips.shape[1] > 1:
+            ranking |= self._show_moving(autoencoder, evaluation, dict(zip(numbers, made)))
+        replace_text(self._pictures / "ranking.json", json.dumps(ranking))
         return files
 
     def record(self, step: int, evaluation: Evaluation) -> None:
@@ -174,16 +189,34 @@ class Validation:
     def _pictures(self) -> Path:
         return self.folder / "reconstructions"
 
-    def _show_extremes(self, autoencoder: Autoencoder, step: int, evaluation: Evaluation) -> None:
+    def _show_extremes(self, autoencoder: Autoencoder, evaluation: Evaluation) -> dict[str, Any]:
         middle = self.clips.shape[1] // 2
-        ranking: dict[str, Any] = {"step": step}
+        ranking: dict[str, Any] = {}
         for name, numbers in zip(("worst", "best"), evaluation.extremes(EXTREMES)):
             # The whole clip, since a frame is made of those before it too.
             reconstructions = reconstruct(autoencoder, self.clips[numbers], self.batch_size)
             shown, made = (clips[:, middle : middle + 1] for clips in (self.clips[numbers], to_clips(reconstructions)))
             write_middle_frames(self._pictures / f"{name}.png", shown, made)
-            ranking[name] = [
-                {"clip": n, "source": self.sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}
-                for n in numbers
-            ]
-        replace_text(self._pictures / "ranking.json", json.dumps(ranking))
+            ranking[name] = [self._described(n, evaluation) for n in numbers]
+        return ranking
+
+    def _show_moving(
+        self, autoencoder: Autoencoder, evaluation: Evaluation, made: dict[int, UInt8[Tensor, "time h w rgb"]]
+    ) -> dict[str, Any]:
+        """Every frame of the clip with the worst moment, and of some that are reconstructed already."""
+        worst, frame = evaluation.worst_moment()
+        if worst not in made:
+            made[worst] = to_clips(reconstruct(autoencoder, self.clips[[worst]], self.batch_size))[0]
+        numbers = [worst, *(n for n in made if n != worst)]
+        for place, n in enumerate(numbers):
+            write_moving(self._pictures / f"moving-{place}.webp", self.clips[n], made[n])
+        times = self.seconds[worst]
+        moment = {
+            "frame": frame,
+            "psnr": round(float(evaluation.psnr[worst, frame]), 3),
+            "second": None if times is None else round(float(times[frame]), 3),
+        }
+        return {"moving": [self._described(n, evaluation) for n in numbers], "moment": moment}
+
+    def _described(self, n: int, evaluation: Evaluation) -> dict[str, Any]:
+        return {"clip": n, "source": self.sources[n], "psnr": round(float(evaluation.psnr_of_clips[n]), 3)}

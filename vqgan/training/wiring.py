@@ -65,7 +65,7 @@ def make_trainer(
     unit = math.lcm(*backbone.downsampling[1:])
     fits = data.resolution % unit == 0
     check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
-    _check_clip_length(data, backbone.downsampling)
+    _check_clip_length(data, settings, backbone.downsampling)
     divides = data.batch_size % process.count == 0
     check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
@@ -105,6 +105,7 @@ def make_trainer(
             clips=still.clips,
             sources=still.sources,
             videos=still.videos,
+            seconds=still.seconds,
             batch_size=data.batch_size // process.count,
             perceptual=loss.perceptual,
             pictures=settings.pictures,
@@ -179,13 +180,16 @@ def make_step(
     )
 
 
-def _check_clip_length(data: Corpus, downsampling: Downsampling) -> None:
+def _check_clip_length(data: Corpus, settings: Settings, downsampling: Downsampling) -> None:
     """Clips that are trained on fill their codes; those that are encoded may have any length."""
-    frames = getattr(data, "clip_frames", 1)  # pictures are clips of one
-    shorter = downsampling.frames(max(1, downsampling.times(frames) - 1))
-    longer = downsampling.frames(downsampling.times(frames))
-    what = f"1 + {downsampling.time}·n for this backbone, as {shorter} or {longer}"
-    check(frames == longer, "data.clip_frames", frames, what)
+    whole = getattr(data, "clip_frames", 1)  # pictures are clips of one
+    lengths = [("trainer.clip_lengths", frames) for frames in settings.clip_lengths]
+    for key, frames in [("data.clip_frames", whole), *lengths]:
+        shorter = downsampling.frames(max(1, downsampling.times(frames) - 1))
+        longer = downsampling.frames(downsampling.times(frames))
+        what = f"1 + {downsampling.time}·n for this backbone, as {shorter} or {longer}"
+        check(frames == longer, key, frames, what)
+        check(frames <= whole, key, frames, f"at most data.clip_frames={whole}, the frames that are read")
 
 
 def _refuse_different(fingerprint: str, config: DictConfig) -> None:

@@ -16,6 +16,9 @@ from vqgan.video.writer import write_video
 CLIP_FPS = 12
 ROUNDS = 3  # that a clip makes there and back: a few frames are over too soon
 LARGEST_VIDEO = 2**14  # pixels of a side, of h264
+LARGEST_WEBP = 16383  # pixels of a side
+WIDEST_FRAME = 256  # pixels, of a clip whose every frame is shown; larger ones are scaled down
+QUALITY = 90  # of WebP
 SCALE_UP_TO = 128  # pixels: smaller frames are enlarged by a whole factor, so that a person can see them
 
 
@@ -60,6 +63,25 @@ def write_middle_frames(
     rows = _two_rows(originals, reconstructions)
     with storing(file):
         _write_middle(file, rows)
+
+
+def write_moving(
+    file: Path,
+    original: UInt8[Tensor, "time height width rgb"],
+    reconstruction: UInt8[Tensor, "time height width rgb"],
+) -> None:
+    """Write all frames of a clip from left to right, those of its reconstruction below, as WebP.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rows = rearrange([original, reconstruction], "row t h w c -> (row h) (t w) c").numpy()
+    picture = Image.fromarray(rows)
+    width = min(len(original) * WIDEST_FRAME, LARGEST_WEBP)
+    if picture.width > width:
+        picture = picture.resize((width, max(2, picture.height * width // picture.width // 2 * 2)))
+    with storing(file), whole(file) as aside:
+        picture.save(aside, "WEBP", quality=QUALITY, method=2)
 
 
 def _write_middle(file: Path, rows: UInt8[np.ndarray, "time two_rows all_columns 3"]) -> None:

@@ -56,6 +56,8 @@ def test_every_choice_composes_and_builds(
         "discriminator=dino": [f"discriminator.weights={vit_file(tmp_path, depth=12)}"],
         "schedule=linear": ["schedule.warmup_steps=1"],
         "experiment=small_f8": ["schedule.warmup_steps=1"],
+        "experiment=video_f8": ["schedule.warmup_steps=1"],
+        "experiment=video_f16": ["schedule.warmup_steps=1"],
     }
     if choice in ("decoder_only", "finetune"):  # which go on from something
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)

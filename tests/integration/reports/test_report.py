@@ -128,6 +128,29 @@ def test_the_border_and_time_move_by_mouse_and_by_keyboard(written: Path, opened
 
 
 @with_browser
+def test_clips_play_and_stop_at_the_worst_moment(written: Path, opened: Open) -> None:
+    tab = opened(written)
+    clips = tab.locator("#clips")
+    assert clips.locator(".frame").count() == 4, "two originals, each beside its reconstruction"
+    assert "Worst moment: 7.5 dB in clip 0.mp4, at 1.25 s, frame 3 of 5 of clip 0" in clips.inner_text()
+    frame = slider(tab, "frame", "#clips")
+    seen = {frame.get_attribute("aria-valuetext")}
+    for _ in range(100):
+        seen.add(frame.get_attribute("aria-valuetext"))
+        tab.wait_for_timeout(25)
+    assert len(seen) > 2, "they play by themselves"
+    clips.get_by_role("button", name="worst moment").click()
+    assert frame.get_attribute("aria-valuetext") == "3 of 5"
+    third = clips.locator(".frame").first.screenshot()
+    frame.focus()
+    tab.keyboard.press("ArrowRight")
+    assert frame.get_attribute("aria-valuetext") == "4 of 5"
+    assert clips.locator(".frame").first.screenshot() != third, "the original moves"
+    clips.get_by_role("button", name="play").click()
+    clips.get_by_role("button", name="stop").click()
+
+
+@with_browser
 def test_smoothing_scale_and_axis_change_the_curves(written: Path, opened: Open) -> None:
     tab = opened(written)
     first = lines_of(tab, "train/total")

@@ -18,8 +18,8 @@ PLAIN = ("optimizer=adam_fast", "schedule=constant", "model=vqmodel")
 CLIPS = (*PLAIN, "backbone=causal_tiny", "backbone.temporal_resolutions=[8,4]", "data.clip_frames=5")
 ALL = (
     *CLIPS, "discriminator=patchgan_3d_small", "discriminator.norm=actnorm", "+loss/terms=temporal",
-    "trainer.picture_share=0.4", "loss.discriminator_start=1", "trainer.discriminator_every=1",
-    "trainer.evaluate_every=1",
+    "trainer.picture_share=0.4", "trainer.clip_lengths=[1,5]", "trainer.evaluate_every=1",
+    "loss.discriminator_start=1", "trainer.discriminator_every=1",
 )  # fmt: skip
 
 
@@ -34,12 +34,14 @@ def test_clips_that_do_not_fill_their_codes_are_refused_with_the_nearest_that_do
     assert str(caught.value) == expected
 
 
-def test_a_tokenizer_of_pictures_is_where_one_of_clips_begins(composed: Compose, tmp_path: Path) -> None:
-    pictures = composed(*PLAIN, "backbone=tiny", f"run_dir={tmp_path / 'pictures'}")
+@pytest.mark.parametrize("backbone", ["tiny", "small"])
+def test_a_tokenizer_of_pictures_is_where_one_of_clips_begins(backbone: str, composed: Compose, tmp_path: Path) -> None:
+    pictures = composed(*PLAIN, f"backbone={backbone}", f"run_dir={tmp_path / 'pictures'}")
     run(pictures)
     before = make_trainer(pictures, tmp_path / "pictures")
     before.resume()
-    trainer = make_trainer(composed(*CLIPS, f"init_from={tmp_path / 'pictures'}"), tmp_path / "clips")
+    begun = composed(*CLIPS, f"backbone=causal_{backbone}", f"init_from={tmp_path / 'pictures'}")
+    trainer = make_trainer(begun, tmp_path / "clips")
     ours, theirs = trainer.autoencoder.eval(), before.autoencoder.eval()
     frames = to_frames(trainer.journal.validation.clips[:1, :1])
     with torch.no_grad():
@@ -67,6 +69,53 @@ def test_some_steps_see_pictures(composed: Compose, tmp_path: Path, monkeypatch:
     step = trainer.step
     assert [shape == (10, 1) for shape in seen] == [step.sees_pictures(n) for n in range(12)]
     assert sum(step.sees_pictures(n) for n in range(2000)) / 2000 == pytest.approx(0.4, abs=0.05)
+
+
+def test_steps_see_clips_of_several_lengths(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(composed(*CLIPS, "data.clip_frames=13", "trainer.clip_lengths=[1,5,13]"), tmp_path)
+    seen: list[torch.Tensor] = []
+    forward = trainer.autoencoder.forward
+    monkeypatch.setattr(trainer.autoencoder, "forward", lambda x: (seen.append(x), forward(x))[1])
+    clips, step = torch.randint(256, (2, 13, 16, 16, 3), dtype=torch.uint8), trainer.step
+    for number in range(12):
+        step(number, [clips])
+    assert {tuple(x.shape[:2]) for x in seen} == {(26, 1), (4, 5), (2, 13)}, "a rest of three frames is left out"
+    (short,) = {step.length(n, 13): x for n, x in enumerate(seen) if len(x) == 4}.items()
+    assert short[0] == 5
+    assert torch.equal(short[1], to_frames(torch.stack([clip[t : t + 5] for clip in clips for t in (0, 5)])))
+    assert [step.frames(n, [clips, clips]) for n in range(12)] == [2 * len(x) * x.shape[1] for x in seen]
+    drawn = [step.length(n, 13) for n in range(2000)]
+    assert all(drawn.count(length) / 2000 == pytest.approx(1 / 3, abs=0.04) for length in (1, 5, 13))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ("[5,6]", "trainer.clip_lengths must be 1 + 4·n for this backbone, as 5 or 9, but is 6."),
+        ("[5,17]", "trainer.clip_lengths must be at most data.clip_frames=13, the frames that are read, but is 17."),
+        ("[0]", "trainer.clip_lengths must be a list of positive numbers of frames, but is [0]."),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(lengths: str, expected: str, composed: Compose, tmp_path: Path) -> None:
+    config = composed(*CLIPS, "data.clip_frames=13", f"trainer.clip_lengths={lengths}")
+    with pytest.raises(ConfigError) as caught:
+        make_trainer(config, tmp_path)
+    assert str(caught.value) == expected
+
+
+RECIPE = (
+    "backbone.resolution=32", "backbone.norm_groups=4", "backbone.latent_channels=8", "data.fps=24", "data.videos=4",
+    "discriminator.layers=1", "loss.perceptual_weight=0", "loss.discriminator_start=1", "schedule.warmup_steps=1",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["video_f8", "video_f16"])
+def test_recipes_of_clips_train(recipe: str, composed: Compose, tmp_path: Path) -> None:
+    trainer = run(composed(f"experiment={recipe}", *RECIPE, "trainer.steps=2", "trainer.log_every=1"))
+    assert (trainer.done, trainer.autoencoder.downsampling.time) == (2, 4)
+    last = rows(tmp_path / "run")[-1]
+    assert {"adversarial/lecam", "train/discriminator", "validation/psnr"} <= last.keys()
 
 
 @pytest.mark.slow

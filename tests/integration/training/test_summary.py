@@ -34,6 +34,12 @@ def test_the_head_says_what_tokens_cost(typed: list[str], expected: str, compose
     assert "data.val_root or data.val_fraction gives more" in said["clips"]
 
 
+def test_the_head_says_to_what_lengths_clips_are_cut(composed: Compose, tmp_path: Any) -> None:
+    config = composed("data.clip_frames=9", "trainer.clip_lengths=[1,5,9]")
+    said = dict(summary.beginning(make_trainer(config, tmp_path), config))
+    assert said["a step"] == "2 clips of 9 frames, cut to 1 or 5 or 9, 16 × 16 pixels; 3 steps"
+
+
 def test_the_end_says_what_is_worse_than_a_colour_and_what_comes_next(composed: Compose) -> None:
     trainer = run(composed("trainer.steps=1"))
     values = trainer.journal.last_validation

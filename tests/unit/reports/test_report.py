@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.support.written_run import (
     CLIPS,
+    FRAMES,
+    MOVING,
     ORIGINAL,
     RECONSTRUCTION,
     SIDE,
@@ -273,6 +275,34 @@ def test_pictures_stay_within_their_budget_and_spread(tmp_path: Path) -> None:
     assert steps[-1] == 100
     assert len(steps) < 5
     assert some.size < everything.size
+
+
+def test_clips_move_and_the_worst_moment_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ordinary_rows(11))
+    strips = Strips(folder, budget=10**6)
+    moving = strips.moving()
+    assert [(clip["frames"], clip["clip"]["source"]) for clip in moving] == [
+        (FRAMES, "videos/clip 0.mp4"),
+        (FRAMES, "videos/clip 1.mp4"),
+    ]
+    assert strips.moment() == {"frame": 2, "second": 1.25, "psnr": 7.5}
+    assert len(Strips(folder, budget=1).moving()) == 1, "the worst one, whatever room there is"
+
+
+@pytest.mark.parametrize(
+    ("ranking", "clips"),
+    [
+        ({"moving": 7, "moment": []}, 0),
+        ({"moving": [7], "moment": None}, 0),
+        ({"moving": [{"source": 9}] * 10**4, "moment": {"frame": "x", "psnr": float("inf")}}, MOVING),
+        ({}, 0),
+    ],
+)
+def test_whatever_a_run_says_of_its_clips_there_is_a_page(ranking: dict[str, Any], clips: int, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ordinary_rows(11))
+    (folder / "reconstructions" / "ranking.json").write_text(json.dumps(ranking))
+    (run,) = embedded(page([folder]))["runs"]
+    assert len(run["moving"]) == clips
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [8]), (0, 3, [])])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tests.support.networks import autoencoder, ema_quantizer, frames
+from vqgan.frames import to_frames
 from vqgan.measures import measure, psnr, ssim
-from vqgan.training.validation import Evaluation, evaluate, reconstruct, scalars_measured
+from vqgan.runtime.process import ALONE
+from vqgan.training.validation import Evaluation, Validation, evaluate, reconstruct, scalars_measured
 
 
 def pairs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,12 +76,46 @@ def test_extremes_are_the_clips_of_lowest_and_highest_psnr() -> None:
     assert evaluation.extremes(9) == (by_hand, by_hand[::-1])
 
 
+def test_clips_are_shown_moving_and_their_worst_moment_is_found(tmp_path: Path) -> None:
+    clips = torch.randint(100, 156, (5, 3, 16, 16, 3), dtype=torch.uint8)
+    clips[3, 1, :8], clips[3, 1, 8:] = 0, 255
+    validation = Validation(
+        clips=clips, sources=[f"{n}.mp4" for n in range(5)], videos=["", *"abcd"],
+        seconds=[[n + 0.1 * t for t in range(3)] for n in range(5)],
+        batch_size=2, perceptual=None, pictures=2, folder=tmp_path, process=ALONE,
+    )  # fmt: skip
+    network = autoencoder()
+    evaluation = validation.measure(network)
+    of_frames = psnr(to_frames(clips), reconstruct(network, clips, 5))
+    torch.testing.assert_close(evaluation.psnr, of_frames)
+    assert evaluation.worst_moment() == (3, 1)
+    validation.show(network, 7, evaluation)
+    ranking = json.loads((tmp_path / "reconstructions" / "ranking.json").read_text())
+    assert ranking["moment"] == {"frame": 1, "second": 3.1, "psnr": pytest.approx(float(of_frames[3, 1]), abs=1e-3)}
+    assert [clip["source"] for clip in ranking["moving"]] == ["3.mp4", "0.mp4"], "the other is shown already"
+    with Image.open(tmp_path / "reconstructions" / "moving-0.webp") as picture:
+        assert picture.size == (3 * 16, 2 * 16)
+        second = np.asarray(picture.convert("RGB"))[:16, 16:32].astype(int)
+    assert abs(second - clips[3, 1].numpy()).mean() < 20
+    assert not (tmp_path / "reconstructions" / "moving-2.webp").exists()
+
+
+def test_pictures_do_not_move(tmp_path: Path) -> None:
+    validation = Validation(
+        clips=torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8), sources=["a", "b"], videos=["a", "b"],
+        seconds=[None, None], batch_size=2, perceptual=None, pictures=2, folder=tmp_path, process=ALONE,
+    )  # fmt: skip
+    validation.show(autoencoder(), 7, validation.measure(autoencoder()))
+    assert "moving" not in json.loads((tmp_path / "reconstructions" / "ranking.json").read_text())
+    assert not [*(tmp_path / "reconstructions").glob("moving*")]
+
+
 @pytest.mark.parametrize("codes", [1, 5, 128, 129, 1000, 16384])
 def test_the_use_of_codes_is_recorded_by_rank(codes: int) -> None:
     counts = torch.arange(codes).flip(0)[torch.randperm(codes, generator=torch.Generator().manual_seed(3))] + (
         codes == 1
     )
-    use = Evaluation({"validation/perplexity": 2.5}, counts[None], torch.zeros(1)).code_use()
+    use = Evaluation({"validation/perplexity": 2.5}, counts[None], torch.zeros(1, 1)).code_use()
     assert use["codebook_size"] == codes
     assert use["dead"] == (codes > 1)
     assert use["perplexity"] == 2.5

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqgan.errors import StorageError
 from vqgan.video import pictures
-from vqgan.video.pictures import write_middle_frames, write_pictures
+from vqgan.video.pictures import write_middle_frames, write_moving, write_pictures
 
 
 def grey(count: int, side: int, frames: int = 2) -> Tensor:
@@ -49,6 +49,18 @@ def test_what_a_video_cannot_hold_is_left_out_of_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pictures, "LARGEST_VIDEO", 1024)
     files = write_pictures(tmp_path, 0, grey(9, 256), grey(9, 256))
     assert first_frame(files["reconstructions/clips"]).shape == (2 * 2 * 256, 3 * 256)
+
+
+@pytest.mark.parametrize(
+    ("frames", "side", "size"), [(3, 64, (192, 128)), (3, 512, (768, 512)), (100, 256, (16383, 326))]
+)
+def test_long_clips_of_large_frames_are_shown_smaller(
+    frames: int, side: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    clip = grey(1, side, frames)[0]
+    write_moving(tmp_path / "moving.webp", clip, 255 - clip)
+    with Image.open(tmp_path / "moving.webp") as picture:
+        assert picture.size == size
 
 
 def test_a_picture_is_never_there_in_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

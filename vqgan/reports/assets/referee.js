@@ -41,12 +41,6 @@ function rates() {
     element("p", { class: "faint" }, "Bits of a tokenizer of this project are the entropy of its codes, of a codec its packets, of others what they counted."));
 }
 
-/** A clip of one subject: the strip of its frames, of which one is seen. */
-function moving(strip, original, frames, label, ...caption) {
-  const style = { class: "frame moving", role: "img", "aria-label": label, "--frames": frames, "--made": `url("${address(strip)}")`, "--original": `url("${address(original)}")` };
-  return element("div", { class: "tile" }, element("div", style), ...caption);
-}
-
 /** The same clips of all subjects under one slider, those first where they differ most. */
 function clips() {
   if (!data.clips.length) return null;
@@ -63,23 +57,8 @@ function clips() {
     return element("div", { class: "clip" }, element("h3", {}, title), element("div", { class: "tiles" }, tilesOfClip));
   });
   const box = element("div", {}, rows);
-  const most = Math.max(...data.clips.map((clip) => clip.frames));
-  const at = (frame) => data.clips.forEach((clip, n) => {
-    const share = clip.frames > 1 ? Math.min(frame, clip.frames - 1) / (clip.frames - 1) : 0;
-    rows[n].style.setProperty("--at", `${100 * share}%`);
-  });
-  at(0);
-  let frame = 0, timer = null;
-  const control = slider("frame", { max: most - 1, value: 0, wide: true, say: (n) => `${n + 1} of ${most}`, change: (n) => { frame = n; at(n); } });
-  const play = element("button", { type: "button", "aria-pressed": "false", onclick: () => {
-    if (timer === null) timer = setInterval(() => { frame = (frame + 1) % most; control.set(frame); at(frame); }, 125);
-    else { clearInterval(timer); timer = null; }
-    play.setAttribute("aria-pressed", String(timer !== null));
-    play.textContent = timer === null ? "play" : "stop";
-  } }, "play");
-  const difference = element("input", { type: "checkbox", onchange: (event) => box.classList.toggle("difference", event.target.checked) });
-  return section("clips", "The same clips", element("div", { class: "controls sticky" },
-    most > 1 ? [control.label, play] : null, element("label", {}, difference, "difference from the original, four times as bright")), box,
+  const { most, controls } = player(box, rows, data.clips.map((clip) => clip.frames));
+  return section("clips", "The same clips", controls, box,
   element("p", { class: "faint" }, `A random sample of the clips, those first where PSNR differs most; ${most > 1 ? `the first ${most} frames, ` : ""}PSNR of the whole clip.`));
 }
 
