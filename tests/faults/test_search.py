@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.faults.test_sweep import state, wait_for
 from tests.support.runs import finish, rows, start
-from vqgan.sweeps.search import Trials
+from vqgan.sweeps.trials import open_storage
 
 VALUES = (
     "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=6", "hydra.sweeper.storage.pruner.n_startup_trials=1",
@@ -31,7 +31,7 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def trials(url: str, name: str) -> list[FrozenTrial]:
-    return optuna.load_study(name, Trials(url, None)).trials
+    return optuna.load_study(study_name=name, storage=open_storage(url)).trials
 
 
 def check_run(folder: Path, trial: FrozenTrial) -> None:
