@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.faults.test_sweep import state, wait_for
@@ -31,7 +32,13 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def trials(url: str, name: str) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=open_storage(url)).trials
+    storage = open_storage(url)
+    assert isinstance(storage, RDBStorage)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def check_run(folder: Path, trial: FrozenTrial) -> None:

@@ -47,11 +47,12 @@ class Search:
     def __init__(self, config: DictConfig, launcher: Launcher, typed: Sequence[str]) -> None:
         sweeper = config.hydra.sweeper
         self.launcher, self.folder = launcher, Path(config.hydra.sweep.dir)
+        for key in ("n_jobs", "n_trials"):
+            number = sweeper[key]
+            check(isinstance(number, int) and number >= 1, f"hydra.sweeper.{key}", number, "a whole number, at least 1")
         self.at_once: int = sweeper.n_jobs
-        check(self.at_once >= 1, "hydra.sweeper.n_jobs", self.at_once, "at least 1")
-        self.fixed, self.space = read_overrides(sweeper.params or {}, typed)
         self.most: int = sweeper.n_trials
-        check(self.most >= 1, "hydra.sweeper.n_trials", self.most, "at least 1")
+        self.fixed, self.space = read_overrides(sweeper.params or {}, typed)
         if is_grid(sweeper.sampler):
             self.most = min(self.most, math.prod(map(len, grid_of(self.space).values())))
         self.objectives = objectives_of(config, sweeper)
@@ -113,7 +114,7 @@ class Search:
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
         """What is typed for a trial's job."""
-        chosen = [f"{key}={'null' if trial.params[key] is None else trial.params[key]}" for key in self.space]
+        chosen = [f"{key}={trial.params[key]}" for key in self.space]
         return [*chosen, *self.fixed, f"hydra.sweep.subdir={run_of(trial)}"]
 
     def write_results(self) -> None:

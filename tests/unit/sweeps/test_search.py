@@ -262,8 +262,8 @@ def test_a_grid_has_all_values_of_each_key() -> None:
     ("sweeper", "typed", "message"),
     [
         ({}, ["seed=1"], "A search needs values to choose from"),
-        ({"n_jobs": 0}, [LEARNING_RATE], r"hydra\.sweeper\.n_jobs must be at least 1"),
-        ({"n_trials": 0}, [LEARNING_RATE], r"hydra\.sweeper\.n_trials must be at least 1"),
+        ({"n_jobs": 0}, [LEARNING_RATE], r"hydra\.sweeper\.n_jobs must be a whole number"),
+        ({"n_trials": "many"}, [LEARNING_RATE], r"hydra\.sweeper\.n_trials must be a whole number"),
         ({"sampler": "grid"}, [LEARNING_RATE], "grid takes choices and ranges, and optimizer.lr is an interval"),
         ({}, ["optimizer.lr=interval(1,0)"], r"optimizer\.lr must be an interval from a smaller to a larger number"),
         ({}, ["optimizer.lr=tag(log,interval(0,1))"], r"optimizer\.lr must be an interval"),
