@@ -15,11 +15,12 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.faults.test_sweep import state, wait_for
 from tests.support.runs import finish, rows, start
-from vqgan.sweeps.search import Trials
+from vqgan.sweeps.trials import open_storage
 
 VALUES = (
     "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=6", "hydra.sweeper.storage.pruner.n_startup_trials=1",
@@ -31,7 +32,13 @@ PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def trials(url: str, name: str) -> list[FrozenTrial]:
-    return optuna.load_study(name, Trials(url, None)).trials
+    storage = open_storage(url)
+    assert isinstance(storage, RDBStorage)
+    try:
+        return optuna.load_study(study_name=name, storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def check_run(folder: Path, trial: FrozenTrial) -> None:

@@ -18,7 +18,7 @@ def test_the_wheel_trains_in_an_empty_environment(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"vqgan/conf/sweep/codebook.yaml", "vqgan/conf/hydra/sweeper/search.yaml"} <= set(names)
+    assert {"vqgan/conf/sweep/codebook.yaml", "hydra_plugins/vqgan_search.py"} <= set(names)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     bin_folder = tmp_path / "venv" / "bin"
     constraints = ROOT / "constraints.txt"

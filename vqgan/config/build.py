@@ -27,7 +27,6 @@ from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 # What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
 EXTRAS = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
-    "hydra/sweeper": {"optuna": "optuna"},
 }
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 WORDS_FOR_MANY = {int: "whole numbers", float: "numbers", str: "texts"}

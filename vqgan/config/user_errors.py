@@ -37,13 +37,10 @@ def storage_error(error: BaseException) -> StorageError | None:
 
     Optuna is an extra, so its errors are known by the names of their modules.
     """
-    chain: BaseException | None = error
-    while chain is not None and type(chain).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
-        chain = chain.__context__  # the sweeper goes on to tell the trial's failure, which fails as well
-    if chain is None:
+    if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna"):
         return None
     return StorageError(
-        f"hydra.sweeper.storage failed: {str(chain).splitlines()[0]}. All runs are saved; the same command, with "
+        f"hydra.sweeper.storage failed: {str(error).splitlines()[0]}. All runs are saved; the same command, with "
         "the same run_dir, goes on."
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,14 @@ class Criterion:
     def text(self, score: float) -> str:
         """A score as the value that was measured, with its name."""
         return f"{self.scalar} {self.sign * score:.4g}"
+
+
+def scores_of(folder: Path, objectives: Sequence[Criterion]) -> list[float] | None:
+    """A run's scores at the evaluation where the first objective's is the best; None if none has measured them all."""
+    rows = [row for row in read_rows(folder, "metrics.jsonl") if row.get("step")]
+    found = [[objective.score(row["step"], row) for objective in objectives] for row in rows]
+    complete = [[score for score in scores if score is not None] for scores in found if None not in scores]
+    return max(complete, key=lambda scores: scores[0], default=None)
 
 
 PSNR = Criterion("validation/psnr")

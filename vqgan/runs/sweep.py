@@ -20,7 +20,7 @@ from vqgan.files.writing import replace_text
 from vqgan.runs.saved import typed_for
 
 SWEEP = "sweep.yaml"  # in the sweep's folder
-TRIALS = "vqgan.sweeps.search.Trials"  # the storage of a search that can go on
+SEARCH = "hydra_plugins.vqgan_search.Search"  # the sweeper of a search
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Definition:
 
 
 def is_search(hydra_config: DictConfig) -> bool:
-    """Whether Hydra's own config asks for a search that can go on; without loading Optuna, which is an extra."""
-    return bool(OmegaConf.select(hydra_config, "sweeper.storage._target_") == TRIALS)
+    """Whether Hydra's own config asks for a search; without loading Optuna, which is an extra."""
+    return bool(OmegaConf.select(hydra_config, "sweeper._target_") == SEARCH)
 
 
 def own_overrides(typed: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,9 +23,6 @@ from vqgan.runtime.signals import StopSignals
 from vqgan.sweeps.sweep import values_of
 from vqgan.text import without_secrets
 
-if TYPE_CHECKING:
-    from vqgan.sweeps.search import Trial
-
 
 def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     """Train one job, or take what is there of it.
@@ -34,7 +31,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     interrupted or failed goes on from its checkpoint.
 
     Returns:
-        The run's objective, the larger the better, for the sweeper; None if it has none: it failed, or was pruned.
+        The run's objective, the larger the better; None if it has none: it failed, or was pruned.
 
     Raises:
         StoppedError: a signal came; this ends the sweep.
@@ -43,9 +40,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     objective = Criterion(config.objective)
     typed: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)  # resolved it could hold secrets
     sweep = Path(hydra_config.sweep.dir).absolute()
-    folder, trial = Path(hydra_config.runtime.output_dir), _trial_of(hydra_config)
-    if trial is not None:
-        folder = sweep / str(trial.number)  # whichever number this start of the sweep gives it
+    folder = Path(hydra_config.runtime.output_dir)
     config.run_dir = str(folder)
     refuse_another_job(folder, typed)
     status = status_of(folder)
@@ -57,7 +52,7 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
         else:
             print(f"\n{label}", flush=True)
             with stop, stop.at_once():
-                _train(config, own_overrides(typed), trial)
+                _train(config, own_overrides(typed), hydra_config)
     except StoppedError as error:
         raise StoppedError(f"{error}, or with all of the sweep: its own command, with run_dir={sweep}") from None
     except PrunedError as error:
@@ -71,27 +66,19 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
         said = f"Stopped by {stop.name}; job {folder.name} is over."
         raise StoppedError(f"{said} Go on with the sweep's own command, with run_dir={sweep}")
     status = status_of(folder)
-    if trial is not None and status is not None and status.state == "pruned":
-        trial.close_pruned()
     return objective.best(folder) if status is not None and status.state == "finished" else None
 
 
-def _trial_of(hydra_config: DictConfig) -> Trial | None:
-    if not is_search(hydra_config):
-        return None
-    from vqgan.sweeps import search  # Optuna is an extra
-
-    return search.find_trial(hydra_config)
-
-
-def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> None:
+def _train(config: DictConfig, typed: Sequence[str], hydra_config: DictConfig) -> None:
     from vqgan.training import run as train  # here, so that settled jobs need not wait for torch
 
     loggers = {}
-    if trial is not None:
-        from vqgan.sweeps.search import Pruning
+    if is_search(hydra_config):
+        from vqgan.sweeps import trials  # Optuna is an extra
 
-        loggers["pruning"] = Pruning(trial, Criterion(config.objective), config.trainer.steps)
+        trial = trials.find_trial(hydra_config.sweeper, int(hydra_config.sweep.subdir))
+        objectives = trials.objectives_of(config, hydra_config.sweeper)
+        loggers["pruning"] = trials.Pruning(trial, objectives, config.trainer.steps)
     train.run(config, typed, loggers)
 
 

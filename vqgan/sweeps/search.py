@@ -1,205 +1,208 @@
-"""A search by Optuna, whose sweeper decides what is tried: here is what lets it go on, and stops hopeless trials.
+"""A search: Optuna is asked what to try, a launcher of Hydra's runs it, and Optuna is told what the runs' folders say.
 
-Needs the extra `optuna`. Jobs may run in other processes, and know their trial by the storage, the study's name and the
-values that they were given.
+Needs the extra `optuna`. Optuna's part is its public ask and tell. A trial is open until its run is settled: one that
+was stopped, killed or failed goes on at the next start of the search, with its values and in its folder.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import hydra
-import optuna
-from omegaconf import DictConfig, flag_override
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.pruners import BasePruner
-from optuna.storages import RDBStorage, RetryFailedTrialCallback, _CachedStorage
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from vqgan.errors import ConfigError, PrunedError, StorageError
-from vqgan.loggers import Logger
-from vqgan.runs.criterion import Criterion
+from vqgan.errors import ConfigError, check
+from vqgan.files.writing import replace_text
+from vqgan.runs.criterion import scores_of
 from vqgan.runs.status import SETTLED, status_of
+from vqgan.sweeps.trials import Grid, objectives_of, open_study, run_of
 
-optuna.logging.set_verbosity(logging.WARNING)
-# It warns of each trial without a value, which has told by itself what became of it.
-logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)
+RESULTS = "optimization_results.yaml"  # in the search's folder, for programs
 
 
-class Trials(_CachedStorage):
-    """Where trials are kept: Optuna's storage, with what its sweeper for Hydra cannot say.
+class Search:
+    """One start of a search.
 
     Args:
-        url: of SQLAlchemy, as `sqlite:///FILE` or `postgresql://USER@HOST/DATABASE`.
-        pruner: decides which trials are hopeless; null for none.
+        config: composed for it; its sweeper's values are `conf/hydra/sweeper/search.yaml`.
+        launcher: runs jobs, and waits for them.
+        typed: overrides; of a key the last one counts.
 
     Raises:
-        ConfigError: a database that keeps numbers in single precision, so that no trial would be found by its values.
-        StorageError: the database cannot be reached.
+        ConfigError: there is nothing to choose from, or a number is out of range.
+        StorageError: the storage cannot be reached.
     """
 
-    def __init__(self, url: str, pruner: BasePruner | None) -> None:
-        if url.startswith(("mysql", "mariadb")):
-            raise ConfigError(
-                "hydra.sweeper.storage.url is of MySQL, where this version of Optuna keeps values in single precision; "
-                "choose PostgreSQL or SQLite."
-            )
-        try:
-            super().__init__(RDBStorage(url))
-        except (SQLAlchemyError, ImportError) as error:
-            shown = make_url(url).render_as_string(hide_password=True) if "://" in url else url
-            raise StorageError(
-                f"hydra.sweeper.storage.url={shown} cannot be opened: {' '.join(str(error).split())}"
-            ) from error
-        self.pruner = pruner or optuna.pruners.NopPruner()
+    def __init__(self, config: DictConfig, launcher: Launcher, typed: Sequence[str]) -> None:
+        sweeper = config.hydra.sweeper
+        self.launcher, self.folder = launcher, Path(config.hydra.sweep.dir)
+        for key in ("n_jobs", "n_trials"):
+            number = sweeper[key]
+            check(isinstance(number, int) and number >= 1, f"hydra.sweeper.{key}", number, "a whole number, at least 1")
+        self.at_once: int = sweeper.n_jobs
+        self.most: int = sweeper.n_trials
+        self.fixed, self.space = read_overrides(sweeper.params or {}, typed)
+        if is_grid(sweeper.sampler):
+            self.most = min(self.most, math.prod(map(len, grid_of(self.space).values())))
+        self.objectives = objectives_of(config, sweeper)
+        self.study = open_study(sweeper, self.objectives)
+        self.study.sampler = make_sampler(sweeper.sampler, self.space, len(self.study.trials))
+        self.tried: set[int] = set()  # runs, by this start
 
-    def set_trial_state(self, trial_id: int, state: TrialState) -> bool:
-        """Set it, unless the trial's own run has ended the trial as pruned: the sweeper takes that for a failure."""
-        if state is TrialState.FAIL and self._backend.get_trial(trial_id).state is TrialState.PRUNED:
-            study_id, _ = self._trial_id_to_study_id_and_number[trial_id]
-            self._studies[study_id].owned_or_finished_trial_ids.discard(trial_id)  # what the run reported is read anew
-            return True
-        return super().set_trial_state(trial_id, state)
+    def run(self) -> None:
+        """Try what is open, then what is new, until there are enough trials; what fails is not tried twice."""
+        self.settle()
+        self.queue_again()
+        while trials := self.next_trials():
+            jobs = [self.overrides(trial) for trial in trials]
+            returned = self.launcher.launch(jobs, initial_job_idx=len(self.tried))
+            self.tried |= {run_of(trial) for trial in trials}
+            self.settle()
+            for job in returned:
+                _ = job.return_value  # raises what has ended the search
+        self.write_results()
 
-    def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """The best one; where none is complete one without values, since the sweeper, when it ends, asks."""
-        try:
-            return super().get_best_trial(study_id)
-        except ValueError:
-            return FrozenTrial(
-                number=-1, trial_id=-1, state=TrialState.FAIL, value=None, values=None, datetime_start=None,
-                datetime_complete=None, params={}, distributions={}, user_attrs={}, system_attrs={},
-                intermediate_values={},
-            )  # fmt: skip
+    def settle(self) -> None:
+        """Tell of each run that is settled, whoever ran it: SLURM's jobs outlive the command that waits for them."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            run = self.folder / str(run_of(trial))
+            status = status_of(run)
+            if status is None or status.state not in SETTLED:
+                continue
+            scores = scores_of(run, self.objectives) if status.state == "finished" else None
+            if scores is not None:
+                self.study.tell(trial.number, scores)
+            else:
+                pruned = status.state == "pruned"
+                self.study.tell(trial.number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
+    def queue_again(self) -> None:
+        """Queue trials that failed though their run is open, in the same folder: it is gone, or of an older version.
 
-@dataclass(frozen=True)
-class Trial:
-    """A trial that is running, as its job sees it."""
+        So is one that has not all of its values, since the search was killed while they were drawn.
+        """
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self.space.keys() <= trial.params.keys():
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        last = {run_of(trial): trial for trial in self.study.trials}
+        for run, trial in last.items():
+            status = status_of(self.folder / str(run))
+            if trial.state is TrialState.FAIL and (status is None or status.state not in SETTLED):
+                self.study.enqueue_trial(trial.params, user_attrs={"run": run})
 
-    study: optuna.Study
-    storage: Trials
-    frozen: FrozenTrial
+    def next_trials(self) -> list[FrozenTrial]:
+        """As many as run at once, or as are left: of those that are open, then of those that are queued, then new."""
+        trials = self.study.get_trials(deepcopy=False)
+        found = [t for t in trials if t.state is TrialState.RUNNING and run_of(t) not in self.tried][: self.at_once]
+        left = sum(trial.state is TrialState.WAITING for trial in trials)
+        left += max(self.most - len({run_of(trial) for trial in trials}), 0)
+        for _ in range(min(self.at_once - len(found), left)):
+            number = self.study.ask(self.space).number
+            found.append(self.study.trials[number])
+        return found
 
-    @property
-    def number(self) -> int:
-        """The name of its run's folder: of the first try, where this is another one."""
-        return first_number(self.frozen)
+    def overrides(self, trial: FrozenTrial) -> list[str]:
+        """What is typed for a trial's job."""
+        chosen = [f"{key}={trial.params[key]}" for key in self.space]
+        return [*chosen, *self.fixed, f"hydra.sweep.subdir={run_of(trial)}"]
 
-    def is_hopeless(self, step: int, value: float) -> bool:
-        """Report an evaluation, and ask the pruner."""
-        trial_id = self.frozen._trial_id
-        if step not in self.storage.get_trial(trial_id).intermediate_values:  # else of a run that was continued
-            self.storage.set_trial_intermediate_value(trial_id, step, value)
-        return self.storage.pruner.prune(self.study, self.storage.get_trial(trial_id))
-
-    def close_pruned(self) -> None:
-        """End it as pruned."""
-        self.study.tell(self.frozen.number, state=TrialState.PRUNED)
-
-
-class Pruning(Logger):
-    """Reports each evaluation of a run to its search, and stops the run if it is hopeless.
-
-    Args:
-        trial: of the run.
-        objective: what the search maximizes.
-        steps: of the whole run; after its last one there is nothing to be stopped.
-    """
-
-    def __init__(self, trial: Trial, objective: Criterion, steps: int) -> None:
-        self.trial, self.objective, self.steps = trial, objective, steps
-
-    def log(self, step: int, scalars: Mapping[str, float], files: Mapping[str, Path]) -> None:  # noqa: ARG002
-        """Look at a row that has the objective.
+    def write_results(self) -> None:
+        """Write the best trial, or with two objectives the best compromises: those that none beats in both.
 
         Raises:
-            PrunedError: the run is hopeless.
-            ConfigError: an evaluation has no such scalar.
+            StorageError: they cannot be written.
         """
-        measured = sorted(name for name in scalars if name.startswith("validation/"))
-        if measured and self.objective.scalar not in scalars:
-            raise ConfigError(
-                f"objective={self.objective.scalar}: no such scalar is measured; there are: {', '.join(measured)}."
-            )
-        value = self.objective.score(step, scalars)
-        if value is None:
-            return
-        try:
-            hopeless = self.trial.is_hopeless(step, value)
-        except (SQLAlchemyError, StorageInternalError) as error:  # training need not end because a server is away
-            warnings.warn(f"The search was not told of step {step}: {str(error).splitlines()[0]}", stacklevel=2)
-            return
-        if hopeless and step < self.steps:
-            raise PrunedError(f"Pruned after step {step}: {self.objective.text(value)} promises less than others.")
+        complete = any(trial.state is TrialState.COMPLETE for trial in self.study.trials)
+        values: dict[str, Any]
+        if len(self.objectives) == 1:
+            best = self.study.best_trial if complete else None
+            values = {"best_params": best.params if best else {}, "best_value": best.value if best else None}
+        else:
+            front = self.study.best_trials if complete else []
+            values = {"solutions": [{"run": run_of(t), "params": t.params, "values": t.values} for t in front]}
+            print("\nThe best compromises, which no other job beats in both:" if front else "\nNo job is finished.")
+            for t in sorted(front, key=lambda trial: trial.values[0], reverse=True):
+                print(f"  job {run_of(t)}: {', '.join(o.text(v) for o, v in zip(self.objectives, t.values))}")
+        replace_text(self.folder / RESULTS, yaml.safe_dump({"name": "optuna", **values}, sort_keys=False))
 
 
-def prepare(sweeper: DictConfig, folder: Path) -> None:
-    """Let a search go on in a folder that no other process holds.
+def read_overrides(params: Mapping[Any, Any], typed: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
+    """What all jobs have, and what is chosen for each; of a key the last override counts."""
+    parser = OverridesParser.create()
+    overrides = parser.parse_overrides([*(f"{key!s}={value}" for key, value in params.items()), *typed])
+    last = {o.get_key_element(): o for o in overrides}
+    fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
+    space = {key: distribution(o) for key, o in last.items() if o.is_sweep_override()}
+    if not space:
+        raise ConfigError(
+            "A search needs values to choose from: optimizer.lr='tag(log,interval(1e-4,1e-2))' or model=vqmodel,emavq."
+        )
+    return fixed, space
 
-    Trials that were running are queued to go on, and those whose runs failed to be tried again, with the same values
-    and in the same folders; `n_trials` becomes the number of those that are left of it.
+
+def distribution(override: Override) -> BaseDistribution:
+    """Optuna's name of what is written as `interval(a,b)`, `tag(log,interval(a,b))`, `range(a,b,step)` or `a,b,c`."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        log = "log" in value.tags
+        sensible = value.start < value.end and (value.start > 0 or not log)
+        wanted = "an interval from a smaller to a larger number, of positive ones if it is log"
+        check(sensible, str(override.get_key_element()), override.input_line, wanted)
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(value.start, value.end, log=log)
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        # Exactly: what adds up floats is off in the last digits, and may have one too many.
+        first, stop, step = (Decimal(str(number)) for number in (value.start, value.stop, value.step))
+        last = first + step * (math.ceil((stop - first) / step) - 1)
+        low, high, step = min(first, last), max(first, last), abs(step)
+        if low == int(low) and step == int(step):
+            return IntDistribution(int(low), int(high), step=int(step))
+        return FloatDistribution(float(low), float(high), step=float(step))
+    choices: list[Any] = list(override.sweep_iterator(transformer=Transformer.encode))
+    return CategoricalDistribution(choices)
+
+
+def grid_of(space: Mapping[str, BaseDistribution]) -> dict[str, list[Any]]:
+    """All values of each key.
 
     Raises:
-        StorageError: the database cannot be reached.
+        ConfigError: of one there is no end.
     """
-    storage: Trials = hydra.utils.instantiate(sweeper.storage)
-    try:
-        study = optuna.load_study(sweeper.study_name, storage)
-    except KeyError:
-        return  # there was no start of it yet
-    trials = study.get_trials()
-    last_tries = {first_number(trial): trial for trial in trials}
-    done = 0
-    for number, trial in last_tries.items():
-        status = status_of(folder / str(number))
-        if trial.state is TrialState.RUNNING:
-            storage.set_trial_state(trial._trial_id, TrialState.WAITING)
-        elif trial.state is TrialState.FAIL and (status is None or status.state not in SETTLED):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                RetryFailedTrialCallback()(study, trial)
-        elif trial.state.is_finished():
-            done += 1
-    with flag_override(sweeper, ["readonly", "struct"], False):
-        sweeper.n_trials = max(sweeper.n_trials - done, 0)
-        if sweeper.sampler.get("seed") is not None:
-            sweeper.sampler.seed += len(trials)  # else the same random values would be tried again
+    grid: dict[str, list[Any]] = {}
+    for key, of_key in space.items():
+        if isinstance(of_key, CategoricalDistribution):
+            grid[key] = list(of_key.choices)
+        elif isinstance(of_key, IntDistribution | FloatDistribution) and of_key.step is not None and not of_key.log:
+            low, high, step = (Decimal(str(number)) for number in (of_key.low, of_key.high, of_key.step))
+            grid[key] = [type(of_key.low)(low + number * step) for number in range(int((high - low) / step) + 1)]
+        else:
+            raise ConfigError(f"hydra/sweeper/sampler=grid takes choices and ranges, and {key} is an interval.")
+    return grid
 
 
-def find_trial(hydra_config: DictConfig) -> Trial:
-    """The trial of a job.
-
-    Of several with the same values, which have the same results, one that no run is settled for.
-
-    Raises:
-        ConfigError: no trial of the study has the job's values.
-    """
-    sweeper = hydra_config.sweeper
-    storage: Trials = hydra.utils.instantiate(sweeper.storage)
-    study = optuna.load_study(sweeper.study_name, storage, pruner=storage.pruner)
-    typed = set(hydra_config.overrides.task)
-    mine = [
-        trial
-        for trial in study.get_trials(states=(TrialState.RUNNING,))
-        if {f"{key}={value}" for key, value in trial.params.items()} <= typed  # as the sweeper writes them
-    ]
-    if not mine:
-        raise ConfigError(f"The study {sweeper.study_name} has no running trial with the values of this job.")
-    return Trial(study, storage, min(mine, key=lambda trial: _is_settled(hydra_config, trial)))
+def make_sampler(values: DictConfig, space: Mapping[str, BaseDistribution], trials: int) -> BaseSampler:
+    """What decides on the next trial, after so many."""
+    make = hydra.utils.instantiate(values, _partial_=True, _convert_="all")
+    if is_grid(values):
+        return make(search_space=grid_of(space))
+    seeded = values.get("seed") is not None
+    return make(seed=values.seed + trials) if seeded else make()  # else the same values would be drawn again
 
 
-def first_number(trial: FrozenTrial) -> int:
-    """The number of the trial, or of the failed one that it tries again."""
-    return int(trial.system_attrs.get("failed_trial", trial.number))
-
-
-def _is_settled(hydra_config: DictConfig, trial: FrozenTrial) -> bool:
-    status = status_of(Path(hydra_config.sweep.dir) / str(first_number(trial)))
-    return status is not None and status.state in (*SETTLED, "running")
+def is_grid(sampler: DictConfig) -> bool:
+    """Whether all combinations are to be tried."""
+    return bool(sampler._target_ == f"{Grid.__module__}.{Grid.__name__}")

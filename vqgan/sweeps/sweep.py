@@ -35,7 +35,7 @@ class Sweep(Callback):
     """Hydra's hook before the first job of a sweep and after the last one, in the process that launches them."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Hold the sweep's folder, refuse one of another sweep, and prepare a search to go on."""
+        """Hold the sweep's folder, refuse one of another sweep, and try a search's storage."""
         with _ending(sys.argv[1:]):
             Criterion(config.objective)
             _check_direction(config)
@@ -50,7 +50,7 @@ class Sweep(Callback):
                 _pin(config, "hydra.sweep.dir", str(self.folder))  # one folder, even where jobs differ in `name`
                 if is_search(config.hydra):
                     _pin(config, "hydra.sweeper.study_name", str(definition.study))
-                    _prepare_search(config.hydra.sweeper, self.folder)
+                    _try_storage(config.hydra.sweeper.storage.url)
                 write_definition(self.folder, definition)
             except BaseException:
                 self._leave()
@@ -152,11 +152,11 @@ def _ending(typed: Sequence[str]) -> Iterator[None]:
 
 
 def _check_direction(config: DictConfig) -> None:
-    direction = OmegaConf.select(config, "hydra.sweeper.direction")  # Optuna's sweeper has one, and would minimize
+    direction = OmegaConf.select(config, "hydra.sweeper.direction")
     if direction is not None and str(direction).rpartition(".")[2] != "maximize":
         raise ConfigError(
-            "hydra.sweeper.direction must be maximize: choose hydra/sweeper=search, which sets it, and for a scalar to "
-            "be minimized objective=-NAME."
+            f"hydra.sweeper.direction must be maximize, but is {direction}: objective=-NAME is for a scalar that is to "
+            "be small, and hydra/sweeper=search is the search of this package."
         )
 
 
@@ -175,12 +175,12 @@ def _hold(folder: Path) -> FileLock:
     return lock
 
 
-def _prepare_search(sweeper: DictConfig, folder: Path) -> None:
+def _try_storage(url: str) -> None:
     try:
-        from vqgan.sweeps import search
+        from vqgan.sweeps import trials
     except ImportError as error:
         raise missing_extra(f"A search ({error})", "optuna") from None
-    search.prepare(sweeper, folder)
+    trials.open_storage(url)  # now, while nothing is written yet
 
 
 def _pin(config: DictConfig, key: str, value: str) -> None:

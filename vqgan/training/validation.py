@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
 
     Returns:
         The same in each process: as metrics what `measure` finds, as `validation/psnr` …, all means over frames;
-        `validation/perplexity` and `validation/usage` of the codebook over all clips together.
+        `validation/perplexity` and `validation/usage` of the codebook over all clips together, and the bits that its
+        codes need, `validation/bits_per_pixel`, if each is written as shortly as its share of them allows.
     """
     quantizer, device = autoencoder.quantizer, autoencoder.last_layer.device
     measured: dict[int, dict[str, Tensor]] = {}  # by the number of the batch
@@ -92,12 +94,15 @@ def evaluate(autoencoder: Autoencoder, clips: Clips, batch_size: int, perceptual
     # Of several codes a position: the geometric mean, whose logarithm is the mean number of nats a code.
     metrics["validation/perplexity"] = float(torch.stack([perplexity(part) for part in counts]).log().mean().exp())
     metrics["validation/usage"] = float((counts > 0).float().mean())
+    bits = math.log2(metrics["validation/perplexity"])  # a code
+    metrics["validation/bits_per_pixel"] = bits * int(counts.sum()) / clips[..., 0].numel()
     return Evaluation(metrics, counts.cpu(), per_frame["psnr"])
 
 
 def scalars_measured(perceptual: nn.Module | None) -> list[str]:
     """The names of what `evaluate` finds, for those who must know before it does."""
-    names = ["psnr", "psnr_mean_colour", "ssim", *([] if perceptual is None else ["lpips"]), "perplexity", "usage"]
+    names = ["psnr", "psnr_mean_colour", "ssim", *([] if perceptual is None else ["lpips"])]
+    names += ["perplexity", "usage", "bits_per_pixel"]
     return [f"validation/{name}" for name in names]
 
 

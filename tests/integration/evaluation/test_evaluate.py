@@ -131,6 +131,7 @@ def test_the_figures_are_those_of_training(typed: Callable[..., Ended], finished
     assert metrics["psnr_mean_colour"]["value"] == pytest.approx(last["validation/psnr_mean_colour"], abs=1e-3)
     assert metrics["ssim"]["value"] == pytest.approx(last["validation/ssim"], abs=0.01)
     assert metrics["perplexity"]["value"] == pytest.approx(last["validation/perplexity"], rel=1e-4)
+    assert metrics["bits_per_pixel"]["value"] == pytest.approx(last["validation/bits_per_pixel"], rel=1e-4)
     assert metrics["usage"]["value"] == pytest.approx(last["validation/usage"])
 
 

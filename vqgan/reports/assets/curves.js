@@ -14,6 +14,7 @@ const MEANINGS = {
   "validation/lpips": "perceptual distance, lower is better",
   "validation/usage": "share of the codes that validation clips use",
   "validation/perplexity": "as many codes, used alike, would be as varied",
+  "validation/bits_per_pixel": "that the codes need, each written as shortly as its share allows",
   "codebook/perplexity": "of a training batch",
   "codebook/usage": "share of the codes chosen in recent steps",
   "codebook/dead": "codes that no validation clip uses",
