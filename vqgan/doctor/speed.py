@@ -30,13 +30,10 @@ class Speed:
 
     def said(self) -> str:
         """In a sentence."""
-        whole = self.seconds * self.steps
-        lasts = (
-            f"{whole:.0f} s" if whole < 120 else f"{whole / 60:.0f} min" if whole < 7200 else f"{whole / 3600:.1f} h"
-        )
         return (
             f"A step of the default ({counted(self.clips, 'clip')} of {counted(self.frames, 'frame')}) takes "
-            f"{self.seconds:.2g} s, its {self.steps} steps about {duration(self.seconds * self.steps / 3600)}, and validation beside."
+            f"{self.seconds:.2g} s, its {self.steps} steps about "
+            f"{duration(self.seconds * self.steps / 3600)}, and validation beside."
         )
 
 
