@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
     )
-    parser.add_argument("--metric", metavar="NAME", help="to compare by; else the objective of the runs")
+    parser.add_argument("--metric", metavar="NAME", help="as psnr or train/total; else the objective of the runs")
     parser.add_argument("--out", metavar="FILE.html", type=Path, help="the page; its table gets the same name, .csv")
     add_json(parser)
     arguments = parser.parse_args()

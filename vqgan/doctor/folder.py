@@ -20,7 +20,7 @@ from vqgan.doctor.finding import Finding
 from vqgan.errors import DataError, UnusableError
 from vqgan.text import counted
 from vqgan.video.container import open_video
-from vqgan.video.file import CUT_OFF, VideoFile
+from vqgan.video.file import VideoFile
 from vqgan.video.reader import read_frames
 from vqgan.video.times import average_rate, clip_positions, clip_starts
 
@@ -163,11 +163,8 @@ def _ledger(data: Videos) -> BadFiles:
 
 
 def _files(files: Sequence[Path], bad: BadFiles, root: Path, closed: Sequence[str]) -> Finding:
-    cut = sum(reason.startswith(CUT_OFF) for reason in bad.reasons.values())
-    lost = len(bad.reasons) - cut
     said = counted(len(files), "file")
-    said += f", of which {lost} cannot be used" if lost else ""
-    said += f"{' and' if lost else ', of which'} {cut} end early and are used as far as they go" if cut else ""
+    said += f", of which {bad.said()}" if bad.reasons else ""
     said += f"; {counted(len(closed), 'folder')} cannot be entered" if closed else ""
     named = [f"\n  {os.path.relpath(path, root)}: {bad.reasons[path]}" for path in sorted(bad.reasons)]
     more = len(named) - MOST_NAMED

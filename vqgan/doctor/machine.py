@@ -61,8 +61,9 @@ def _device() -> Finding:
     if device.type == "cuda":
         gpus = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
         said = ", ".join(f"{gpu.name} ({gpu.total_memory / GIBIBYTE:.0f} GiB)" for gpu in gpus)
-        start = "" if len(gpus) == 1 else f"torchrun --nproc-per-node={len(gpus)} train.py trains one run on all GPUs."
-        return Finding("device", f"cuda: {said}", {"type": "cuda", "gpus": [gpu.name for gpu in gpus]}, start or None)
+        start = f"torchrun --nproc-per-node={len(gpus)} … trains one run on all GPUs: docs/clusters.md."
+        values = {"type": "cuda", "gpus": [gpu.name for gpu in gpus]}
+        return Finding("device", f"cuda: {said}", values, start if len(gpus) > 1 else None)
     if device.type == "mps":
         change = "Nobody has trained on an Apple GPU yet: compare a short run with trainer.device=cpu."
         return Finding("device", "mps: an Apple GPU", {"type": "mps"}, change)

@@ -116,6 +116,7 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
             f"({trials[0].folder}: {trials[0].status.message})."
         )
     if metric is not None:
+        metric = metric if "/" in metric else f"validation/{metric}"
         _require(metric, trials)
     metric = metric or _objective(trials)
     ordered = _in_order(trials, metric)

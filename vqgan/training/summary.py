@@ -25,7 +25,8 @@ def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
     processes = f"{trainer.process.count} processes, the first on " if trainer.process.count > 1 else ""
-    bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
+    ledger = trainer.folder / "bad_files.jsonl"
+    bad = f", of which {bad_files.said()} (see {ledger})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{_source(config)}: {counted(bad_files.total, 'file')}{bad}{_decoded(trainer)}"),

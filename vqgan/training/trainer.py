@@ -33,6 +33,7 @@ from vqgan.runtime.device import (
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.text import INSTALLED, PROGRAM
 from vqgan.tokenizer.folder import AVERAGE
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
@@ -267,5 +268,7 @@ class Trainer:
         self.checkpoints.finish()
 
     def _stopped(self, what: str) -> StoppedError:
-        command = "python" if self.process.count == 1 else "torchrun …"
-        return StoppedError(f"{what} Go on with: {command} train.py resume={self.folder}")
+        program = PROGRAM
+        if self.process.count > 1:
+            program = f"torchrun … {f'--no-python {PROGRAM}' if INSTALLED else 'train.py'}"
+        return StoppedError(f"{what} Go on with: {program} resume={self.folder}")

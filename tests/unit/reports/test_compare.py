@@ -614,8 +614,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     trial(tmp_path / "a")
     with pytest.raises(ConfigError, match=r"There is no folder .*nowhere\."):
         compare([tmp_path / "a", tmp_path / "nowhere"], None, None)
-    with pytest.raises(ConfigError, match=r"--metric psnr: no run has such a metric\. There are: .*validation/psnr"):
-        compare([tmp_path], "psnr", None)
+    with pytest.raises(ConfigError, match=r"--metric validation/pnsr: no run .*There are: .*validation/psnr"):
+        compare([tmp_path], "pnsr", None)
+    compare([tmp_path], "lpips", None)
     with pytest.raises(ConfigError, match=r"--out x\.csv: that is the name of the table"):
         compare([tmp_path], None, Path("x.csv"))
 
