@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
 import vqgan
 
 run, videos = sys.argv[1:3]
@@ -22,29 +20,28 @@ _, height, width = tokenizer.downsampling
 print(f"{tokenizer.quantizer.codebook_size} codes, one for {height}×{width} pixels")
 
 # %% [markdown]
-# One video, in memory: integers (frames, rows, columns), and what is needed to show it again.
-
-# %%
-path = next(file for file in sorted(Path(videos).rglob("*")) if file.suffix in (".mp4", ".mkv", ".avi"))
-video = tokenizer.encode_video(path, fps=8, square=True)
-print(video, video.codes.shape, video.codes.dtype)
-tokenizer.decode_video(video, "reconstruction.mp4")
-
-# %% [markdown]
-# A folder, on the disk. The command can be stopped and typed again; `torchrun` shares the work between GPUs.
+# A folder, on the disk. The command can be stopped and typed again; `torchrun` shares the work between GPUs. What
+# cannot be decoded is left out and listed. `square=true` gives all videos the same grid of codes.
 
 # %%
 subprocess.run(["vqgan", "encode", run, videos, "--out", "tokens", "fps=8", "square=true"], check=True)
 tokens = vqgan.tokens.open("tokens")
-print(f"{len(tokens)} videos, the first: {tokens[0].codes.shape} of {tokens[0].path}")
+print(tokens)
 
 # %% [markdown]
-# What the next model is trained on: clips of codes, or flat sequences; nothing is copied before it is used.
+# One video, in memory: integers (frames, rows, columns), and what is needed to show it again.
 
 # %%
-sequences = tokens.sequences(length=256)
-batch = next(iter(torch.utils.data.DataLoader(sequences, batch_size=4, shuffle=True)))
-print("inputs", batch[:, :-1].shape, "targets", batch[:, 1:].shape)
+video = tokenizer.encode_video(Path(videos, tokens.paths[0]), fps=8, square=True)
+print(video, video.codes.shape, video.codes.dtype)
+tokenizer.decode_video(video, "reconstruction.mp4")
+
+# %% [markdown]
+# What the next model is trained on: batches without end, each of whole frames; or all clips, as a data set.
+
+# %%
+batch = next(tokens.batches(times=2, batch_size=4, seed=0))
+print("inputs", batch.inputs.shape, "targets", batch.targets.shape, "places", batch.places.shape)
 
 clips = tokens.clips(frames=4)
 frames = tokenizer.decode(clips[0])  # (time, rgb, height, width), nominally in [-1, 1]

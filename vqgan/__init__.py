@@ -23,6 +23,10 @@ _HOME = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
 def __getattr__(name: str) -> Any:
     if name in ("packing", "tokens"):
         return importlib.import_module(f"vqgan.{name}")

@@ -31,8 +31,8 @@ class ConfigError(VQGANError):
 def missing_extra(what: str, extra: str) -> ConfigError:
     """The error for what needs packages that only an extra brings."""
     return ConfigError(
-        f'{what} needs an extra: pip install -c constraints.txt -e ".[{extra}]" in a checkout, pip install '
-        f'"vqgan[{extra}]" elsewhere.'
+        f'{what} needs an extra: pip install -c constraints.txt -e ".[{extra}]" in a checkout; where a wheel was '
+        f'installed, pip install "FILE.whl[{extra}]" with its name.'
     )
 
 

@@ -6,6 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+# How training is started where this package is: from its checkout, or where it was installed by itself.
+INSTALLED = Path(__file__).with_name("conf").is_dir()
+PROGRAM = "vqgan train" if INSTALLED else "python train.py"
 
 
 def printable(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_json, command_parser, only_json
 
 EPILOG = """\
 examples:
@@ -20,24 +21,28 @@ WIDTH = 120  # characters, where it is not a terminal that this is printed to
 
 
 def main() -> None:
-    """`vqgan compare RUN|FOLDER... [--metric NAME] [--out FILE.html]`."""
+    """`vqgan compare RUN|FOLDER... [--metric NAME] [--out FILE.html] [--json]`."""
     parser = command_parser("compare", __doc__, EPILOG)
     parser.add_argument(
         "folders", metavar="RUN|FOLDER", type=Path, nargs="+", help="a run folder, or one that holds some, at any depth"
     )
-    parser.add_argument("--metric", metavar="NAME", help="to compare by; else the objective of the runs")
+    parser.add_argument("--metric", metavar="NAME", help="as psnr or train/total; else the objective of the runs")
     parser.add_argument("--out", metavar="FILE.html", type=Path, help="the page; its table gets the same name, .csv")
+    add_json(parser)
     arguments = parser.parse_args()
-    compare(arguments.folders, arguments.metric, arguments.out)
+    with only_json(arguments.json) as result:
+        said = compare(arguments.folders, arguments.metric, arguments.out, arguments.json)
+        print(said, file=result)
 
 
-def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> None:
-    """Print the comparison of all runs in some folders, and write it.
+def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants_json: bool = False) -> str:
+    """Write the comparison of all runs in some folders; returns what is to be read of it.
 
     Args:
         folders: run folders, and folders that hold some.
         metric: to compare by; by default the runs' objective, normally `validation/psnr`.
         out: the page to write.
+        wants_json: whether a program reads it.
 
     Raises:
         ConfigError: a folder holds no run, or nothing can be compared.
@@ -47,7 +52,7 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
     from vqgan.files.writing import replace_text
     from vqgan.reports.comparison import page
     from vqgan.reports.study import study
-    from vqgan.reports.table import as_csv
+    from vqgan.reports.table import as_csv, as_json
     from vqgan.reports.text import describe
     from vqgan.reports.trial import is_trial
     from vqgan.runs.saved import runs_in
@@ -62,4 +67,6 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
     found = study(runs, metric)
     replace_text(target, page(found, target.parent.resolve()))
     replace_text(table, as_csv(found))
-    print(f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}")
+    if wants_json:
+        return json.dumps({**as_json(found), "page": str(target), "table": str(table)}, indent=1, allow_nan=False)
+    return f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}"

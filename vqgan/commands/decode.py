@@ -24,7 +24,11 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN", help="the tokenizer that encoded them: a run, an exported one, a hub id")
     parser.add_argument("tokens", metavar="TOKENS", type=Path, help="a folder that vqgan encode wrote")
     parser.add_argument("--out", metavar="VIDEOS", type=Path, required=True, help="folder to write or to go on with")
-    parser.add_argument("--side-by-side", action="store_true", help="original and reconstruction, with PSNR per frame")
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="original and reconstruction at the tokenizer's size, with PSNR per frame",
+    )
     parser.add_argument("--videos", metavar="DIR", type=Path, help="where the originals are, if they were moved")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
     add_parts(parser)

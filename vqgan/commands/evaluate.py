@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_json, add_parts, command_parser, only_json
 
 KEY_AND_VALUE = re.compile(r"[^:=]+=")  # and no path after python: or videos:
 EPILOG = """\
@@ -26,7 +26,7 @@ values, changed by key=value (as are the run's own: data.key=value):
 
 
 def main() -> None:
-    """`vqgan evaluate RUN [RUN ...] [--data DIR] [--out FILE.json] [--csv FILE] [key=value ...]`."""
+    """`vqgan evaluate RUN [RUN ...] [--data DIR] [--out FILE.json] [--csv FILE] [--json] [key=value ...]`."""
     parser = command_parser("evaluate", __doc__, EPILOG, has_values=True)
     parser.add_argument(
         "arguments",
@@ -39,6 +39,7 @@ def main() -> None:
         "--out", metavar="FILE.json|DIR", type=Path, help="instead of RUN/evaluation.json; of several a folder"
     )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="gets a row for each RUN; else beside the .json")
+    add_json(parser)
     add_parts(parser)
     arguments = parser.parse_intermixed_args()
     typed = [text for text in arguments.arguments if KEY_AND_VALUE.match(text) and not Path(text).exists()]
@@ -48,4 +49,6 @@ def main() -> None:
 
     from vqgan.evaluation.evaluate import evaluate  # here, so that --help need not wait for torch
 
-    evaluate(runs, arguments.data, arguments.out, arguments.csv, typed, arguments.parts)
+    with only_json(arguments.json) as result:
+        show = (lambda text: print(text, file=result)) if arguments.json else None
+        evaluate(runs, arguments.data, arguments.out, arguments.csv, typed, arguments.parts, show)

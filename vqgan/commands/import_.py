@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from vqgan.commands.parser import command_parser
 from vqgan.config.build import conf_dir
 from vqgan.errors import ConfigError, VQGANError
+from vqgan.text import PROGRAM
 from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.folder import write
 from vqgan.tokenizer.importing import kinds
@@ -65,7 +66,7 @@ def main() -> None:
 
 def training_command(folder: str | Path, overrides: Sequence[str]) -> str:
     """What to type to fine-tune the tokenizer in a folder."""
-    words = ["python", "train.py", "experiment=finetune", f"init_from={folder}", *overrides]
+    words = [*PROGRAM.split(), "experiment=finetune", f"init_from={folder}", *overrides]
     return shlex.join([*words, "data=videos", "data.root=DIR"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vqgan.commands.parser import command_parser
+from vqgan.config.build import conf_dir
 from vqgan.errors import ConfigError, InvalidValueError, StorageError
 from vqgan.files.reading import load_json, read_whole
 from vqgan.files.writing import replace_text
+from vqgan.text import PROGRAM
 from vqgan.tokenizer.taming import backbone_of, quantizer_of
 
 LARGEST_FILE = 2**20  # bytes
@@ -63,7 +66,9 @@ def main() -> None:
     except OSError as error:
         raise StorageError(f"The recipe cannot be written to {arguments.out}: {error.strerror}.") from None
     replace_text(arguments.out, text)
-    command = f"python train.py experiment={arguments.out.stem} data=videos data.root=DIR"
+    folder = arguments.out.resolve().parents[1]
+    where = "" if folder == conf_dir().resolve() else f"--config-dir {shlex.quote(str(arguments.out.parents[1]))} "
+    command = f"{PROGRAM} {where}experiment={arguments.out.stem} data=videos data.root=DIR"
     print(f"{arguments.out} is written. Train it with:\n  {command}")
     if dropped:
         print(f"Not carried, since they have no meaning here: {', '.join(dropped)}.")
@@ -94,7 +99,10 @@ def recipe(content: Mapping[str, Any], name: str, source: str) -> tuple[str, lis
     """
     model_type = content.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise ConfigError(f"model_type must be one of {', '.join(MODEL_TYPES)}, but is {model_type!r}.")
+        raise ConfigError(
+            f"model_type must be one of {', '.join(MODEL_TYPES)}, but is {model_type!r}. "
+            "vqgan import-json --help shows the shape of the file that is read."
+        )
     arguments = _model_arguments(content)
     train = _section(content, "train_args")
     by_type = "EMAVQ" if str(model_type).lower() == "emavq" else "VQModel"

@@ -15,6 +15,7 @@ from vqgan.commands.parser import command_parser
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
 from vqgan.files.plain_data import read_plain
 from vqgan.files.reading import read_yaml
+from vqgan.text import PROGRAM
 from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.folder import write
 from vqgan.tokenizer.taming import translate
@@ -52,7 +53,7 @@ def main() -> None:
 
 def training_command(folder: str | Path, overrides: Sequence[str]) -> str:
     """What to type to train the tokenizer in a folder further."""
-    return shlex.join(["python", "train.py", f"init_from={folder}", *overrides, "data=videos", "data.root=DIR"])
+    return shlex.join([*PROGRAM.split(), f"init_from={folder}", *overrides, "data=videos", "data.root=DIR"])
 
 
 def read_checkpoint(file: Path) -> dict[str, Tensor]:

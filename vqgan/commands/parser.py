@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def command_parser(command: str, does: str | None, epilog: str, has_values: bool = False) -> argparse.ArgumentParser:
@@ -32,3 +36,16 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts", metavar="DIR", type=Path, help="a folder of your own Python files that parts of it are from"
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, for commands that print a table."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead, and all else to stderr")
+
+
+@contextlib.contextmanager
+def only_json(wanted: bool) -> Iterator[TextIO]:
+    """A block whose own result goes where is given; with `--json` whatever else is printed goes to stderr."""
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield out

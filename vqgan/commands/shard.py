@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vqgan.commands.parser import command_parser
+from vqgan.text import PROGRAM
 
 EPILOG = """\
 examples:
@@ -45,4 +46,4 @@ def shard(videos: Path, out: Path, typed: Sequence[str]) -> None:
     process = this_process()
     print(f"process {process.rank}: {said}" if process.count > 1 else f"{said}. Train from them with:")
     if process.count == 1:
-        print(f"python train.py data=shards data.root={out}")
+        print(f"{PROGRAM} data=shards data.root={out}")

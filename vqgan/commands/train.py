@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -18,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import conf_dir
+from vqgan.config.command import with_home
 from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
@@ -27,6 +29,7 @@ from vqgan.runs.saved import load_config, translated, typed_for
 from vqgan.runs.sweep import SWEEP
 from vqgan.runtime.process import this_process
 from vqgan.sweeps import launched
+from vqgan.text import PROGRAM
 
 MULTIRUN = ("-m", "--multirun")
 SYNTHETIC = "synthetic"  # the choice of data that train.yaml makes
@@ -67,7 +70,9 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would end with 1 for everything
     typed = sys.argv[1:]
     try:
-        sys.argv[1:] = as_begun(resuming(_flags_first(typed)))  # where Hydra reads it
+        arguments = [with_home(argument) for argument in typed]
+        _refuse_flags(arguments)
+        sys.argv[1:] = as_begun(resuming(_flags_first(arguments)))  # where Hydra reads it
         if own := _config_dir(typed):
             look_in(own)  # the classes that its yaml files name
         if any(flag in typed for flag in MULTIRUN):
@@ -154,7 +159,7 @@ def _value(overrides: Iterable[Override], key: str) -> str | None:
 def _refuse_sweep(hydra_config: DictConfig, folder: Path) -> None:
     study = hydra_config.runtime.choices.get("sweep")
     if study is not None:
-        raise ConfigError(f"sweep={study} stands for several runs: add -m, as in python train.py -m sweep={study} ...")
+        raise ConfigError(f"sweep={study} stands for several runs: add -m, as in {PROGRAM} -m sweep={study} ...")
     for override in hydra_config.overrides.hydra:
         if override.startswith(("hydra/launcher=", "hydra/sweeper=")):
             raise ConfigError(f"{override} is for several runs: add -m.")
@@ -173,6 +178,18 @@ def _refuse_unasked(hydra_config: DictConfig, typed: list[str]) -> None:
         "a folder of videos, data=images for one of pictures, data=shards for what vqgan shard wrote; or "
         f"data={SYNTHETIC}, if that is where synthetic videos are to be kept."
     )
+
+
+def _refuse_flags(arguments: list[str]) -> None:
+    """`--steps 100` is a natural thing to type, and argparse's own answer names no key."""
+    known = {option for action in get_args_parser()._actions for option in action.option_strings}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and not any(option.startswith(flag) for option in known):
+            key = flag.lstrip("-").replace("-", "_")
+            raise ConfigError(
+                f"{flag} is no flag here: values are typed as key=value, {key}=… perhaps. --help lists the keys."
+            )
 
 
 def _flags_first(arguments: list[str]) -> list[str]:

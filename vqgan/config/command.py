@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vqgan.config.build import conf_dir, unknown_key
 from vqgan.errors import ConfigError
+
+
+def with_home(argument: str) -> str:
+    """`key=~/folder` as `key='/home/me/folder'`: a shell leaves that ~ alone, and Hydra's grammar knows none.
+
+    Several values, as a sweep has, are left as they are.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or not re.fullmatch(r"\+{0,2}[\w./@]+", key) or not re.fullmatch(r"~[\w.-]*(/[^,]*)?", value):
+        return argument
+    quoted = os.path.expanduser(value).replace("\\", "\\\\").replace("'", "\\'")  # noqa: PTH111  # for any user
+    return f"{key}='{quoted}'"
 
 
 def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] | None = None) -> DictConfig:
@@ -30,7 +44,7 @@ def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] 
     config.update(dict(sections or {}))
     for text in typed:
         try:
-            override = OverridesParser.create().parse_override(text)
+            override = OverridesParser.create().parse_override(with_home(text))
         except HydraException:
             raise ConfigError(f"'{text}' cannot be read as key=value.") from None
         key = override.key_or_group

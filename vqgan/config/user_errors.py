@@ -72,7 +72,7 @@ def in_our_words(error: BaseException, typed: Sequence[str] = ()) -> VQGANError:
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"'{error.override}' cannot be read as key=value: {_one_line(str(error))}. A value with a space, comma or "
-            "bracket in it needs quotes inside quotes: 'key=\"value\"'."
+            "bracket in it needs quotes inside quotes: 'key=\"value\"'; so does a ~ among several values."
         )
     if isinstance(error, OmegaConfBaseException):
         return unresolvable(error)

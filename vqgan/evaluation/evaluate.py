@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,17 @@ from vqgan.evaluation.evaluator import Evaluator, Measurement
 from vqgan.evaluation.figures import UNITS
 from vqgan.evaluation.gallery import Gallery
 from vqgan.evaluation.reconstructor import Reconstructor
-from vqgan.evaluation.report import BAD_FILES, Report, add_row, keep_other, remarks, rows_before, table, write_json
+from vqgan.evaluation.report import (
+    BAD_FILES,
+    Report,
+    add_row,
+    as_json,
+    keep_other,
+    remarks,
+    rows_before,
+    table,
+    write_json,
+)
 from vqgan.evaluation.showing import page_entries
 from vqgan.evaluation.subject import Subject, data_section, is_outside, open_outside, open_subject, read_clips
 from vqgan.files.writing import replace_text, storing
@@ -46,6 +56,7 @@ def evaluate(
     csv: Path | None,
     typed: Sequence[str],
     parts: Path | None = None,
+    show_json: Callable[[str], None] | None = None,
 ) -> list[Report]:
     """Measure tokenizers and others; write what was measured after each, and print one table of all.
 
@@ -60,6 +71,7 @@ def evaluate(
         csv: the table that gets a row for each; None for the one beside the report.
         typed: values as `key=value`.
         parts: a folder with classes that runs are built of, beside this package's; their code is run.
+        show_json: gets all of it as one JSON document, beside what is printed.
 
     Raises:
         VQGANError: see `vqgan.errors`.
@@ -81,6 +93,8 @@ def evaluate(
     ]
     print("\n" + "\n".join([table(session.reports), *failed]), flush=True)
     session.write_page(failed)
+    if show_json is not None:
+        show_json(as_json(session.reports, failed))
     if failed:
         raise IncompleteError(session.failures, len(session.reports))
     return session.reports

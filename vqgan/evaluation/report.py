@@ -55,9 +55,18 @@ def write_json(report: Report, file: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    replace_text(file, json.dumps(_plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def as_json(reports: Sequence[Report], failed: Sequence[str]) -> str:
+    """All of them in one document, with what is printed below their table."""
+    content = {"evaluations": [_plain(report) for report in reports], "remarks": remarks(reports), "failed": [*failed]}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(report: Report) -> dict[str, Any]:
     metrics = {name: asdict(metric) for name, metric in report.metrics.items()}
-    content = {"metrics": metrics, "psnr_by_position": [*report.psnr_by_position], "protocol": report.protocol}
-    replace_text(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return {"metrics": metrics, "psnr_by_position": [*report.psnr_by_position], "protocol": report.protocol}
 
 
 def keep_other(report: Report, file: Path) -> None:

@@ -18,7 +18,7 @@ from vqgan.runs.criterion import criterion_in
 from vqgan.runs.metrics import HOURS
 from vqgan.runs.provenance import not_neutral
 from vqgan.runs.saved import typed_for
-from vqgan.text import without_secrets
+from vqgan.text import PROGRAM, without_secrets
 from vqgan.video.pictures import CLIP_FPS, ROUNDS
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class TensorBoard(Logger):
         from torch.utils.tensorboard.summary import hparams
 
         typed = " ".join(typed_for(self.run))
-        writer.add_text("run/command", _as_code(f"python train.py {typed}"), self.step, self._now())
+        writer.add_text("run/command", _as_code(f"{PROGRAM} {typed}"), self.step, self._now())
         config = yaml.safe_dump(dict(self.config), sort_keys=False, allow_unicode=True)
         writer.add_text("run/config", _as_code(config), self.step, self._now())
         layout = {panel: {title: ["Multiline", names] for title, names in CHARTS[panel].items()} for panel in CHARTS}

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vqgan.reports.page import PARTS, fill
-from vqgan.reports.study import Study, points_of
+from vqgan.reports.study import Study, letters, points_of
 from vqgan.reports.trial import WITHOUT_RESULT, Trial
 from vqgan.reports.varied import Key, short_names, short_value
 
@@ -43,6 +43,10 @@ def page(study: Study, beside: Path) -> str:
         "higher": study.higher_is_better,
         "best": None if study.best is None else 0,
         "command": None if study.best is None else study.best.command(),
+        "caution": study.caution,
+        "letters": [letters(n) for n in range(len(study.measured_on))],
+        "measured_on": [str(one) for one in study.measured_on],
+        "bests": [{"name": one.name, "best": one.best(study.metric), "command": one.command()} for one in study.bests],
         "counts": study.counts,
         "importances": [asdict(one) for one in study.importances],
         "why": study.why_no_importance,
@@ -64,6 +68,9 @@ def _run(trial: Trial, study: Study, number: int, beside: Path) -> dict[str, Any
         "steps": trial.steps,
         "hours": trial.hours,
         "rate": trial.frames_per_second,
+        "on": study.letter(trial),
+        "tokens": trial.tokens,
+        "bits": trial.bits,
         "counts": trial.best(study.metric) is not None,
         "best": None if figure is None else figure["best"],
         "best_step": None if figure is None else figure["best_step"],

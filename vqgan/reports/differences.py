@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from vqgan.files.reading import is_inside, read_yaml
 from vqgan.runs.saved import typed_for
 
 Values = dict[str, str]
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+)(?:,[^{}]*)?\}")
+MOST_REFERENCES = 10  # one after the other; they could lead in a circle
 
 
 def config_values(folder: Path) -> Values:
@@ -26,6 +30,15 @@ def config_values(folder: Path) -> Values:
     assert isinstance(values, dict)
     found = by_full_key({str(key): value for key, value in as_today(values).items()})
     return {key: "null" if value is None else str(value) for key, value in found}
+
+
+def shown(value: str, values: Values) -> str:
+    """A value as a person would read it: one that refers to another is that one, the environment is named."""
+    for _ in range(MOST_REFERENCES):
+        if (match := REFERENCE.fullmatch(value)) is None:
+            break
+        value = values.get(match[1], value)
+    return ENVIRONMENT.sub(r"$\1", value)
 
 
 def overrides(folder: Path) -> list[str]:

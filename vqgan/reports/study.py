@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vqgan.errors import ConfigError
 from vqgan.reports.importance import FEWEST, Importance, importances
 from vqgan.reports.page import names_of
-from vqgan.reports.trial import STATES, Trial, read_trial
+from vqgan.reports.trial import STATES, MeasuredOn, Trial, read_trial
 from vqgan.reports.varied import Key, varied
 from vqgan.runs.criterion import PSNR, criterion_in
 from vqgan.text import counted
@@ -27,7 +28,7 @@ class Study:
     """What a comparison found.
 
     Args:
-        trials: the best first, then those without a result.
+        trials: the best first, of each data by themselves; then those without a result.
         metric: by which they are compared.
         keys: that were varied, with values in the order of the trials.
         importances: of these keys, for the best values of the metric; of the finished runs alone, since of two runs the
@@ -48,9 +49,34 @@ class Study:
 
     @property
     def best(self) -> Trial | None:
-        """The best run; None if none has a result yet."""
-        first = self.trials[0]
-        return None if first.best(self.metric) is None else first
+        """The best run; None if none has a result yet, or where they are measured on different data."""
+        return self.bests[0] if len(self.bests) == 1 else None
+
+    @cached_property
+    def measured_on(self) -> Sequence[MeasuredOn]:
+        """The different data that runs with a result are measured on; figures on one are not comparable with others."""
+        return list(dict.fromkeys(one.measured_on for one in self.trials if one.best(self.metric) is not None))
+
+    @cached_property
+    def bests(self) -> Sequence[Trial]:
+        """The best run of those on the same data, in the order of `measured_on`."""
+        ranked = [one for one in self.trials if one.best(self.metric) is not None]
+        return [next(one for one in ranked if one.measured_on == data) for data in self.measured_on]
+
+    @property
+    def caution(self) -> str | None:
+        """What to know of runs that do not compare."""
+        if len(self.measured_on) < 2:
+            return None
+        return (
+            f"These runs are measured on {len(self.measured_on)} different data or resolutions; {self.metric} of one "
+            "says nothing about another, and none is best of all."
+        )
+
+    def letter(self, trial: Trial) -> str:
+        """By which the data are called that a run is measured on; nothing for a run without a result."""
+        known = list(self.measured_on)
+        return letters(known.index(trial.measured_on)) if trial.measured_on in known else ""
 
     @property
     def counts(self) -> str:
@@ -64,6 +90,8 @@ class Study:
         """Why there are no importances, if so."""
         if self.importances:
             return None
+        if self.caution is not None:
+            return "the runs are measured on different data"
         if not self.keys:
             return "nothing was varied"
         if self.finished >= FEWEST:
@@ -88,14 +116,22 @@ def study(folders: Sequence[Path], metric: str | None = None) -> Study:
             f"({trials[0].folder}: {trials[0].status.message})."
         )
     if metric is not None:
+        metric = metric if "/" in metric else f"validation/{metric}"
         _require(metric, trials)
     metric = metric or _objective(trials)
     ordered = _in_order(trials, metric)
     keys = varied(ordered)
     finished = [n for n, trial in enumerate(ordered) if trial.state == "finished" and trial.best(metric) is not None]
     results = [value for n in finished if (value := ordered[n].best(metric)) is not None]
-    found = importances([key.of(finished) for key in keys], results)
+    together = len({ordered[n].measured_on for n in finished}) < 2
+    found = importances([key.of(finished) for key in keys], results) if together else []
     return Study(ordered, metric, keys, found, len(finished))
+
+
+def letters(number: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    head, last = divmod(number, 26)
+    return (letters(head - 1) if head else "") + chr(ord("A") + last)
 
 
 def points_of(count: int) -> int:
@@ -122,13 +158,16 @@ def _require(metric: str, trials: Sequence[Trial]) -> None:
 
 
 def _in_order(trials: Sequence[Trial], metric: str) -> list[Trial]:
-    """The best first; then those without a result, by state and name."""
+    """Those with a result, of the data with most of them first, the best before others; then by state and name."""
     sign = -1.0 if _is_higher_better(metric, trials) else 1.0
+    counts = Counter(trial.measured_on for trial in trials if trial.best(metric) is not None)
+    rank = {data: n for n, (data, _) in enumerate(counts.most_common())}
 
-    def place(trial: Trial) -> tuple[bool, float, int, list[tuple[int, str]]]:
+    def place(trial: Trial) -> tuple[bool, int, float, int, list[tuple[int, str]]]:
         best = trial.best(metric)
         parts = re.findall(r"\d{1,15}|\D+|\d+", trial.name)
         natural = [(int(part), "") if len(part) <= 15 and part.isdecimal() else (-1, part) for part in parts]
-        return best is None, 0.0 if best is None else sign * best, STATES.index(trial.state), natural
+        group = 0 if best is None else rank[trial.measured_on]
+        return best is None, group, 0.0 if best is None else sign * best, STATES.index(trial.state), natural
 
     return sorted(trials, key=place)

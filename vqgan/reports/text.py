@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from vqgan.reports.importance import Importance
-from vqgan.reports.study import Study
+from vqgan.reports.study import Study, letters
 from vqgan.reports.trial import WITHOUT_RESULT, Trial
 from vqgan.reports.varied import short_names, short_value
 from vqgan.text import printable
@@ -19,13 +19,14 @@ Columns = dict[str, list[str]]
 
 def describe(study: Study, width: int) -> str:
     """All that a terminal shows of a study, in lines of at most so many characters where that is possible."""
-    parts = [f"{study.counts}.{_varied(study)}", _table(study, width), *_reasons(study, width), _importance(study)]
-    if study.best is not None:
-        best = study.best.figures[study.metric]
-        still = "" if study.best.state == "finished" else f" ({study.best.state})"
+    parts = [f"{study.counts}.{_varied(study)}", *_caution(study), _table(study, width), *_reasons(study, width)]
+    parts.append(_importance(study))
+    for trial in study.bests:
+        best = trial.figures[study.metric]
+        still = "" if trial.state == "finished" else f" ({trial.state})"
         reached = f"{study.metric} {best['best']:.4g} at step {best['best_step']:g}"
-        name = printable(study.best.name)
-        parts.append(f"Best: {name}{still}, {reached}. To train it again:\n\n{study.best.command()}")
+        head = "Best" if study.best is not None else f"Best on {study.letter(trial)}"
+        parts.append(f"{head}: {printable(trial.name)}{still}, {reached}. To train it again:\n\n{trial.command()}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -43,17 +44,27 @@ def _varied(study: Study) -> str:
     return f" Varied: {names}." if names else " Nothing was varied."
 
 
+def _caution(study: Study) -> list[str]:
+    """What does not compare, and which data are which."""
+    if study.caution is None:
+        return []
+    data = [f"  {letters(n)}: {printable(str(one))}" for n, one in enumerate(study.measured_on)]
+    return ["\n".join([study.caution, *data])]
+
+
 def _table(study: Study, width: int) -> str:
     trials = study.trials[:MOST_ROWS]
     keys = dict(zip([key.name for key in study.keys], short_names([key.name for key in study.keys])))
     values = {keys[key.name]: [short_value(value) for value in key.values[:MOST_ROWS]] for key in study.keys}
     columns: Columns = {
-        "": ["*" if trial is study.best else "" for trial in trials],
+        "": ["*" if any(trial is best for best in study.bests) else "" for trial in trials],
+        **({"on": [study.letter(trial) or "–" for trial in trials]} if study.caution else {}),
         "run": [short_value(trial.name) for trial in trials],
         **values,
         "state": [trial.state for trial in trials],
         "steps": [_steps(trial) for trial in trials],
         **_figures(study, trials),
+        **_rates(trials),
         "usage": [_percent(trial.last("validation/usage", "codebook/usage")) for trial in trials],
         "perplexity": [_number(trial.last("validation/perplexity", "codebook/perplexity")) for trial in trials],
         "frames/s": [_number(trial.frames_per_second, 3) for trial in trials],
@@ -76,6 +87,15 @@ def _figures(study: Study, trials: Sequence[Trial]) -> Columns:
         "at step": ["–" if figure is None else f"{figure['best_step']:g}" for figure in figures],
         "last": [_number(figure and figure["last"]) for figure in figures],
     }
+
+
+def _rates(trials: Sequence[Trial]) -> Columns:
+    """What tokens cost, where that is known of any run."""
+    columns = {
+        "tokens": [_number(trial.tokens) for trial in trials],
+        "bits/px": [_number(trial.bits, 3) for trial in trials],
+    }
+    return columns if any(trial.bits is not None for trial in trials) else {}
 
 
 def _fit(columns: Columns, spared: Sequence[str], width: int) -> list[str]:

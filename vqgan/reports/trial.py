@@ -5,22 +5,37 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vqgan.config.keys import OWN_WHEN_TYPED
-from vqgan.files.reading import is_inside
-from vqgan.reports.differences import Values, config_values, overrides
+from vqgan.files.reading import is_inside, number, read_object
+from vqgan.reports.differences import Values, config_values, overrides, shown
 from vqgan.reports.run import Figure, figures, steps_of
 from vqgan.runs.criterion import criterion_in
-from vqgan.runs.metrics import Curve, Metrics, read_metrics
+from vqgan.runs.metrics import FACTS, Curve, Metrics, read_metrics
 from vqgan.runs.status import STATUS, Status, state_of, status_of
+from vqgan.text import PROGRAM
 
 # What can have become of a run, the best first; `damaged`: its folder does not tell.
 STATES = ("finished", "running", "pruned", "stopped", "interrupted", "diverged", "failed", "damaged")
 WITHOUT_RESULT = ("diverged", "failed", "damaged")  # whatever they measured on the way, it is no result
 LONGEST_MESSAGE = 2000  # characters
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """What the figures of a run are of: those on other data, or of other frames, are answers to another question."""
+
+    kind: str
+    name: str  # of the folder
+    resolution: str
+    data: str  # what the files are
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.name}, {self.resolution} pixels"
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,9 @@ class Trial:
     hours: float | None  # of training, without the time that it was stopped for
     figures: dict[str, Figure]  # of all metrics, by name
     frames_per_second: float | None  # median over the rows
+    measured_on: MeasuredOn
+    tokens: float | None  # of a frame
+    bits: float | None  # of a pixel
     curves: dict[str, Curve]
 
     @property
@@ -62,7 +80,7 @@ class Trial:
         """The command line that trains it again, in a folder of its own, for a POSIX shell."""
         last = {override.partition("=")[0]: override for override in self.typed if not override.startswith("-")}
         own = [override for key, override in last.items() if key.lstrip("+~") not in OWN_WHEN_TYPED]
-        return " ".join(["python train.py", *map(quoted, own)])
+        return " ".join([PROGRAM, *map(quoted, own)])
 
 
 def is_trial(folder: Path) -> bool:
@@ -83,6 +101,7 @@ def read_trial(folder: Path, name: str, points: int) -> Trial:
     hours = [hour for hour in metrics.hours() if hour is not None]
     speeds = metrics.columns.get("speed/frames_per_second")
     rates = [value for _, value in speeds.numbers()] if speeds else []
+    facts = read_object(folder, FACTS)
     return Trial(
         folder=folder,
         name=name,
@@ -94,8 +113,19 @@ def read_trial(folder: Path, name: str, points: int) -> Trial:
         hours=hours[-1] if hours else None,
         figures={figure["name"]: figure for figure in figures(metrics, criterion_in(values))},
         frames_per_second=statistics.median(rates) if rates else None,
+        measured_on=_measured_on(values, facts),
+        tokens=number(facts.get("tokens_per_frame")),
+        bits=number(facts.get("bits_per_pixel")),
         curves=metrics.curves(points),
     )
+
+
+def _measured_on(values: Values, facts: Mapping[str, Any]) -> MeasuredOn:
+    places = [shown(values.get(f"data.{key}", ""), values) for key in ("root", "val_root", "val_fraction")]
+    kind = shown(values.get("data._target_", ""), values).rpartition(".")[2]
+    # Where the files are known, it is all the same where they lie.
+    data = str(facts.get("data_fingerprint", places))
+    return MeasuredOn(kind, Path(places[0]).name, shown(values.get("data.resolution", ""), values), data)
 
 
 def quoted(text: str) -> str:

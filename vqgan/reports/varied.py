@@ -8,14 +8,26 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from vqgan.config.keys import NOT_VARIED, is_among
-from vqgan.reports.differences import Values, differing, typed_values
+from vqgan.reports.differences import Values, differing, shown, typed_values
 from vqgan.reports.trial import Trial
 from vqgan.text import printable
 
 RECIPE = "experiment"  # the group whose choice sets values all over the config
 NOT_TYPED = "default"
 LONGEST_NUMBER, LONGEST_VALUE = 7, 28  # characters in a table
-TAKEN = ("run", "state", "step", "steps", "last", "usage", "perplexity", "time")  # names of other columns
+TAKEN = (
+    "on",
+    "tokens",
+    "bits/px",
+    "run",
+    "state",
+    "step",
+    "steps",
+    "last",
+    "usage",
+    "perplexity",
+    "time",
+)  # names of other columns
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,15 @@ def varied(trials: Sequence[Trial]) -> list[Key]:
         if follows:
             keys.append(Key(choice, _names(typed[choice], [values.pop(key) for key in follows])))
     keys += [Key(key, row) for key, row in values.items()]
+    # What somebody typed is what the comparison is about; the rest follows from choices that were made otherwise.
+    chosen = {key for one in all_typed for key in one}
+    keys = [Key(key.name, _shown(key.values, trials, whole)) for key in keys]
+    keys = sorted(keys, key=lambda key: key.name not in chosen)
     return [*(_completed(key, whole, all_typed) for key in keys), *_of_failed_runs(trials, all_typed, keys)]
+
+
+def _shown(row: Sequence[str | None], trials: Sequence[Trial], whole: Sequence[int]) -> list[str | None]:
+    return [None if value is None else shown(value, trials[n].values) for n, value in zip(whole, row)]
 
 
 def short_names(keys: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from vqgan.files.reading import number, read_rows
 
 MUCH_WAITING = 0.25  # of the time; it is below 0.06 in the demo
 HOURS = "speed/hours"  # the scalar that says how long a run has trained
+FACTS = "facts.json"  # beside the metrics: what the parts and the data of the run come to
 MOST_CURVES, LONGEST_NAME = 200, 100
 SHORTEST_PAUSE = 600.0  # seconds between rows; a run that logs slowly may need more than that
 PAUSE = 30  # times the usual distance of rows

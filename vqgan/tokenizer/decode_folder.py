@@ -114,7 +114,8 @@ class FolderDecoder:
                 f"({bad_files.summary()}). They are listed in {bad_files.file}. If the originals are elsewhere, name "
                 "their folder: --videos DIR."
             )
-        mean = f", PSNR {np.mean(self.measured):.2f} dB on average over all frames" if self.measured else ""
+        against = "on average over all frames, against the originals at the tokenizer's size"
+        mean = f", PSNR {np.mean(self.measured):.2f} dB {against}" if self.measured else ""
         there = f", {already} already there" if already else ""
         lost = f", {bad} cannot be shown beside the original ({bad_files.summary()})" if bad else ""
         return f"{counted(len(left) - bad, 'video')} decoded{there}{lost}{mean}"

@@ -97,7 +97,7 @@ class FolderEncoder:
             encoded = self._encode(list(found.values()), bad_files) if found else 0
             self.share.refuse_if_none(encoded, bad_files)
         already = len(self.share.files) - len(left)
-        bad = f", {len(left) - encoded} cannot be used ({bad_files.summary()})" if encoded < len(left) else ""
+        bad = f", {bad_files.said()}" if bad_files.reasons else ""
         return f"{counted(encoded, 'video')} encoded{f', {already} already there' if already else ''}{bad}"
 
     def _with_side_data(self, found: dict[Path, VideoFile], bad_files: BadFiles) -> dict[Path, VideoFile]:

@@ -222,6 +222,10 @@ def compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None
         for k in expected.keys() & found.keys()
         if expected[k].shape != found[k].shape or found[k].dtype not in (expected[k].dtype, *PRECISIONS)
     )
+    if other:  # the first in full: two numbers tell what two codebooks are
+        name = other[0]
+        shapes = [" × ".join(map(str, of[name].shape)) or "one number" for of in (found, expected)]
+        other[0] = f"{name}: {shapes[0]} there, {shapes[1]} here"
     problems = [
         f"{len(names)} tensors {what} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape or type", other))

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 from vqgan.backbones.backbone import Downsampling
 from vqgan.errors import DataError, missing_extra
 from vqgan.files.reading import size_of
+from vqgan.text import counted
+from vqgan.tokens.batches import TokenBatch, batches
 from vqgan.tokens.records import Record, read_manifest, read_records, smallest_type, unpack_times
 from vqgan.tokens.side import Side, read_side
 from vqgan.video.times import average_rate
@@ -159,6 +162,36 @@ class Tokens(Sequence[TokenVideo]):
             if zlib.crc32(self._codes(record, shard).tobytes()) != record.crc32:
                 raise DataError(f"{shard} is damaged: the codes of {record.path} are not those that were written.")
 
+    @property
+    def grids(self) -> dict[tuple[int, ...], int]:
+        """(rows, columns[, depth]) of the videos' codes, and how many videos have each, the commonest first."""
+        return dict(Counter(tuple(record.shape[1:]) for record, _ in self.records).most_common())
+
+    def __repr__(self) -> str:
+        grids = ", ".join(f"{'×'.join(map(str, grid))} ({count})" for grid, count in self.grids.items())
+        return (
+            f"Tokens({str(self.folder)!r}: {counted(len(self), 'video')}, {counted(self.total, 'token')} of "
+            f"{self.codebook_size:,} codes, grids {grids or 'none'})"
+        )
+
+    def batches(self, times: int, batch_size: int, seed: int, start: int = 0) -> Iterator[TokenBatch]:
+        """Batches for a transformer, without end: random runs of `times` times of codes, each of one video.
+
+        Each begins with a whole frame (or latent frame), and all of a batch have the same grid, however many grids the
+        folder has. Batch n is a function of the seed and n alone.
+
+        Args:
+            times: of codes in a run; frames, where each frame has codes of its own.
+            batch_size: runs in a batch.
+            seed: of what is drawn.
+            start: number of the first batch, for a run that goes on.
+
+        Raises:
+            DataError: no video is so long.
+            InvalidValueError: a number is not positive.
+        """
+        return batches(self, times, batch_size, seed, start)
+
     def clips(self, frames: int, stride: int = 1) -> TokenClips:
         """All clips of `frames` frames that do not overlap, taking every `stride`-th frame.
 
@@ -175,9 +208,17 @@ class Tokens(Sequence[TokenVideo]):
     def sequences(self, length: int) -> TokenSequences:
         """All runs of `length` codes that do not overlap, frame by frame, row by row: a transformer's input.
 
-        The codes of one position come one after the other.
+        The codes of one position come one after the other. They begin wherever the one before ends, which may be in
+        the middle of a frame; `batches` gives whole frames.
+
+        Raises:
+            DataError: all videos are shorter.
         """
-        return TokenSequences(self, length)
+        sequences = TokenSequences(self, length)
+        if self.records and not len(sequences):
+            longest = max(math.prod(record.shape) for record, _ in self.records)
+            raise DataError(f"{self.folder} has no video of {length:,} codes: the longest has {longest:,}.")
+        return sequences
 
     def to_datasets(self, cache_dir: str | None = None) -> datasets.Dataset:
         """A Hugging Face data set, a row per video: `path`, `fps`, `frames`, `width`, `height`, `codes`.
@@ -224,6 +265,20 @@ class TokenClips(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """Several at once, as a DataLoader asks for a batch.
+
+        Raises:
+            DataError: they cannot be stacked, since their videos have different grids.
+        """
+        found = [self[index] for index in indices]
+        if len({clip.shape for clip in found}) > 1:
+            raise DataError(
+                f"{self.tokens.folder} has videos of {len(self.tokens.grids)} grids, and clips of different ones do "
+                "not stack: encode with square=true, or take tokens.batches(…), of which each has one grid."
+            )
+        return found
 
     def __getitem__(self, index: int) -> Int[Tensor, "time rows columns *depth"]:
         video, part = self._locate(index)

@@ -9,9 +9,11 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from vqgan.loggers.logger import Advice
+from vqgan.reports.text import duration
 from vqgan.runtime.processor import cores
 
 T = TypeVar("T")
+EVERY = 60.0  # seconds from one line to the next, where there is no bar
 SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
     "train/total": ("loss", "{:.3f}"),
     "validation/psnr": ("psnr", "{:.1f} dB"),
@@ -68,14 +70,20 @@ class Clock:
 class Progress:
     """A progress bar with the numbers that matter; a line at each evaluation, which stays in a log file too.
 
+    Without a terminal there is a line a minute instead of the bar, with the time left at the pace so far.
+
     Args:
         done: steps so far.
         steps: of the whole run.
         shown: of several processes one alone shows it.
+        clock: seconds, whenever it is asked.
     """
 
-    def __init__(self, done: int, steps: int, shown: bool) -> None:
-        self.shown = shown
+    def __init__(self, done: int, steps: int, shown: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.shown, self.clock = shown, clock
+        self.first = self.done = done
+        self.steps = steps
+        self.began = self.said = clock()
         self.bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True, dynamic_ncols=True)
         self.values: dict[str, float] = {}
 
@@ -87,13 +95,15 @@ class Progress:
 
     def advance(self) -> None:
         """One more step is done."""
+        self.done += 1
         self.bar.update()
+        if self.shown and self.bar.disable and self.done < self.steps and self.clock() - self.said >= EVERY:
+            self._say()
 
     def show(self, step: int, row: Mapping[str, float]) -> None:
         """Take new numbers."""
         self.values |= row
-        short = [f"{name} {form.format(self.values[key])}" for key, (name, form) in SHOWN.items() if key in self.values]
-        self.bar.set_postfix_str(", ".join(short))
+        self.bar.set_postfix_str(self._numbers())
         if self.shown and "validation/psnr" in row:
             v = {name.removeprefix("validation/"): value for name, value in row.items()}
             tqdm.write(
@@ -104,3 +114,15 @@ class Progress:
     def advise(self, advice: Advice) -> None:
         """Show a warning above the bar, as a paragraph of its own."""
         tqdm.write(f"\nAdvice at step {advice.step}, {advice.title}: {advice.text}\n")
+
+    def _say(self) -> None:
+        """Evaluations so far are in the pace, as those to come are in the time left."""
+        self.said = self.clock()
+        pace = (self.said - self.began) / (self.done - self.first)
+        left = duration(pace * (self.steps - self.done) / 3600)
+        numbers = self._numbers()
+        tqdm.write(f"step {self.done:>7} of {self.steps}   {left} left{f'   {numbers}' if numbers else ''}")
+
+    def _numbers(self) -> str:
+        values = self.values
+        return ", ".join(f"{name} {form.format(values[key])}" for key, (name, form) in SHOWN.items() if key in values)

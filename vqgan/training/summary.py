@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
 from vqgan.runtime.processor import choices
 from vqgan.text import counted
+from vqgan.training.rate import rate_of
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import is_held_out
 
@@ -25,13 +25,14 @@ def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
     processes = f"{trainer.process.count} processes, the first on " if trainer.process.count > 1 else ""
-    bad = f", {len(bad_files.reasons)} of them bad ({bad_files.summary()})" if bad_files.reasons else ""
+    ledger = trainer.folder / "bad_files.jsonl"
+    bad = f", of which {bad_files.said()} (see {ledger})" if bad_files.reasons else ""
     return [
         ("run folder", str(trainer.folder)),
         ("data", f"{_source(config)}: {counted(bad_files.total, 'file')}{bad}{_decoded(trainer)}"),
         ("clips", f"{len(trainer.loader.dataset)} for training, {_validation_clips(trainer)}"),
         ("a step", _step(trainer)),
-        ("tokens", _tokens(trainer)),
+        ("tokens", rate_of(trainer.autoencoder, *trainer.journal.validation.clips.shape[1:4]).said),
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{processes}{trainer.device}, {_choices(trainer)}"),
@@ -72,20 +73,6 @@ def _step(trainer: Trainer) -> str:
     steps, lengths = counted(trainer.settings.steps, "step"), trainer.settings.clip_lengths
     cut = f", cut to {' or '.join(map(str, lengths))}" if lengths else ""
     return f"{counted(clips, 'clip')} of {counted(frames, 'frame')}{cut}, {width} × {height} pixels; {steps}"
-
-
-def _tokens(trainer: Trainer) -> str:
-    """What a clip costs in them: f8 is a position for 8 × 8 pixels, k4 one for 4 frames."""
-    frames, height, width = trainer.journal.validation.clips.shape[1:4]
-    quantizer, by = trainer.autoencoder.quantizer, trainer.autoencoder.downsampling
-    rows, columns, bits = height // by.height, width // by.width, math.log2(quantizer.codebook_size)
-    fold = f"f{by.height}" if by.height == by.width else f"f{by.height}×{by.width}"
-    fold += f"k{by.time}" if by.time > 1 else ""
-    depth = f" × {quantizer.depth}" if quantizer.depth > 1 else ""
-    count = rows * columns * quantizer.depth
-    pixel = by.times(frames) * count * bits / (frames * height * width)
-    per = "frame" if by.time == 1 else "latent frame"
-    return f"{fold}: {rows} × {columns}{depth} = {count:,} a {per}, {bits:.4g} bits each, {pixel:.3g} bits a pixel"
 
 
 def _verdict(values: Mapping[str, float]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,9 +16,11 @@ from torch import nn
 from vqgan.autoencoder import Autoencoder
 from vqgan.data import Loader
 from vqgan.errors import StoppedError, StorageError
+from vqgan.files.writing import replace_text
 from vqgan.frames import Clips
 from vqgan.losses import Objective
 from vqgan.runs.checkpoint import Checkpoints, Stateful, size_of
+from vqgan.runs.metrics import FACTS
 from vqgan.runs.provenance import Provenance, write_environment
 from vqgan.runtime.collectives import broadcast, gather
 from vqgan.runtime.device import (
@@ -29,6 +33,7 @@ from vqgan.runtime.device import (
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
+from vqgan.text import INSTALLED, PROGRAM
 from vqgan.tokenizer.folder import AVERAGE
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
@@ -46,6 +51,7 @@ class Trainer:
         loader: the training batches.
         journal: what is written down.
         provenance: software, hardware, data and config, kept with each checkpoint.
+        facts: what runs are told apart by, and is not in the config.
         folder: of the run.
         process: which of several this is.
     """
@@ -55,6 +61,7 @@ class Trainer:
     loader: Loader
     journal: Journal
     provenance: Provenance
+    facts: Mapping[str, Any]
     folder: Path
     process: Process = ALONE
 
@@ -133,6 +140,7 @@ class Trainer:
         """
         if self.process.is_first:
             write_environment(self.folder / "environment.json", self.provenance.environment)
+            replace_text(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
         with Progress(self.done, self.settings.steps, self.process.is_first) as progress, self._saving():
             try:
                 self._train(stop, progress)
@@ -260,5 +268,7 @@ class Trainer:
         self.checkpoints.finish()
 
     def _stopped(self, what: str) -> StoppedError:
-        command = "python" if self.process.count == 1 else "torchrun …"
-        return StoppedError(f"{what} Go on with: {command} train.py resume={self.folder}")
+        program = PROGRAM
+        if self.process.count > 1:
+            program = f"torchrun … {f'--no-python {PROGRAM}' if INSTALLED else 'train.py'}"
+        return StoppedError(f"{what} Go on with: {program} resume={self.folder}")

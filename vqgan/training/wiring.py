@@ -40,6 +40,7 @@ from vqgan.training.history import Setup
 from vqgan.training.journal import Journal
 from vqgan.training.outcomes import Outcomes
 from vqgan.training.player import Player
+from vqgan.training.rate import Rate, rate_of
 from vqgan.training.schedules import Schedule
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
@@ -92,7 +93,8 @@ def make_trainer(
             "on, and says nothing about others. Name others for it, data.val_root=DIR, or add some.",
             stacklevel=2,
         )
-    facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint)
+    rate = rate_of(autoencoder, *still.clips.shape[1:4])
+    facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint, rate)
     times, pixels = backbone.downsampling.times(still.clips.shape[1]), math.prod(backbone.downsampling[1:])
     latents_per_step = settings.accumulate * data.batch_size * times * data.resolution**2 // pixels
     loader = Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process)
@@ -131,6 +133,7 @@ def make_trainer(
         loader=loader,
         journal=journal,
         provenance=make_provenance(public_values(config), find_device(settings.device), data.fingerprint),
+        facts=facts,
         folder=folder,
         process=process,
     )
@@ -253,7 +256,7 @@ def make_loggers(config: DictConfig, folder: Path, facts: dict[str, Any], object
     return {"jsonl": JsonLines(folder), **chosen}
 
 
-def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerprint: str) -> dict[str, Any]:
+def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerprint: str, rate: Rate) -> dict[str, Any]:
     """What runs are told apart by, and is not in the config."""
     quantizer = autoencoder.quantizer
     return {
@@ -264,6 +267,9 @@ def facts_of(autoencoder: Autoencoder, bad_files: BadFiles, clips: int, fingerpr
         "files": bad_files.total - len(bad_files.reasons),
         "training_clips": clips,
         "data_fingerprint": fingerprint,
+        "fold": rate.fold,
+        "tokens_per_frame": rate.tokens_per_frame,
+        "bits_per_pixel": rate.bits_per_pixel,
     }
 
 

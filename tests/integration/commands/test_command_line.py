@@ -101,6 +101,9 @@ def test_a_real_command_ends_with_one_paragraph(override: str, message: str, tmp
     [
         (["backbone=f17"], 2, "backbone=f17: there is no such choice. Did you mean backbone=f16?"),
         (["a=[1"], 2, "'a=[1' cannot be read as key=value: "),
+        (["data=videos", "data.root=~/no/such/videos"], 3, "data.root={home}/no/such/videos is not a folder. Name one"),
+        (["data=videos", "data.root=~/a,~/b"], 2, "'data.root=~/a,~/b' cannot be read as key=value: "),
+        (["--steps", "100"], 2, "--steps is no flag here: values are typed as key=value, steps=… perhaps."),
         (["trainer.steps=${no.where}"], 2, "trainer.steps cannot be resolved: Interpolation key 'no.where' not found."),
         (["run_dir=${oc.env:NO_SUCH}"], 2, "run_dir cannot be resolved: "),
         (["run_dir=null"], 2, "run_dir cannot be resolved: "),
@@ -131,7 +134,7 @@ def test_a_mistake_ends_with_its_exit_code_and_leaves_nothing(
     (tmp_path / "file").write_text("text")
     ended = typed(*SMALL, *overrides)
     assert ended.code == code
-    assert ended.paragraph.startswith(message.format(folder=tmp_path))
+    assert ended.paragraph.startswith(message.format(folder=tmp_path, home=Path.home()))
     assert run_folders(tmp_path) == []
 
 

@@ -122,6 +122,16 @@ def test_a_run_is_measured_on_its_whole_validation_split(typed: Callable[..., En
     assert not (finished / "bad_files.jsonl").exists()
 
 
+def test_programs_read_all_of_it_from_one_document(typed: Callable[..., Ended], finished: Path) -> None:
+    ended = typed("run", "no/such/folder", "--json")
+    assert ended.code == 2
+    told = json.loads(ended.output)
+    assert [one["protocol"]["tokenizer"]["step"] for one in told["evaluations"]] == [1]
+    assert told["evaluations"][0]["metrics"] == read(finished / "evaluation.json")["metrics"]
+    assert "no/such/folder" in told["failed"][0]
+    assert not typed("no/such/folder", "--json").output, "nothing was measured"
+
+
 def test_the_figures_are_those_of_training(typed: Callable[..., Ended], finished: Path) -> None:
     """On the same two clips as in training; only rounding to 8 bits is new."""
     assert typed("run", "clips=2").code == 0

@@ -22,7 +22,7 @@ def test_a_run_leaves_the_promised_folder(composed: Compose, tmp_path: Path) -> 
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "config.yaml", "overrides.yaml", "checkpoints", "metrics.jsonl", "codebook.jsonl", "reconstructions",
-        "environment.json", "report.html", "status.json",
+        "environment.json", "facts.json", "report.html", "status.json",
     }  # fmt: skip
     pictures = {path.name for path in (folder / "reconstructions").iterdir()}
     assert pictures == {"step-00000000.png", "step-00000003.png", "worst.png", "best.png", "ranking.json"}

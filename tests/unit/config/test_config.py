@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tests.conftest import Compose
 from vqgan.config.build import build, check_top_level, public_values
+from vqgan.config.command import with_home
 from vqgan.config.user_errors import in_our_words
 from vqgan.errors import ConfigError
 from vqgan.training.run import run
@@ -259,3 +261,24 @@ def test_the_check_changes_nothing(composed: Compose) -> None:
 def test_more_codes_than_can_be_counted_are_refused(composed: Compose, tmp_path: Path) -> None:
     message = refusal(composed, tmp_path, "model=bsq", f"model.quantizer.codebook_size={2**36}")
     assert "model.quantizer.depth" in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("data.root=~/videos", "data.root='/home/me/videos'"),
+        ("+init_from=~", "+init_from='/home/me'"),
+        ("data.root=~/it's here", "data.root='/home/me/it\\'s here'"),
+        ("data.root=~/a,~/b", "data.root=~/a,~/b"),
+        ("~schedule", "~schedule"),
+        ("data.root='~/videos'", "data.root='~/videos'"),
+        ("a=b~c", "a=b~c"),
+    ],
+)
+def test_a_tilde_is_the_home_that_a_shell_would_have_made_of_it(
+    typed: str, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert with_home(typed) == read
+    if read.startswith("data.root='"):
+        assert OverridesParser.create().parse_override(read).value().startswith(("/home/me/", "~/"))

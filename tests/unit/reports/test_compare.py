@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 
 from tests.support.written_run import write_config, write_lines
+from vqgan.commands import main
 from vqgan.commands.compare import compare
 from vqgan.errors import ConfigError
 from vqgan.reports.comparison import page
@@ -148,6 +149,76 @@ def test_a_value_that_was_refused_is_varied_too(tmp_path: Path) -> None:
     (early / "overrides.yaml").write_text("[seed=1, model.quantizer.codebook_size=0, name=y]")
     found = keys_of(study(sorted(tmp_path.iterdir())))
     assert found == {"seed": ["1", "2", "1"], "model.quantizer.codebook_size": ["256", "256", "0"]}
+
+
+# Data and tokens
+
+
+def on_data(folder: Path, psnr: float, root: str, resolution: str = "${backbone.resolution}", **typed: Any) -> Path:
+    """A run that was measured on a folder, whose tokens cost as many bits as its frames have pixels in a row."""
+    data = {"data._target_": "vqgan.data.Videos", "data.root": root, "data.resolution": resolution}
+    trial(folder, [psnr], **data, **{"backbone.resolution": 64}, **typed)
+    facts = {"data_fingerprint": f"2 files, {root}", "tokens_per_frame": 256.0, "bits_per_pixel": psnr / 100}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_a_run_on_other_data_or_at_another_resolution_wins_nothing(tmp_path: Path) -> None:
+    on_data(tmp_path / "mine a", 14, "mine")
+    on_data(tmp_path / "mine b", 15, "mine", seed=1)
+    on_data(tmp_path / "synthetic", 30, "${oc.env:XDG_CACHE_HOME,'~/.cache'}/synthetic")
+    on_data(tmp_path / "small", 40, "mine", "32")
+    found = study(sorted(tmp_path.iterdir()))
+    assert found.best is None
+    assert [one.name for one in found.trials] == ["mine b", "mine a", "small", "synthetic"]
+    assert [one.name for one in found.bests] == ["mine b", "small", "synthetic"]
+    text = describe(found, 150)
+    assert "measured on 3 different data or resolutions" in text
+    for line in ("A: Videos in mine, 64 pixels", "B: Videos in mine, 32 pixels", "C: Videos in synthetic, 64 pixels"):
+        assert f"  {line}\n" in text
+    for letter, name in (("A", "mine b"), ("B", "small"), ("C", "synthetic")):
+        assert f"Best on {letter}: {name}, validation/psnr" in text
+    assert "\nBest: " not in text
+    assert keys_of(found)["data.root"][-1] == "$XDG_CACHE_HOME/synthetic"
+    data = embedded(page(found, tmp_path))
+    assert (data["best"], len(data["bests"]), [run["on"] for run in data["runs"]]) == (None, 3, ["A", "A", "B", "C"])
+    together = study([tmp_path / "mine a", tmp_path / "mine b"])
+    assert (together.best is together.trials[0], together.caution) == (True, None)
+
+
+def test_what_tokens_cost_is_in_the_table_where_it_is_known(tmp_path: Path) -> None:
+    on_data(tmp_path / "a", 14, "mine", **{"optimizer.lr": 1})
+    (trial(tmp_path / "b", [13], **{"optimizer.lr": 2}) / "facts.json").write_text('{"bits_per_pixel": "many"}')
+    head, first, second = describe(study([tmp_path / "a", tmp_path / "b"]), 200).split("\n\n")[2].splitlines()
+    at = head.index("tokens")
+    assert (first[at:].split()[:2], second[at:].split()[:2]) == (["256", "0.14"], ["–", "–"])
+
+
+def test_programs_read_the_same_from_one_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(2):
+        on_data(tmp_path / str(n), 20 + n, "mine", seed=n)
+    monkeypatch.setattr(sys, "argv", ["vqgan", "compare", str(tmp_path), "--json"])
+    main()
+    told = json.loads(capsys.readouterr().out)
+    assert (told["best"], told["metric"], told["page"]) == ("1", "validation/psnr", str(tmp_path / "compare.html"))
+    assert [(run["tokens_per_frame"], run["bits_per_pixel"], run["varied"]["seed"]) for run in told["runs"]] == [
+        (256, 0.21, "1"), (256, 0.2, "0"),
+    ]  # fmt: skip
+    assert told["runs"][0]["figures"]["validation/psnr"]["best"] == 21
+
+
+def test_what_was_typed_has_the_first_columns_and_keeps_them_longest(tmp_path: Path) -> None:
+    for n in range(4):
+        follows = {f"model.quantizer.follows_{key}": n for key in range(9)}
+        folder = trial(tmp_path / str(n), [20 + n], **follows, **{"optimizer.lr": n})
+        (folder / "overrides.yaml").write_text(json.dumps([f"optimizer.lr={n}"]))
+    found = study(sorted(tmp_path.iterdir()))
+    assert found.keys[0].name == "optimizer.lr"
+    table = describe(found, 80).split("\n\n")[1].splitlines()
+    assert " lr " in table[0]
+    assert "follows_8" in table[-1], "left out"
 
 
 # Damaged folders
@@ -543,8 +614,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     trial(tmp_path / "a")
     with pytest.raises(ConfigError, match=r"There is no folder .*nowhere\."):
         compare([tmp_path / "a", tmp_path / "nowhere"], None, None)
-    with pytest.raises(ConfigError, match=r"--metric psnr: no run has such a metric\. There are: .*validation/psnr"):
-        compare([tmp_path], "psnr", None)
+    with pytest.raises(ConfigError, match=r"--metric validation/pnsr: no run .*There are: .*validation/psnr"):
+        compare([tmp_path], "pnsr", None)
+    compare([tmp_path], "lpips", None)
     with pytest.raises(ConfigError, match=r"--out x\.csv: that is the name of the table"):
         compare([tmp_path], None, Path("x.csv"))
 

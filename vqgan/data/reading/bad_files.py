@@ -11,6 +11,7 @@ from vqgan.errors import DataError
 from vqgan.files.reading import load_json
 from vqgan.files.writing import storing
 from vqgan.runtime.process import Process
+from vqgan.video.file import CUT_OFF
 
 
 def ledger(out: Path, process: Process) -> BadFiles:
@@ -64,6 +65,15 @@ class BadFiles:
                 f"data.max_bad_fraction={self.max_fraction} and data.max_bad_files={self.max_files} allow. "
                 f"They are listed in {self.file}. Mend or remove them, or raise data.max_bad_fraction."
             )
+
+    def said(self) -> str:
+        """How many cannot be used, and how many end early and are used as far as they go; with the reasons."""
+        cut = sum(reason.startswith(CUT_OFF) for reason in self.reasons.values())
+        lost = Counter(reason.partition(":")[0] for reason in self.reasons.values() if not reason.startswith(CUT_OFF))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+        parts = [f"{lost.total()} cannot be used: {reasons}"] if lost else []
+        parts += [f"{cut} cut off, and used up to there"] * (cut > 0)
+        return "; ".join(parts)
 
     def summary(self) -> str:
         """Counts per reason: `2 no video stream, 1 empty file`."""

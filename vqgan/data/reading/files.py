@@ -62,7 +62,8 @@ def find_files(root: Path, key: str, suffixes: frozenset[str], without: Path | N
         return not name.startswith(".") and Path(name).suffix.lower() in suffixes
 
     if not root.is_dir():
-        raise DataError(f"{key}={root} is not a folder. Name one that exists.")
+        seen_from = "" if root.is_absolute() else f" It was looked for from {Path.cwd()}."
+        raise DataError(f"{key}={root} is not a folder.{seen_from} Name one that exists.")
     refuse_run_folder(root, key)
     left_out = None if without is None else without.resolve()
     files: list[Path] = []

@@ -47,7 +47,7 @@ function overview() {
 
 const sections = [
   section("trials", "Runs", overview(), bestTrial(), trialTable(), element("p", { class: "faint" }, "Press a heading to sort by it. Names lead to the runs' own reports.")),
-  reasons(), parallelCoordinates(), importance(), scatters(), curvesTogether(),
+  reasons(), againstBits(), parallelCoordinates(), importance(), scatters(), curvesTogether(),
 ].filter((part) => part !== null);
 
 document.body.append(

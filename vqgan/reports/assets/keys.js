@@ -158,15 +158,15 @@ function importance() {
     table(["key", "explains", "by chance", "", "of"], rows, { numbers: [1, 2] }), element("p", { class: "faint" }, METHOD));
 }
 
-/** The result over each key, a point for each run. */
-function scatters() {
-  if (compared.length < 2) return null;
-  const figures = data.keys.map((key) => chart({
-    title: key.short, caption: key.short === key.name ? "" : key.name,
+/** The result over a key, a point for each run that has a value. */
+function resultOver(key, caption) {
+  return chart({
+    title: key.short, caption,
     make: (colours) => {
-      const shades = colourOf(colours), drawn = compared.filter((number) => !view.hidden.has(number)).reverse();
+      const shades = colourOf(colours), shown = compared.filter((number) => key.values[number] !== null || !key.numbers);
+      const drawn = shown.filter((number) => !view.hidden.has(number)).reverse();
       const x = drawn.map((number) => (key.numbers ? key.numbers[number] : plain(nameOf(key, number))));
-      const known = [...new Set(key.numbers ? compared.map((number) => key.numbers[number]) : [])];
+      const known = [...new Set(key.numbers ? shown.map((number) => key.numbers[number]) : [])];
       const scale = key.numbers
         ? { type: key.log ? "log" : "linear", exponentformat: "power", ...(known.length <= 6 ? { tickvals: known, ticktext: known.map(neat) } : {}) }
         : { type: "category", categoryarray: namesOf(key).map(plain) };
@@ -180,6 +180,21 @@ function scatters() {
         y: { title: { text: plain(outcome), standoff: 4 } }, hovermode: "closest",
       };
     },
-  }).figure);
+  }).figure;
+}
+
+/** The result over each key. */
+function scatters() {
+  if (compared.length < 2) return null;
+  const figures = data.keys.map((key) => resultOver(key, key.short === key.name ? "" : key.name));
   return section("keys", "Over each key", figures.length ? element("div", { class: "charts" }, figures) : null);
+}
+
+/** Quality against what it costs: which runs are better at the same bits, which need fewer for the same. */
+function againstBits() {
+  const bits = runs.map((run) => run.bits), known = new Set(compared.map((number) => bits[number]).filter((value) => value !== null));
+  if (known.size < 2) return null;
+  const key = { short: "bits a pixel", numbers: bits, values: bits, log: true };
+  const hint = `Each point is a run: up and to the left is better.${data.caution ? " Compare those on the same data alone." : ""}`;
+  return section("bits", "Quality against bits", element("p", { class: "faint" }, data.higher ? hint : hint.replace("up", "down")), resultOver(key, "bits of a token times tokens of a frame, over its pixels"));
 }

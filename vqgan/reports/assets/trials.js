@@ -1,5 +1,6 @@
 // What each run came to: the table, the best one and its command line, and why others came to nothing.
 
+const rated = runs.some((run) => run.bits !== null); // whether it is known what tokens cost
 const outcome = data.metric.split("/").pop();
 
 /** A table that is sorted by the column whose heading is pressed: first the best or largest, then the other way round. */
@@ -55,6 +56,8 @@ function trialTable() {
     { title: "state", ascending: true }, { title: "step", number: true }, { title: "best at step", number: true },
     ...[data.metric, ...others].map((name) => ({ title: `last ${name.split("/").pop()}`, hint: name, number: true })),
     { title: "usage", hint: "share of the codes", number: true }, { title: "perplexity", number: true },
+    ...(data.caution ? [{ title: "on", hint: "the data that it is measured on", ascending: true }] : []),
+    ...(rated ? [{ title: "tokens", hint: "of a frame", number: true, ascending: true }, { title: "bits/pixel", number: true, ascending: true }] : []),
     { title: "frames/s", hint: "median", number: true }, { title: "time", hint: "of training", number: true },
   ];
   runs.forEach((run, number) => trialRows.push({
@@ -65,7 +68,9 @@ function trialTable() {
       figure(run.step, run.steps !== null && run.step < run.steps ? `${run.step} of ${run.steps}` : String(run.step)),
       figure(run.best_step, String(run.best_step)),
       ...[data.metric, ...others].map((name) => figure(run.last[name])),
-      share(run.usage), figure(run.perplexity), figure(run.rate, short(run.rate, 3)), figure(run.hours, duration(run.hours)),
+      share(run.usage), figure(run.perplexity),
+      ...(data.caution ? [figure(run.on || null, run.on)] : []), ...(rated ? [figure(run.tokens), figure(run.bits, short(run.bits, 3))] : []),
+      figure(run.rate, short(run.rate, 3)), figure(run.hours, duration(run.hours)),
     ],
   }));
   return sortable("runs", columns, trialRows);
@@ -78,6 +83,7 @@ function trialName(run, number) {
 
 /** The best run in words, and the command line that trains it again. */
 function bestTrial() {
+  if (data.caution) return cautioned();
   if (data.best === null) return element("p", {}, `No run has measured ${data.metric} yet.`);
   const run = runs[data.best], command = element("pre", { tabindex: 0, "aria-label": "its command line" }, data.command);
   const said = element("span", { class: "faint", role: "status" });
@@ -86,6 +92,13 @@ function bestTrial() {
   return element("div", { class: "card" },
     element("p", {}, element("strong", {}, `Best: ${run.label}`), ` – ${data.metric} ${short(run.best)} at step ${run.best_step}.${still}`),
     command, element("div", {}, copy, " ", said));
+}
+
+/** Why no run is the best of all, and which is the best of those that are measured on the same. */
+function cautioned() {
+  const rows = data.measured_on.map((on, n) => [data.letters[n], on, data.bests[n].name, short(data.bests[n].best), element("code", {}, data.bests[n].command)]);
+  return element("div", { class: "card" }, element("p", {}, element("strong", {}, data.caution)),
+    table(["on", "data", "best of them", outcome, "its command"], rows, { numbers: [3] }));
 }
 
 /** Copy text; where a browser refuses that to a file, mark it. */
