@@ -39,6 +39,9 @@ ADDED: dict[str, dict[str, Any]] = {
     },
 }
 
+# Quantizers through which gradients went straight, before that was a choice.
+STRAIGHT = ("vqgan.quantizers.EMAQuantizer", "vqgan.quantizers.VectorQuantizer")
+
 # What train.yaml chose of itself until 0.1, where today it is something else.
 DEFAULTS = {"backbone": "tiny", "optimizer": "adam_fast", "schedule": "constant", "trainer.steps": "600"}
 
@@ -65,7 +68,9 @@ def as_today(config: Any) -> Any:
     if "latent_dim" in backbone and isinstance(quantizer, dict):
         dimension = backbone.pop("latent_dim")
         if quantizer.get("latent_dim") == "${backbone.latent_dim}":
-            model["quantizer"] = {**quantizer, "latent_dim": dimension}
+            model["quantizer"] = quantizer = {**quantizer, "latent_dim": dimension}
+    if isinstance(quantizer, dict) and quantizer.get("_target_") in STRAIGHT:
+        model["quantizer"] = {"gradient": "straight_through", **quantizer}
     if isinstance(loss.get("pixel"), str):
         loss = {**loss, "pixel": PIXEL.get(loss["pixel"], loss["pixel"])}
         loss |= {"adversarial": GAMES.get(str(loss.get("adversarial")), loss.get("adversarial")), "terms": {}}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +9,7 @@ from torch import Tensor
 from vqgan.quantizers.cosine import unit
 from vqgan.quantizers.ema import EMAQuantizer
 from vqgan.quantizers.quantizer import Quantized
-from vqgan.quantizers.rotation import Gradient, pass_gradient
+from vqgan.quantizers.rotation import Gradient
 
 EPS = 1e-5  # smooths the sizes of clusters, by which sums are divided; directions do not depend on it
 LOST = 1e-12  # a code shorter than that has no direction any more
@@ -46,16 +44,15 @@ class CosineEMAQuantizer(EMAQuantizer):
         start_from_data: bool,
         revive_after: int | None,
     ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment_weight, decay, EPS, start_from_data, revive_after)
-        self.gradient = gradient
+        super().__init__(
+            codebook_size, latent_dim, commitment_weight, decay, EPS, start_from_data, revive_after, gradient
+        )
         self.codebook.copy_(unit(self.codebook, 1))
         self.cluster_sums.copy_(self.codebook)
 
     def forward(self, latents: Float[Tensor, "*batch latent rows columns"]) -> Quantized:
         """Replace each latent by the code of the most similar direction, a unit vector."""
-        directions = unit(latents, -3)
-        quantized = super().forward(directions)
-        return replace(quantized, latents=pass_gradient(self.gradient, directions, quantized.latents))
+        return super().forward(unit(latents, -3))
 
     @torch.no_grad()
     def update(self) -> None:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vqgan.errors import check
 from vqgan.layers import StartsFromData
-from vqgan.quantizers.assignment import look_up, nearest, straight_through, to_grid, to_vectors
-from vqgan.quantizers.placement import place
+from vqgan.quantizers.assignment import look_up, nearest, to_grid, to_vectors
+from vqgan.quantizers.placement import due, place
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.rotation import Gradient, pass_gradient
 from vqgan.quantizers.usage import CodeUse
 from vqgan.runtime.collectives import sum_over_processes
 
@@ -38,6 +39,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         eps: positive; smooths the cluster sizes.
         start_from_data: begin with codes drawn from the first batch's latents instead of N(0, 1).
         revive_after: put a code onto a random latent whenever it was not chosen for so many steps; null for never.
+        gradient: how gradients pass to the latents, see `pass_gradient`; not said in older tokenizers.
     """
 
     use: CodeUse
@@ -56,6 +58,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         eps: float,
         start_from_data: bool,
         revive_after: int | None,
+        gradient: Gradient = "straight_through",
     ) -> None:
         super().__init__(codebook_size, latent_dim)
         check(commitment_weight >= 0, "commitment_weight", commitment_weight, "at least 0")
@@ -63,6 +66,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         check(eps > 0, "eps", eps, "positive")
         check(revive_after is None or revive_after > 0, "revive_after", revive_after, "positive or null")
         self.commitment_weight, self.decay, self.eps, self.revive_after = commitment_weight, decay, eps, revive_after
+        self.gradient = gradient
         self.use = CodeUse(self, codebook_size)
         codebook = torch.randn(codebook_size, latent_dim)
         self.register_buffer("codebook", codebook)
@@ -84,7 +88,8 @@ class EMAQuantizer(StartsFromData, Quantizer):
         indices = to_grid(nearest_codes, latents)
         codes = self.lookup(indices)
         loss = self.commitment_weight * F.mse_loss(latents, codes)
-        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
+        metrics = {"perplexity": self.use.count(indices)}
+        return Quantized(pass_gradient(self.gradient, latents, codes), indices, loss, metrics)
 
     def lookup(self, indices: Int[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch latent rows columns"]:
         """The codes that `indices` name."""
@@ -101,8 +106,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         self.step_sums.zero_()
         super().update()
         if self.revive_after is not None and self.recent is not None:
-            # `idle` goes on counting: putting a code onto a latent does not yet mean that it is used.
-            self._place((self.use.idle > 0) & (self.use.idle % self.revive_after == 0), self.recent)
+            self._place(due(self.use.idle, self.revive_after, self.recent), self.recent)
         self.recent = None
 
     @torch.no_grad()

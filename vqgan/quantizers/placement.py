@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -15,9 +17,14 @@ PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes l
 
 @torch.no_grad()
 def place(marked: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"], *tables: Tensor) -> None:
-    """Put the marked rows of tables (codes, latent) onto latents drawn at random from all processes', alike in all."""
-    draws = torch.randint(len(latents) * count_of_processes(), (len(marked),), device=latents.device)
-    draws = broadcast_tensor(draws)
+    """Put the marked rows of tables (codes, latent) onto latents drawn at random from all processes', alike in all.
+
+    The latents are cut into as many strata as there are rows to place, and each row takes one from its own: of two
+    codes on one latent only the first is ever chosen.
+    """
+    there_are = len(latents) * count_of_processes()
+    draws = broadcast_tensor(torch.randint(there_are, (len(marked),), device=latents.device))
+    draws = ((marked.cumsum(0) - 1).clamp(min=0) * there_are + draws) // marked.sum().clamp(min=1)
     parts = (tensor.split(PLACED_AT_ONCE) for tensor in (marked[:, None], draws, *tables))
     for some, drawn, *rows in zip(*parts):
         found = rows_over_processes(latents, drawn)
@@ -25,6 +32,17 @@ def place(marked: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"], *ta
         sound = some & found.isfinite().all(1, keepdim=True)
         for table in rows:
             table.copy_(torch.where(sound, found, table))
+
+
+def due(idle: Int[Tensor, "codes"], revive_after: int, latents: Float[Tensor, "n latent"]) -> Bool[Tensor, "codes"]:
+    """Which codes to revive in a step with these latents, those of one process: after `revive_after` idle steps each.
+
+    Where there are more codes than latents they take turns, over as many steps as it takes to give each a latent.
+    """
+    turns = min(revive_after, math.ceil(len(idle) / (len(latents) * count_of_processes())))
+    turn = torch.arange(len(idle), device=idle.device) % turns
+    # `idle` goes on counting: a code that was placed anew is not thereby in use.
+    return (idle >= revive_after) & ((idle - turn) % revive_after == 0)
 
 
 class Placement(StartsFromData):
@@ -36,7 +54,7 @@ class Placement(StartsFromData):
 
     Args:
         start_from_data: begin with codes drawn from the first batch's latents.
-        revive_after: put a code onto a random latent whenever it was not chosen for so many steps; null for never.
+        revive_after: see `due`; null for never.
     """
 
     started: Bool[Tensor, ""]
@@ -63,8 +81,7 @@ class Placement(StartsFromData):
             place(torch.ones_like(idle, dtype=torch.bool), latents, codebook)
             self.started.fill_(True)
         elif self.revive_after is not None:
-            # `idle` goes on counting: a code that was placed anew is not thereby in use.
-            place((idle > 0) & (idle % self.revive_after == 0), latents, codebook)
+            place(due(idle, self.revive_after, latents), latents, codebook)
 
     def begin_step(self) -> None:
         """Take note that a training step begins."""

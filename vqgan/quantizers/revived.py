@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from jaxtyping import Float
 from torch import Tensor
 
 from vqgan.quantizers.assignment import to_vectors
 from vqgan.quantizers.placement import Placement
 from vqgan.quantizers.quantizer import Quantized
-from vqgan.quantizers.rotation import Gradient, pass_gradient
+from vqgan.quantizers.rotation import Gradient
 from vqgan.quantizers.vector import VectorQuantizer
 
 
 class RevivedQuantizer(VectorQuantizer):
-    """`VectorQuantizer` whose codes start on latents, come back when they lie idle, and turn gradients if asked to.
+    """`VectorQuantizer` whose codes start on latents and come back when they lie idle.
 
     Few dimensions (8 or so) help as much as either: so many more of the codes are near some latent. Choose it over
     `EMAQuantizer` where a codebook shall learn from what is added to its loss.
@@ -40,15 +38,13 @@ class RevivedQuantizer(VectorQuantizer):
         start_from_data: bool,
         revive_after: int | None,
     ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment_weight, codebook_weight)
-        self.gradient = gradient
+        super().__init__(codebook_size, latent_dim, commitment_weight, codebook_weight, gradient)
         self.placement = Placement(start_from_data, revive_after)
 
     def forward(self, latents: Float[Tensor, "*batch latent rows columns"]) -> Quantized:
         """Replace each latent by its nearest code; in training, first see that codes are where latents are."""
         self.placement(self.codebook, to_vectors(latents.detach()), self.use.idle)
-        quantized = super().forward(latents)
-        return replace(quantized, latents=pass_gradient(self.gradient, latents, quantized.latents))
+        return super().forward(latents)
 
     def update(self) -> None:
         """Take note that an optimizer step is over."""

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vqgan.errors import check
-from vqgan.quantizers.assignment import look_up, nearest, straight_through, to_grid, to_vectors
+from vqgan.quantizers.assignment import look_up, nearest, to_grid, to_vectors
 from vqgan.quantizers.quantizer import Quantized, Quantizer
+from vqgan.quantizers.rotation import Gradient, pass_gradient
 from vqgan.quantizers.usage import CodeUse
 
 
@@ -26,15 +27,23 @@ class VectorQuantizer(Quantizer):
         latent_dim: dimension of a code.
         commitment_weight: at least 0; pulls latents to their codes.
         codebook_weight: at least 0; pulls codes to their latents.
+        gradient: how gradients pass to the latents, see `pass_gradient`; not said in older tokenizers.
     """
 
     use: CodeUse
 
-    def __init__(self, codebook_size: int, latent_dim: int, commitment_weight: float, codebook_weight: float) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        latent_dim: int,
+        commitment_weight: float,
+        codebook_weight: float,
+        gradient: Gradient = "straight_through",
+    ) -> None:
         super().__init__(codebook_size, latent_dim)
         check(commitment_weight >= 0, "commitment_weight", commitment_weight, "at least 0")
         check(codebook_weight >= 0, "codebook_weight", codebook_weight, "at least 0")
-        self.commitment_weight, self.codebook_weight = commitment_weight, codebook_weight
+        self.commitment_weight, self.codebook_weight, self.gradient = commitment_weight, codebook_weight, gradient
         # Much closer together than latents are: the first steps pull the chosen ones out (the reference's start).
         bound = 1.0 / codebook_size
         self.codebook = nn.Parameter(torch.empty(codebook_size, latent_dim).uniform_(-bound, bound))
@@ -47,7 +56,8 @@ class VectorQuantizer(Quantizer):
         codebook_loss = F.mse_loss(codes, latents.detach())
         commitment_loss = F.mse_loss(latents, codes.detach())
         loss = self.codebook_weight * codebook_loss + self.commitment_weight * commitment_loss
-        return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
+        metrics = {"perplexity": self.use.count(indices)}
+        return Quantized(pass_gradient(self.gradient, latents, codes), indices, loss, metrics)
 
     def lookup(self, indices: Int[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch latent rows columns"]:
         """The codes that `indices` name."""

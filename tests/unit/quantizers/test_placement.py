@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vqgan.quantizers import CosineQuantizer, Quantizer, RevivedQuantizer
+from vqgan.quantizers.placement import due, place
 from vqgan.training.finite import Buffers
 
 BOTH = pytest.mark.parametrize("kind", [RevivedQuantizer, CosineQuantizer])
@@ -91,3 +92,26 @@ def test_a_step_that_does_not_count_starts_no_codebook(kind: Any) -> None:
         buffers.restore_unless(torch.tensor(finite))
         assert q.codebook.isfinite().all()
     assert are_on(q.codebook, flat(latents(2), q)).all()
+
+
+@pytest.mark.parametrize(("codes", "each"), [(18, 1), (36, 2)])
+def test_no_latent_is_taken_again_before_all_have_been(codes: int, each: int) -> None:
+    rows = latents().movedim(1, -1).reshape(-1, 4)
+    table = torch.zeros(codes + 1, 4)
+    place(torch.arange(codes + 1) > 0, rows, table)
+    assert torch.equal(table[0], torch.zeros(4))
+    assert torch.equal((table[1:, None] == rows).all(-1).sum(0), torch.full((18,), each))
+
+
+def test_where_latents_are_few_codes_take_turns_until_each_has_had_one() -> None:
+    rows, idle, seen = torch.zeros(18, 4), torch.zeros(64, dtype=torch.int64), []
+    for _ in range(20):
+        idle += 1
+        seen.append(due(idle, 7, rows))
+        assert int(seen[-1].sum()) <= 18
+    counts = torch.stack(seen).sum(1).tolist()
+    assert counts == [*[0] * 6, *[16] * 4, *[0] * 3, *[16] * 4, *[0] * 3]
+    assert torch.equal(torch.stack(seen[:13]).sum(0), torch.ones(64, dtype=torch.int64)), "each once in seven steps"
+    at_once = due(torch.full((64,), 3), 3, torch.zeros(64, 4))
+    assert at_once.all(), "none waits where there is a latent for each"
+    assert due(torch.full((64,), 1), 1, rows).all(), "nor where there is no time to take turns in"

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.support.networks import ema_quantizer, vector_quantizer
-from vqgan.quantizers import Quantizer, assignment
+from vqgan.quantizers import Quantizer, VectorQuantizer, assignment
 from vqgan.quantizers.assignment import nearest
+from vqgan.quantizers.rotation import pass_gradient
 from vqgan.quantizers.usage import perplexity
 
 BOTH = pytest.mark.parametrize("make", [vector_quantizer, ema_quantizer])
@@ -44,6 +45,24 @@ def test_codes_go_forward_and_gradients_straight_back(make: Callable[[], Quantiz
     torch.testing.assert_close(out.latents, q.lookup(out.indices))
     (gradient,) = torch.autograd.grad((out.latents * 3).sum(), z)
     assert torch.equal(gradient, torch.full_like(z, 3.0))
+
+
+@pytest.mark.parametrize(
+    "make", [ema_quantizer, lambda **values: VectorQuantizer(16, 4, 0.25, 1.0, **values)], ids=["ema", "vector"]
+)
+def test_gradients_turn_where_asked_to_and_codes_stay_the_same(make: Callable[..., Quantizer]) -> None:
+    z = latents().requires_grad_()
+    torch.manual_seed(0)
+    turned, codes = make(gradient="rotation"), make()
+    codes.load_state_dict(turned.state_dict())
+    out = turned(z)
+    assert torch.equal(out.latents, turned.lookup(out.indices))
+    assert torch.equal(out.latents, codes(z).latents)
+    weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad((out.latents * weights).sum(), z)
+    expected = pass_gradient("rotation", z, out.latents)
+    assert torch.equal(found, torch.autograd.grad((expected * weights).sum(), z)[0])
+    assert not torch.equal(found, weights)
 
 
 def test_perplexity_counts_equally_used_codes() -> None:
