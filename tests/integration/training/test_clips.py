@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import Compose
-from tests.support.runs import digest, rows, train
+from tests.support.runs import digest, finish, rows, start, train
 from vqgan.errors import ConfigError
 from vqgan.frames import to_frames
 from vqgan.training.run import run
@@ -125,6 +125,19 @@ def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path:
         train(tmp_path / "parts", *ALL, f"trainer.steps={steps}")
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
     assert rows(tmp_path / "parts")[-1] == rows(tmp_path / "whole")[-1]
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_on_clips_to_the_same_numbers(tmp_path: Path) -> None:
+    """Of two lengths; in processes of their own, as the compiler cannot look through checks of shapes."""
+    values = (*CLIPS, "backbone=causal_small", "trainer.clip_lengths=[1,5]", "trainer.steps=3", "model=fsq")
+    for name in ("false", "true"):
+        typed = (*values, "loss.discriminator_weight=0", f"trainer.compile={name}")
+        code, _, said = finish(start(tmp_path / name, *typed), timeout=900)
+        assert code == 0, said
+    for a, b in zip(rows(tmp_path / "false"), rows(tmp_path / "true"), strict=True):
+        for name in {"train/pixel", "validation/psnr"} & a.keys():
+            assert a[name] == pytest.approx(b[name], rel=1e-3), f"step {a['step']}: {name}"
 
 
 @pytest.mark.slow
