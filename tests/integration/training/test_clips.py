@@ -119,10 +119,11 @@ def test_recipes_of_clips_train(recipe: str, composed: Compose, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    train(tmp_path / "whole", *ALL, "trainer.steps=6")
-    for steps in (3, 6):
-        train(tmp_path / "parts", *ALL, f"trainer.steps={steps}")
+def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, vgg16_weights: Path) -> None:
+    perceptual = ("loss.perceptual_weight=1", "loss.perceptual_frames=2", f"loss.perceptual.weights={vgg16_weights}")
+    train(tmp_path / "whole", *ALL, *perceptual, "trainer.steps=6")
+    for steps, workers in ((3, 0), (6, 1)):
+        train(tmp_path / "parts", *ALL, *perceptual, f"trainer.steps={steps}", f"data.workers={workers}")
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
     assert rows(tmp_path / "parts")[-1] == rows(tmp_path / "whole")[-1]
 
