@@ -13,7 +13,10 @@ import torch
 
 
 def alternating(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
+    contestants: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call; the contestants take turns, so that a machine that drifts drifts for all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -21,11 +24,11 @@ def alternating(
         for name, run in contestants.items():
             gc.collect()
             synchronize()
-            before = time.perf_counter()
+            before = clock()
             run()
             synchronize()
             if round_ >= 0:
-                seconds[name].append(time.perf_counter() - before)
+                seconds[name].append(clock() - before)
     return seconds
 
 

@@ -26,6 +26,10 @@ RUNS = {
     "cost.py": (["--machines", "h100", *TOY], ["bottleneck", "| 1024 |", "a corpus of 1,000,000,000 clips"]),
     "processes.py": (PROCESSES, ["| f8 | 8 | 2 × 1 |", "broadcast object", "during it"]),
     "step.py": (["--rounds", "1", *TOY], ["times as fast", "ours, bf16", "perceptual", "outside networks"]),
+    "clips.py": (
+        ["--rounds", "1", "--pictures", "tiny", *TOY, "backbone=causal_tiny", "model=vqmodel"],
+        ["| training |", "| encoding |", "| causal_tiny |"],
+    ),
     "encode.py": (["VIDEOS", "--resolution", "16", "--rounds", "1"], ["frames/s", "reading alone"]),
     "quantizer.py": (
         ["--latents", "64", "--codes", "16", "2000", "--dimensions", "4", "--rounds", "1"],

@@ -44,7 +44,7 @@ def test_every_choice_composes_and_builds(
     group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
-    if choice not in ("small", "small_f8", "decoder_only", "vidtok"):  # which have no groups of norms
+    if choice not in ("small", "small_f8", "causal_small", "video_tiny", "decoder_only", "vidtok"):  # without norms
         small.append("backbone.norm_groups=4")
     needed = {
         "data=videos": [f"data.root={tmp_path}"],

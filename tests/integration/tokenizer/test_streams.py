@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,9 @@ from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.tokens.folder import Tokens
 from vqgan.video.file import scan_video
 from vqgan.video.reader import read_frames
+from vqgan.video.writer import write_video
 
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
 FRAMES = {"a.mp4": 21, "b.mp4": 7, "one.mp4": 1, "more/c.mp4": 34}
 
 
@@ -178,6 +183,33 @@ def test_what_is_kept_of_a_video_does_not_grow_with_it() -> None:
 
     assert kept(9) == kept(89)
     assert min(kept(9)) > 0
+
+
+PEAKS = """
+import sys, vqgan
+def peak():  # of this process; what `getrusage` says begins at that of the one that started it
+    print(*[line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")])
+tokenizer = vqgan.load(sys.argv[1])
+video = tokenizer.encode_video(sys.argv[2], batch_frames=8, resolution=64)
+peak()
+tokenizer.decode_video(video, sys.argv[2] + ".out.mp4")
+peak()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_video_ten_times_as_long_takes_no_more_memory(made: Path, tmp_path: Path) -> None:
+    """As frames of 64 pixels the longer one would be 30 MB more, as floats 110."""
+    peaks = []
+    for count in (250, 2500):
+        levels = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+        write_video(tmp_path / f"{count}.mp4", levels.repeat(16, 1).repeat(16, 2), 25)
+        command = [sys.executable, "-c", PEAKS, str(made / "tokenizer"), str(tmp_path / f"{count}.mp4")]
+        done = subprocess.run(command, capture_output=True, text=True, env=HERE, check=True)
+        peaks.append([int(line) for line in done.stdout.split()])
+    for shorter, longer in zip(*peaks, strict=True):
+        assert longer < 1.05 * shorter
 
 
 def test_a_stream_goes_on_only_where_its_codes_are_full() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import Compose
-from tests.support.runs import digest, rows, train
+from tests.support.runs import digest, finish, rows, start, train
 from vqgan.errors import ConfigError
 from vqgan.frames import to_frames
 from vqgan.training.run import run
@@ -119,12 +119,26 @@ def test_recipes_of_clips_train(recipe: str, composed: Compose, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    train(tmp_path / "whole", *ALL, "trainer.steps=6")
-    for steps in (3, 6):
-        train(tmp_path / "parts", *ALL, f"trainer.steps={steps}")
+def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, vgg16_weights: Path) -> None:
+    perceptual = ("loss.perceptual_weight=1", "loss.perceptual_frames=2", f"loss.perceptual.weights={vgg16_weights}")
+    train(tmp_path / "whole", *ALL, *perceptual, "trainer.steps=6")
+    for steps, workers in ((3, 0), (6, 1)):
+        train(tmp_path / "parts", *ALL, *perceptual, f"trainer.steps={steps}", f"data.workers={workers}")
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
     assert rows(tmp_path / "parts")[-1] == rows(tmp_path / "whole")[-1]
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_on_clips_to_the_same_numbers(tmp_path: Path) -> None:
+    """Of two lengths; in processes of their own, as the compiler cannot look through checks of shapes."""
+    values = (*CLIPS, "backbone=causal_small", "trainer.clip_lengths=[1,5]", "trainer.steps=3")
+    for name in ("false", "true"):
+        typed = (*values, "loss.discriminator_weight=0", f"trainer.compile={name}")
+        code, _, said = finish(start(tmp_path / name, *typed), timeout=900)
+        assert code == 0, said
+    for a, b in zip(rows(tmp_path / "false"), rows(tmp_path / "true"), strict=True):
+        for name in {"train/pixel", "validation/psnr"} & a.keys():
+            assert a[name] == pytest.approx(b[name], rel=1e-3), f"step {a['step']}: {name}"
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from vqgan.tokenizer.encode_folder import FolderEncoder
 from vqgan.tokenizer.taming import to_taming
 from vqgan.tokenizer.tokenizer import Tokenizer
 from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 BACKBONE = Convolutional(
     resolution=16, image_channels=3, channels=32, channel_multipliers=[1, 1], residual_blocks=1,
@@ -69,6 +70,20 @@ def encode(tokenizer: Tokenizer, videos: Path, out: Path) -> vqgan.tokens.Tokens
     encoding.workers, encoding.index, encoding.device = 0, None, "cpu"
     FolderEncoder(tokenizer, encoding, videos, out).run()
     return vqgan.tokens.open(out)
+
+
+def test_clips_begin_as_an_imported_tokenizer_of_pictures(imported: tuple[Path, list[str]], tmp_path: Path) -> None:
+    source, typed = imported
+    time = ("+backbone.temporal_downsampling=2", "+backbone.temporal_resolutions=[8]", "data.clip_frames=3")
+    config = config_of(tmp_path / "run", *typed, "backbone._target_=vqgan.backbones.Causal", *time)
+    trainer = make_trainer(config, tmp_path / "run")
+    ours, theirs = trainer.autoencoder.eval(), vqgan.load(source)
+    frames = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        codes = ours.encode(frames)
+        assert torch.equal(codes, theirs.encode(frames))
+        assert torch.equal(ours.decode(codes), theirs.decode(codes))
+    assert ours.encode(frames[None, :3]).shape[1] == 2
 
 
 def test_the_decoder_learns_and_tokens_of_before_are_decoded(imported: tuple[Path, list[str]], tmp_path: Path) -> None:

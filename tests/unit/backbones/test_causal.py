@@ -250,6 +250,7 @@ def multiplications(choice: str, frames: int) -> int:
     ("ours", "theirs", "most"),
     [
         ("causal_tiny", "tiny", 0.76),
+        ("causal_small", "small", 0.56),
         ("remembering_tiny", "tiny", 1.1),
         pytest.param("causal_f8", "f8", 0.79, marks=pytest.mark.slow),
         pytest.param("causal_f16", "f16", 0.95, marks=pytest.mark.slow),

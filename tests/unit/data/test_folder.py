@@ -570,6 +570,15 @@ def test_with_uneven_times_the_frame_on_screen_is_taken(fps: float, seed: int | 
             assert number == len(UNEVEN) - 1 or time < UNEVEN[number + 1] + 1
 
 
+@pytest.mark.parametrize(("stride", "fps"), [(1, None), (3, None), (1, 5.0)])
+def test_when_the_frames_of_a_clip_are_shown_is_known(stride: int, fps: float | None, tmp_path: Path) -> None:
+    path = Recording(suffix="mkv", times=UNEVEN).write_numbers(tmp_path, len(UNEVEN))
+    dataset = VideoFolder([scan_video(path)[0]], 48, 4, stride, fps, False, False)
+    for index, numbers in enumerate(shown_numbers(path, 4, stride, fps, None)):
+        times = [UNEVEN[number] / 1000 for number in numbers]
+        assert dataset.seconds(index) == pytest.approx(times, abs=1e-3)
+
+
 def test_every_start_gives_a_whole_clip(tmp_path: Path) -> None:
     path = Recording(times=UNEVEN, b_frames=2).write_numbers(tmp_path, len(UNEVEN))
     video, _ = scan_video(path)
