@@ -34,6 +34,7 @@ def per_frame(
     clips: Float[Tensor, "batch time c height width"],
 ) -> Tensor:
     """Let a function of pictures work on each frame of clips: (batch·time, …) in, (batch, time, …) back."""
-    if len(clips) == 1:  # flattened, a single frame would lose its memory format
+    # Flattened, a single frame would lose its memory format; a graph that is exported is of any number of clips.
+    if not torch.compiler.is_exporting() and len(clips) == 1:
         return function(clips[0])[None]
     return function(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vqgan
@@ -31,6 +31,8 @@ from vqgan.discriminators import PatchGAN
 from vqgan.errors import CheckpointError, ConfigError
 from vqgan.files.plain_data import Unread, read_plain
 from vqgan.frames import per_frame
+from vqgan.tokenizer.export import export
+from vqgan.tokenizer.folder import write
 from vqgan.tokenizer.importing.imported import Imported
 from vqgan.tokenizer.importing.source import Source
 from vqgan.tokenizer.taming import translate as import_taming
@@ -136,6 +138,24 @@ def test_sizes_are_read_off_the_tensors(case: Case) -> None:
 @cases("ibq", "open-magvit2")
 def test_the_weights_themselves_where_no_average_is_asked_for(case: Case) -> None:
     check(case, translate(case, Source(case.state(), case.settings() | {"use_ema": False})))
+
+
+@cases("diffusers-vq")
+def test_an_import_is_exported_as_the_very_file_that_it_was(case: Case, tmp_path: Path) -> None:
+    tokenizer = translate(case, case.source())
+    write(tmp_path / "ours", tokenizer.description, tokenizer.state_dict(), None, "")
+    if not case.config["mid_block_add_attention"]:  # zeros for us, which is nothing
+        pytest.skip("our network has attention in the middle")
+    export(tmp_path / "ours", tmp_path / "theirs", "diffusers")
+    state, expected = load_file(tmp_path / "theirs" / "diffusion_pytorch_model.safetensors"), case.state()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    config = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    said = case.config | {"vq_embed_dim": case.config["vq_embed_dim"] or case.config["latent_channels"]}
+    unsaid = ("scaling_factor", "force_upcast")  # of diffusion models
+    assert {key: config.get(key) for key in said if key not in unsaid} == {
+        key: value for key, value in said.items() if key not in unsaid
+    }
 
 
 def a_discriminator() -> dict[str, Tensor]:

@@ -20,7 +20,9 @@ def nearest(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes l
     codes_at_once, distances_at_once = ON_CPU if codebook.device.type == "cpu" else ELSEWHERE
     parts = [(codes, codes.square().sum(1)) for codes in codebook.split(codes_at_once)]
     found = []
-    for z in latents.split(distances_at_once // codes_at_once):
+    # A graph that is exported has no loop over a number of latents that it does not know.
+    whole = torch.compiler.is_exporting()
+    for z in [latents] if whole else latents.split(distances_at_once // codes_at_once):
         z_norms = z.square().sum(1, keepdim=True)
         # |z - e|² = |z|² + |e|² - 2 z·e, in the reference's order of summation
         nearest_of_parts = [(z_norms + norms).sub_(z @ codes.T, alpha=2).min(1) for codes, norms in parts]

@@ -25,15 +25,20 @@ def to_indices(latents: Float[Tensor, "*batch latent rows columns"], depth: int)
     taken for negative.
     """
     positive = rearrange(latents > 0, "... (depth bits) r c -> ... r c depth bits", depth=depth)
-    indices = (positive.long() << torch.arange(positive.shape[-1], device=latents.device)).sum(-1)
+    indices = (positive * _places(positive.shape[-1], latents.device)).sum(-1)
     return indices if depth > 1 else indices.squeeze(-1)
 
 
 def to_signs(indices: Int[Tensor, "*batch r c *depth"], bits: int, depth: int) -> Float[Tensor, "*batch latent r c"]:
     """-1 and 1 for each bit of indices, the inverse of `to_indices`."""
     apart = indices if depth > 1 else indices[..., None]
-    positive = (apart[..., None] >> torch.arange(bits, device=indices.device)) & 1
+    positive = apart[..., None] // _places(bits, indices.device) % 2
     return rearrange(2.0 * positive - 1.0, "... r c depth bits -> ... (depth bits) r c")
+
+
+def _places(bits: int, device: torch.device) -> Int[Tensor, "bits"]:
+    """2^i; not by shifts, which ONNX has for unsigned numbers alone."""
+    return 2 ** torch.arange(bits, device=device)
 
 
 def to_groups(logits: Float[Tensor, "*batch latent r c"], bits: int) -> Float[Tensor, "n groups bits"]:

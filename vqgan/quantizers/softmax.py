@@ -19,6 +19,7 @@ from vqgan.runtime.collectives import mean_over_processes
 T = TypeVar("T")
 LOGITS_AT_ONCE = 2**24  # latents × codes; in float32 64 MiB, of which there are a few
 FEWEST_CODES = 2**10  # at once, however many latents there are
+EXPORTED_CODES = 2**14  # at once in a graph that is exported, which does not know how many latents there will be
 
 
 def most_aligned(latents: Float[Tensor, "n latent"], codebook: Float[Tensor, "codes latent"]) -> Int[Tensor, "n"]:
@@ -90,6 +91,8 @@ def _parts(latents: Tensor, codebook: Tensor) -> tuple[Tensor, ...]:
 
 
 def _at_once(latents: Tensor) -> int:
+    if torch.compiler.is_exporting():
+        return EXPORTED_CODES
     return max(FEWEST_CODES, LOGITS_AT_ONCE // len(latents))
 
 

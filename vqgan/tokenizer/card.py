@@ -5,7 +5,7 @@ from __future__ import annotations
 from vqgan.autoencoder import Autoencoder
 
 CARD = """---
-library_name: vqgan
+library_name: {library}
 tags: [vqgan, tokenizer, video]
 ---
 # {title}
@@ -13,17 +13,25 @@ tags: [vqgan, tokenizer, video]
 A VQGAN tokenizer: {frames} of {side} pixels to {codes}×{codes} codes of a codebook of {size}.{about}
 
 ```python
+{use}```
+{more}"""
+USE = """\
 import vqgan
 tokenizer = vqgan.load("{name}")
 indices = tokenizer.encode(frames)      # (n, rgb, h, w) in [-1, 1] -> integer codes
 frames = tokenizer.decode(indices)
 tokens = tokenizer.encode_video("video.mp4")
-```
-{more}"""
+"""
 
 
 def model_card(
-    tokenizer: Autoencoder, name: str, about: str = "", more: str = "", title: str = "A VQGAN tokenizer"
+    tokenizer: Autoencoder,
+    name: str,
+    about: str = "",
+    more: str = "",
+    title: str = "A VQGAN tokenizer",
+    use: str = "",
+    library: str = "vqgan",
 ) -> str:
     """The card's text.
 
@@ -33,6 +41,8 @@ def model_card(
         about: where it comes from, and how good it is.
         more: to be read after how it is used.
         title: of the card.
+        use: lines of Python with `{name}` in them; none for what `vqgan.load` takes.
+        library: that the lines use.
     """
     step = tokenizer.downsampling.time
     return CARD.format(
@@ -42,6 +52,7 @@ def model_card(
         codes=tokenizer.resolution // tokenizer.downsampling.height,
         size=tokenizer.quantizer.codebook_size,
         about=f" {about}" if about else "",
-        name=name,
+        use=(use or USE).replace("{name}", name),
+        library=library,
         more=f"\n{more}" if more else "",
     )

@@ -1,32 +1,40 @@
-"""A run's tokenizer as a folder to share: weights, sizes and a model card."""
+"""A tokenizer as a folder to share, or for another program: its weights or graphs, and a model card."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import importlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from vqgan.config.keys import NOT_SHOWN
-from vqgan.errors import ConfigError, StorageError
-from vqgan.files.lock import filling
-from vqgan.files.reading import number, read_rows, read_yaml
+from vqgan.errors import ConfigError
+from vqgan.files.reading import number, read_object, read_rows, read_yaml
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.tokenizer.card import model_card
-from vqgan.tokenizer.folder import autoencoder_in, describe, tensors_in, write
-from vqgan.tokenizer.taming import VARIANTS, to_taming
+from vqgan.tokenizer.exporting import formats
+from vqgan.tokenizer.exporting.made import PICTURE, Made, write_out
+from vqgan.tokenizer.folder import autoencoder_in, describe, discriminator_of, read, tensors_in
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
 
-THEIRS = [quantizer for quantizer, _ in VARIANTS.values()]
 MEASURED = """Trained for {step} steps.
 
 | validation | |
 | --- | --- |
 {figures}"""
+EVALUATED = """## Measured
+
+On {frames} frames of {videos} files ({split}, {resolution} pixels), as vqgan's `docs/metrics.md` defines the figures.
+
+| | | |
+| --- | --- | --- |
+{figures}
+"""
+SHOWN = f"""## Reconstructions
+
+![originals above, reconstructions below]({PICTURE})
+"""
 RECIPE = """## Recipe
 
 ```yaml
@@ -34,52 +42,41 @@ RECIPE = """## Recipe
 """
 
 
-def export(run: Path, out: Path, layout: str, parts: Path | None = None) -> None:
-    """Write the best checkpoint of a run.
+def export(source: Path, out: Path, layout: str, parts: Path | None = None) -> str:
+    """Write the best checkpoint of a run, or a tokenizer that was exported or imported, in some form.
 
     Args:
-        run: a run folder.
+        source: a run folder, an exported folder, or a hub id.
         out: made where it is missing.
-        layout: `safetensors` or `taming`.
+        layout: a module of `exporting.formats`.
         parts: a folder with classes that the tokenizer is built of; whoever loads the export must name it too.
 
+    Returns:
+        What is to be known of it; nothing where there is nothing.
+
     Raises:
-        ConfigError: there is no run.
-        CheckpointError: none of its checkpoints is intact.
+        ConfigError: there is no such tokenizer, or it cannot be carried in that form; nothing is written.
+        CheckpointError: it is damaged, or none of its checkpoints is intact.
         StorageError: the folder cannot be written.
     """
-    if not (run / "checkpoints").is_dir():
-        raise ConfigError(f"{run} is no run folder: it has no checkpoints.")
-    description = describe(run)
-    step, state = Checkpoints(run / "checkpoints", keep=1).read_best()
-    network, discriminator = autoencoder_in(state, run), tensors_in(state, "discriminator", run)
-    tokenizer = rebuild(description, network, parts)  # or nothing is written
-    if layout == "taming":
-        write_taming(out, to_taming(network, discriminator or None), description)
+    step = None
+    if (source / "checkpoints").is_dir():
+        description = describe(source)
+        step, checkpoint = Checkpoints(source / "checkpoints", keep=1).read_best()
+        state, discriminator = autoencoder_in(checkpoint, source), tensors_in(checkpoint, "discriminator", source)
+    elif (source / "config.yaml").exists():
+        raise ConfigError(f"{source} is no run folder: it has no checkpoints.")
     else:
-        write(out, description, network, discriminator or None, card_of(run, out.resolve().name, step, tokenizer))
-
-
-def write_taming(folder: Path, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """`model.ckpt`, a checkpoint that the reference loads, and `model.json`, its `model.params`."""
-    b, q = description["backbone"], description["quantizer"]
-    if b["class"] != "Convolutional" or q["class"] not in THEIRS:
-        raise ConfigError(f"The reference has no such networks as {b['class']} with {q['class']}: leave --format out.")
-    sizes = {
-        "double_z": False, "z_channels": b["latent_channels"], "resolution": b["resolution"],
-        "in_channels": b["image_channels"], "out_ch": b["image_channels"], "ch": b["channels"],
-        "ch_mult": b["channel_multipliers"], "num_res_blocks": b["residual_blocks"],
-        "attn_resolutions": b["attention_resolutions"], "dropout": b["dropout"],
-    }  # fmt: skip
-    if b["norm_groups"] != 32:
-        raise ConfigError(f"The reference's networks have 32 groups a normalisation; this one has {b['norm_groups']}.")
-    try:
-        with filling(folder) as aside:
-            torch.save({"state_dict": dict(state)}, aside / "model.ckpt")
-            params = {"embed_dim": q["latent_dim"], "n_embed": q["codebook_size"], "ddconfig": sizes}
-            (aside / "model.json").write_text(json.dumps(params, indent=1) + "\n", encoding="utf-8")
-    except (OSError, RuntimeError) as error:
-        raise StorageError(f"The checkpoint cannot be written to {folder}: {error}.") from None
+        description, state = read(str(source))
+        discriminator = discriminator_of(source) or {}
+    tokenizer = rebuild(description, state, parts)
+    tokenizer.load_state_dict(state)
+    tokenizer.eval().requires_grad_(False)
+    form = importlib.import_module(f"{formats.__name__}.{layout}")
+    made: Made = form.make(tokenizer, discriminator or None)
+    picture = picture_at(step, source)
+    write_out(made, out, card_of(source, out.resolve().name, step, tokenizer, made, picture is not None), picture)
+    return made.said
 
 
 def validation_at(step: int, run: Path) -> dict[str, float]:
@@ -87,6 +84,34 @@ def validation_at(step: int, run: Path) -> dict[str, float]:
     of_step = (row for row in read_rows(run, "metrics.jsonl") if row.get("step") == step and "validation/psnr" in row)
     values = {name: number(value) for name, value in next(of_step, {}).items() if name.startswith("validation/")}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def picture_at(step: int | None, source: Path) -> Path | None:
+    """Reconstructions that are there: a run's at a step, or those of an exported folder."""
+    file = source / PICTURE if step is None else source / "reconstructions" / f"step-{step:08d}.png"
+    return file if file.is_file() and not file.is_symlink() else None
+
+
+def evaluation_of(source: Path, tokenizer: Tokenizer) -> str:
+    """The figures of `evaluation.json`, if they are this tokenizer's; nothing that says where its data lay."""
+    report = read_object(source, "evaluation.json")
+    metrics, protocol = report.get("metrics"), report.get("protocol")
+    try:
+        assert isinstance(metrics, dict)
+        assert isinstance(protocol, dict)
+        if protocol["tokenizer"]["sha256"] != tokenizer.sha256():
+            return ""
+        rows = [(str(name), *(number(metric.get(end)) for end in ("value", "low", "high")))
+                for name, metric in metrics.items()]  # fmt: skip
+        data = {key: protocol["data"][key] for key in ("frames", "videos", "split", "resolution")}
+    except (AssertionError, AttributeError, KeyError, TypeError):  # of something else, or damaged
+        return ""
+    figures = [
+        f"| {name} | {value:.4g} | {'' if low is None or high is None else f'[{low:.4g}, {high:.4g}]'} |"
+        for name, value, low, high in rows
+        if value is not None
+    ]
+    return EVALUATED.format(**data, figures="\n".join(figures)) if figures else ""
 
 
 def recipe_in(run: Path) -> str:
@@ -102,9 +127,13 @@ def recipe_in(run: Path) -> str:
     return OmegaConf.to_yaml(recipe, resolve=False)
 
 
-def card_of(run: Path, name: str, step: int, tokenizer: Tokenizer) -> str:
-    """What the tokenizer is, how good, and from which recipe."""
-    measured = validation_at(step, run)
-    figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
-    about = MEASURED.format(step=step, figures="\n".join(figures))
-    return model_card(tokenizer, name, about, RECIPE.format(recipe=recipe_in(run)), title=name)
+def card_of(source: Path, name: str, step: int | None, tokenizer: Tokenizer, made: Made, has_picture: bool) -> str:
+    """What the tokenizer is, how good, and from which recipe; what came from elsewhere has none."""
+    about, more = made.said, [SHOWN] if has_picture else []
+    more.append(evaluation_of(source, tokenizer))
+    if step is not None:
+        measured = validation_at(step, source)
+        figures = [f"| {k.removeprefix('validation/')} | {v:.4g} |" for k, v in measured.items()]
+        about = " ".join(filter(None, [about, MEASURED.format(step=step, figures="\n".join(figures))]))
+        more.append(RECIPE.format(recipe=recipe_in(source)))
+    return model_card(tokenizer, name, about, "\n".join(filter(None, more)), name, made.use, made.library)

@@ -61,7 +61,7 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
     ours = autoencoder.state_dict()
     along_time = {name: ours[name] for name in temporal_names(autoencoder)}
     networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, along_time | state)]
-    critic = _discriminator_of(folder)
+    critic = discriminator_of(folder)
     if discriminator is not None and critic:
         networks.append(("discriminator", discriminator, critic))
     for name, network, tensors in networks:
@@ -146,12 +146,7 @@ def write(
     """
     try:
         with filling(folder) as aside:
-            save_file({k: v.contiguous() for k, v in state.items()}, aside / WEIGHTS)
-            if discriminator is not None:
-                save_file({k: v.contiguous() for k, v in discriminator.items()}, aside / DISCRIMINATOR)
-            for file in aside.glob("*.safetensors"):
-                file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
-            (aside / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+            put(aside, description, state, discriminator)
             (aside / "README.md").write_text(card, encoding="utf-8")
             if discriminator is None:
                 (folder / DISCRIMINATOR).unlink(missing_ok=True)  # of another tokenizer, which was here before
@@ -159,7 +154,31 @@ def write(
         raise StorageError(f"The tokenizer cannot be written to {folder}: {error}.") from None
 
 
-def _discriminator_of(folder: Path) -> dict[str, Tensor] | None:
+def put(
+    folder: Path,
+    description: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    discriminator: Mapping[str, Tensor] | None,
+) -> None:
+    """Write a tokenizer's files but for its card, one after the other, into a folder that is there.
+
+    Raises:
+        OSError, SafetensorError: they cannot be written.
+    """
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / WEIGHTS)
+    if discriminator is not None:
+        save_file({k: v.contiguous() for k, v in discriminator.items()}, folder / DISCRIMINATOR)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)  # to be shared; safetensors writes for the owner alone
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def discriminator_of(folder: Path) -> dict[str, Tensor] | None:
+    """The discriminator's tensors of a run or an exported folder; None, or none, where there are none.
+
+    Raises:
+        CheckpointError: see `load`.
+    """
     if (folder / "checkpoints").is_dir():
         return tensors_in(_best_of(folder), "discriminator", folder)
     return _read_weights(folder / DISCRIMINATOR) if (folder / DISCRIMINATOR).exists() else None

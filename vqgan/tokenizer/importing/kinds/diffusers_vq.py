@@ -7,6 +7,7 @@ the lowest resolution, ours with the highest. Older files call the layers of att
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from vqgan.errors import ConfigError
 from vqgan.tokenizer.importing.imported import CODEBOOK, Imported, Names, assemble
@@ -34,19 +35,7 @@ def translate(source: Source) -> Imported:
     state = source.state("state_dict")
     levels = len({match[1] for name in state if (match := re.match(r"decoder\.up_blocks\.(\d+)\.", name))})
     layers = OLDER if any(name.endswith(".query.weight") for name in state) else ATTENTION
-
-    def theirs(name: str) -> str:
-        if name in CODEBOOK:
-            return CODEBOOK[name]
-        name = re.sub(r"\.(attn\.\d+|attn_1)\.(\w+)\.", lambda m: f".{m[1]}.{layers[m[2]]}.", name)
-        name = re.sub(r"^(\w+)\.mid\.(\w+)\.", lambda m: f"{m[1]}.mid_block.{MIDDLE[m[2]]}.", name)
-        name = re.sub(r"^encoder\.down\.(\d+)\.", r"encoder.down_blocks.\1.", name)
-        name = re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.", name)
-        name = re.sub(r"\.block\.(\d+)\.", r".resnets.\1.", re.sub(r"\.attn\.(\d+)\.", r".attentions.\1.", name))
-        name = re.sub(r"\.(down|up)sample\.", r".\1samplers.0.", name)
-        return name.replace(".nin_shortcut.", ".conv_shortcut.").replace("coder.norm_out.", "coder.conv_norm_out.")
-
-    names = Names(state, theirs)
+    names = Names(state, lambda name: their_name(name, levels, layers))
     backbone = convolutional(names, source.value("sample_size", 256), source.value("norm_num_groups", 32))
     agree(source.settings, backbone, SIZES)
     quantizer = {"class": "VectorQuantizer", **codebook(names), "commitment_weight": 1.0, "codebook_weight": 0.25}
@@ -54,3 +43,22 @@ def translate(source: Source) -> Imported:
     if not source.value("mid_block_add_attention", True):
         names.given = without_attention(backbone)
     return Imported(assemble(backbone, quantizer, names))
+
+
+def their_name(name: str, levels: int, layers: Mapping[str, str] = ATTENTION) -> str:
+    """The name in diffusers of one of our tensors.
+
+    Args:
+        name: ours.
+        levels: of the decoder.
+        layers: their names of attention's.
+    """
+    if name in CODEBOOK:
+        return CODEBOOK[name]
+    name = re.sub(r"\.(attn\.\d+|attn_1)\.(\w+)\.", lambda m: f".{m[1]}.{layers[m[2]]}.", name)
+    name = re.sub(r"^(\w+)\.mid\.(\w+)\.", lambda m: f"{m[1]}.mid_block.{MIDDLE[m[2]]}.", name)
+    name = re.sub(r"^encoder\.down\.(\d+)\.", r"encoder.down_blocks.\1.", name)
+    name = re.sub(r"^decoder\.up\.(\d+)\.", lambda m: f"decoder.up_blocks.{levels - 1 - int(m[1])}.", name)
+    name = re.sub(r"\.block\.(\d+)\.", r".resnets.\1.", re.sub(r"\.attn\.(\d+)\.", r".attentions.\1.", name))
+    name = re.sub(r"\.(down|up)sample\.", r".\1samplers.0.", name)
+    return name.replace(".nin_shortcut.", ".conv_shortcut.").replace("coder.norm_out.", "coder.conv_norm_out.")
