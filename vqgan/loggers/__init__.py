@@ -3,7 +3,8 @@
 from vqgan.files.writing import Rows
 from vqgan.loggers.jsonl import JsonLines
 from vqgan.loggers.logger import Logger, Loggers
+from vqgan.loggers.mlflow import MLflow
 from vqgan.loggers.tensorboard import TensorBoard
 from vqgan.loggers.wandb.logger import WeightsAndBiases
 
-__all__ = ["JsonLines", "Logger", "Loggers", "Rows", "TensorBoard", "WeightsAndBiases"]
+__all__ = ["JsonLines", "Logger", "Loggers", "MLflow", "Rows", "TensorBoard", "WeightsAndBiases"]

@@ -101,7 +101,7 @@ def test_every_experiment_opens_with_its_question_and_command(name: str) -> None
     assert config.name != "vqgan"  # its runs are kept apart from the demo's
 
 
-@pytest.mark.parametrize("logger", ["wandb", "tensorboard", "none", "[wandb,tensorboard]"])
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard", "mlflow", "none", "[wandb,tensorboard]"])
 @pytest.mark.parametrize("data", ["videos", "images", "shards", "synthetic"])
 @pytest.mark.parametrize(("model", "backbone"), [("vqmodel", "tiny"), ("emavq", "f8"), ("emavq", "f16")])
 def test_the_promised_keys_exist(model: str, backbone: str, data: str, logger: str) -> None:
