@@ -85,7 +85,10 @@ def _trial_of(hydra_config: DictConfig) -> Trial | None:
 
 
 def _train(config: DictConfig, typed: Sequence[str], trial: Trial | None) -> None:
-    from vqgan.training import run as train  # here, so that settled jobs need not wait for torch
+    if "prior" in config:
+        from vqgan.prior import run as train  # here, so that settled jobs need not wait for torch
+    else:
+        from vqgan.training import run as train  # type: ignore[no-redef]
 
     loggers = {}
     if trial is not None:
