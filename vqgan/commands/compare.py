@@ -12,8 +12,11 @@ EPILOG = """\
 examples:
   vqgan compare runs/vqgan/2026-01-31_12-00-00                       a multirun's folder; sweeps that still run too
   vqgan compare runs/a runs/b runs/sweep --metric validation/lpips --out lpips.html
+  vqgan compare runs/tokenizers runs/priors                          what tokens cost, and how good they are
 
 It prints a table, and writes a page (compare.html, in the folder if one is given, else here) and compare.csv beside it.
+Where there are tokenizers that vqgan evaluate has measured, and priors of their tokens, it writes rates.html and
+rates.csv too: bits a second and a pixel under the prior, against quality, beside the codecs that were measured there.
 """
 MOST_RUNS = 2000  # in one page
 WIDTH = 120  # characters, where it is not a terminal that this is printed to
@@ -45,7 +48,9 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
     """
     from vqgan.errors import ConfigError
     from vqgan.files.writing import replace_text
+    from vqgan.reports import rates
     from vqgan.reports.comparison import page
+    from vqgan.reports.differences import config_values
     from vqgan.reports.study import study
     from vqgan.reports.table import as_csv
     from vqgan.reports.text import describe
@@ -59,7 +64,14 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None) -> No
     table = target.with_suffix(".csv")
     if table == target:
         raise ConfigError(f"--out {out}: that is the name of the table beside the page. Name a page, as compare.html.")
+    plane = rates.points(runs, folders)
+    if plane:  # a study is of the tokenizers alone then
+        runs = [run for run in runs if not rates.is_prior(config_values(run))]
     found = study(runs, metric)
     replace_text(target, page(found, target.parent.resolve()))
     replace_text(table, as_csv(found))
     print(f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}")
+    if plane:
+        for name, text in (("rates.html", rates.as_page(plane)), ("rates.csv", rates.as_csv(plane))):
+            replace_text(target.with_name(name), text)
+        print(f"\nRate and distortion\n{rates.as_text(plane)}\n\n{target.with_name('rates.html')}")

@@ -117,7 +117,7 @@ def write_continuations(run: Path, prior: TrainedPrior, tokenizer: Tokenizer, sa
         RunFolderInUseError: another process writes there.
         StorageError: a video cannot be written.
     """
-    kind = {**asdict(sampling), "step": prior.step, "tokenizer": tokenizer.sha256()}
+    kind = {**asdict(sampling), "prior": str(run.resolve()), "step": prior.step, "tokenizer": tokenizer.sha256()}
     held_out, manifest = prior.held_out, prior.held_out.tokens.manifest
     chosen = [n for n in spread(len(held_out), sampling.videos) if held_out.shape(n)[0] > sampling.prompt_times]
     if not chosen:
@@ -157,7 +157,7 @@ def _write(
     with evaluating(tokenizer):
         left, right = (np.concatenate([*reconstructions(tokenizer, work, one)]) for one in (real, made))
     both = np.concatenate([left, right], 2)
-    target = (out / video.path).with_suffix(".mp4")
+    target = out / (video.path if video.path.endswith(".mp4") else f"{video.path}.mp4")
     write_frames(target, iter(both), (both.shape[2], both.shape[1]), real, decoding_with({}))
     return torch.from_numpy(left), torch.from_numpy(right)
 

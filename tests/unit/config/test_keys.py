@@ -39,7 +39,7 @@ from vqgan.runs.sweep import Definition, agreed, refuse_another_job, write_defin
 from vqgan.tokenizer.export import recipe_in
 
 GROUPS = sorted(file for key in SECTIONS for file in (conf_dir() / key).rglob("*.yaml"))
-COMMANDS = ("shard", "encode", "decode", "evaluate", "pack")  # whose values are of no run
+COMMANDS = ("shard", "encode", "decode", "evaluate", "pack", "sample")  # whose values are of no run
 RECIPES = [file for file in conf_dir().glob("*.yaml") if file.stem not in COMMANDS]
 RECIPES += sorted((conf_dir() / "experiment").glob("*.yaml"))
 # What the storage's error advises to change, and where the index of shards from afar is kept.
