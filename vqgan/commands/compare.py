@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from vqgan.commands.parser import add_json, command_parser, only_json
@@ -13,8 +14,11 @@ EPILOG = """\
 examples:
   vqgan compare runs/vqgan/2026-01-31_12-00-00                       a multirun's folder; sweeps that still run too
   vqgan compare runs/a runs/b runs/sweep --metric validation/lpips --out lpips.html
+  vqgan compare runs/tokenizers runs/priors                          what tokens cost, and how good they are
 
 It prints a table, and writes a page (compare.html, in the folder if one is given, else here) and compare.csv beside it.
+Where there are tokenizers that vqgan evaluate has measured, and priors of their tokens, it writes rates.html and
+rates.csv too: bits a second and a pixel under the prior, against quality, beside the codecs that were measured there.
 """
 MOST_RUNS = 2000  # in one page
 WIDTH = 120  # characters, where it is not a terminal that this is printed to
@@ -50,7 +54,9 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants
     """
     from vqgan.errors import ConfigError
     from vqgan.files.writing import replace_text
+    from vqgan.reports import rates
     from vqgan.reports.comparison import page
+    from vqgan.reports.differences import config_values
     from vqgan.reports.study import study
     from vqgan.reports.table import as_csv, as_json
     from vqgan.reports.text import describe
@@ -64,9 +70,19 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants
     table = target.with_suffix(".csv")
     if table == target:
         raise ConfigError(f"--out {out}: that is the name of the table beside the page. Name a page, as compare.html.")
+    plane = rates.points(runs, folders)
+    if plane:  # a study is of the tokenizers alone then
+        runs = [run for run in runs if not rates.is_prior(config_values(run))]
     found = study(runs, metric)
     replace_text(target, page(found, target.parent.resolve()))
     replace_text(table, as_csv(found))
+    if plane:
+        for name, text in (("rates.html", rates.as_page(plane)), ("rates.csv", rates.as_csv(plane))):
+            replace_text(target.with_name(name), text)
     if wants_json:
-        return json.dumps({**as_json(found), "page": str(target), "table": str(table)}, indent=1, allow_nan=False)
-    return f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}"
+        rated = {**as_json(found), "rates": list(map(asdict, plane)), "page": str(target), "table": str(table)}
+        return json.dumps(rated, indent=1, allow_nan=False)
+    said = f"{describe(found, shutil.get_terminal_size((WIDTH, 0)).columns)}\n\n{target}\n{table}"
+    if plane:
+        said += f"\n\nRate and distortion\n{rates.as_text(plane)}\n\n{target.with_name('rates.html')}"
+    return said

@@ -50,7 +50,10 @@ def compose_and_run(config: DictConfig) -> float | None:
 
             return run_job(config, hydra_config)
         _refuse_sweep(hydra_config, folder)
-        from vqgan.training import run as train  # here, so that --help and completion need not wait for torch
+        if "prior" in config:  # as resume=DIR may have brought it
+            from vqgan.prior import run as train  # here, so that --help and completion need not wait for torch
+        else:
+            from vqgan.training import run as train  # type: ignore[no-redef]
 
         if config.resume is not None:
             typed = [*typed_for(folder), *(override for override in typed if not override.startswith("resume="))]
@@ -142,8 +145,8 @@ def as_begun(arguments: list[str]) -> list[str]:
     """With the `run_dir` of what an older version began, its command again stands for what it stood for then."""
     parsed = _overrides(arguments)
     folder = _value(parsed, "run_dir")
-    if folder is None or _value(parsed, "resume") is not None:
-        return arguments
+    if folder is None or _value(parsed, "resume") is not None or "--config-name" in arguments:
+        return arguments  # older versions had no other recipes than train.yaml
     return [*arguments, *defaults_then(Path(folder), [override.key_or_group for override in parsed])]
 
 

@@ -20,7 +20,7 @@ from omegaconf import Container, DictConfig, Node, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from vqgan.config.keys import SECTIONS, TOP_LEVEL
+from vqgan.config.keys import SECTIONS, TOP_LEVEL, of_kind
 from vqgan.config.moved import told, with_moved_classes
 from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
@@ -110,6 +110,7 @@ def check_top_level(config: DictConfig) -> None:
     Raises:
         ConfigError: a key is unknown (a typo in an experiment, say) or missing, or a value has the wrong type.
     """
+    keys = of_kind(TOP_LEVEL, config)
     for key in config:
         if key == "experiment":
             raise ConfigError(
@@ -117,29 +118,32 @@ def check_top_level(config: DictConfig) -> None:
             )
         if key == "sweep":
             raise ConfigError("A study's file must begin with '# @package hydra.sweeper'; else its values are unused.")
-        if key not in TOP_LEVEL:
-            raise unknown_key(str(key), TOP_LEVEL)
-    for key in TOP_LEVEL:
+        if key not in keys:
+            raise unknown_key(str(key), keys)
+    for key in keys:
         if key not in config:
-            raise ConfigError(f"The configuration has no '{key}'; compose it from conf/train.yaml.")
+            recipe = "prior" if "prior" in config else "train"
+            raise ConfigError(f"The configuration has no '{key}'; compose it from conf/{recipe}.yaml.")
     values = values_of(config, "The configuration")
     seed, name = values["seed"], values["name"]
     check(_fits(seed, int) and 0 <= seed < 2**31, "seed", seed, "a whole number in [0, 2^31)")
     check(isinstance(name, str) and bool(name), "name", name, _text_for("name", name))
     for key in ("allow_other_data", "allow_other_processes"):
         check(isinstance(values[key], bool), key, values[key], "true or false")
-    for key in SECTIONS:
+    for key in of_kind(SECTIONS, values):
         check(isinstance(values[key], dict), key, values[key], "a section of values")
     _check_sections(values)
 
 
 def _check_sections(values: dict[str, Any]) -> None:
-    for key in values["model"]:
-        if key != "quantizer":
-            raise unknown_key(f"model.{key}", ["quantizer"])
-    nodes = {key: values[key] for key in SECTIONS if key not in ("model", "discriminator_optimizer", "logger")}
-    nodes["model.quantizer"] = values["model"].get("quantizer")
-    nodes["discriminator_optimizer"] = discriminator_optimizer_values(values)
+    sections = of_kind(SECTIONS, values)
+    nodes = {key: values[key] for key in sections if key not in ("model", "discriminator_optimizer", "logger")}
+    if "model" in sections:
+        for key in values["model"]:
+            if key != "quantizer":
+                raise unknown_key(f"model.{key}", ["quantizer"])
+        nodes["model.quantizer"] = values["model"].get("quantizer")
+        nodes["discriminator_optimizer"] = discriminator_optimizer_values(values)
     loggers = dict(values["logger"])
     private = loggers.pop("private", None)
     check(isinstance(private, bool), "logger.private", private, "true or false")

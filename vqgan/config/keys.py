@@ -25,6 +25,8 @@ class Is(Flag):
     PRIVATE = auto()  # no place, and says something of who trains
     OWN = auto()  # never the same in two runs
     ASIDE = auto()  # may differ between runs without anything being varied
+    TOKENIZER_S = auto()  # of tokenizers' runs alone
+    PRIOR_S = auto()  # of priors' runs alone, whose config is the one with the section `prior`
 
 
 KEYS = {
@@ -35,15 +37,16 @@ KEYS = {
     "resume": Is.NEUTRAL | Is.PLACE | Is.OWN,
     "allow_other_data": Is.NEUTRAL | Is.PRIVATE | Is.ASIDE,
     "allow_other_processes": Is.NEUTRAL | Is.PRIVATE | Is.ASIDE,
-    "init_from": Is.NEUTRAL | Is.TELLING | Is.PLACE,  # a run that goes on has weights of its own
-    "backbone": Is.SECTION | Is.FIXED,
-    "model": Is.SECTION | Is.FIXED,
-    "discriminator": Is.SECTION | Is.FIXED,
+    "init_from": Is.NEUTRAL | Is.TELLING | Is.PLACE | Is.TOKENIZER_S,  # a run that goes on has weights of its own
+    "backbone": Is.SECTION | Is.FIXED | Is.TOKENIZER_S,
+    "model": Is.SECTION | Is.FIXED | Is.TOKENIZER_S,
+    "prior": Is.SECTION | Is.FIXED | Is.PRIOR_S,
+    "discriminator": Is.SECTION | Is.FIXED | Is.TOKENIZER_S,
     "discriminator.weights": Is.NEUTRAL | Is.MACHINE | Is.PLACE,  # of a frozen network; they may lie elsewhere
-    "loss": Is.SECTION,
+    "loss": Is.SECTION | Is.TOKENIZER_S,
     "loss.perceptual.weights": Is.MACHINE | Is.PLACE,
     "optimizer": Is.SECTION,
-    "discriminator_optimizer": Is.SECTION,
+    "discriminator_optimizer": Is.SECTION | Is.TOKENIZER_S,
     "schedule": Is.SECTION,
     "data": Is.SECTION | Is.EXPECTED,
     # Neutral, since what lies there is compared by itself.
@@ -61,6 +64,7 @@ KEYS = {
     "data.request_seconds": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "data.request_attempts": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "logger": Is.SECTION | Is.NEUTRAL | Is.MACHINE | Is.PRIVATE | Is.ASIDE,
+    "bootstrap": Is.SECTION | Is.NEUTRAL | Is.ASIDE | Is.PRIOR_S,
     "trainer": Is.SECTION,
     "trainer.steps": Is.NEUTRAL | Is.TELLING,
     "trainer.device": Is.MACHINE,
@@ -96,6 +100,12 @@ FREE_IN_A_SWEEP = (*keys_that_are(Is.MACHINE), "sweep")  # may change from one s
 NOT_IN_A_NAME = (
     *(key for key in keys_that_are(Is.NEUTRAL | Is.MACHINE) if Is.TELLING not in KEYS[key]), "sweep", "hydra",
 )  # fmt: skip
+
+
+def of_kind(keys: Collection[str], config: Collection[Any]) -> tuple[str, ...]:
+    """Those of some keys of the table that runs of a config's kind have: a prior's or a tokenizer's."""
+    others = Is.TOKENIZER_S if "prior" in config else Is.PRIOR_S
+    return tuple(key for key in keys if others not in KEYS[key])
 
 
 def is_among(key: str, keys: Collection[str]) -> bool:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vqgan.config.build import unknown_choice, unknown_key, unresolvable
-from vqgan.config.keys import SECTIONS, TOP_LEVEL, by_full_key
+from vqgan.config.keys import SECTIONS, TOP_LEVEL, by_full_key, of_kind
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import STOP_SIGNALS
@@ -103,4 +103,4 @@ def _unknown(error: Any) -> ConfigError:
         return unknown_key(str(error.full_key), parent)
     values: Any = {} if parent is None else OmegaConf.to_container(parent, resolve=False)
     full = [key for key, _ in by_full_key(values) if key.partition(".")[0] in SECTIONS]
-    return unknown_key(str(error.full_key), (*TOP_LEVEL, "experiment", "sweep"), full)
+    return unknown_key(str(error.full_key), (*of_kind(TOP_LEVEL, values), "experiment", "sweep"), full)

@@ -49,11 +49,11 @@ class Mean:
     """A mean over frames, say, and what it is in each replicate."""
 
     def __init__(self, replicates: int) -> None:
-        self.total, self.count = 0.0, 0
+        self.total, self.count = 0.0, 0.0
         self.totals, self.counts = np.zeros(replicates), np.zeros(replicates)
 
-    def add(self, total: float, count: int, weights: Weights) -> None:
-        """Take the sum of `count` values of one video."""
+    def add(self, total: float, count: float, weights: Weights) -> None:
+        """Take the sum of `count` values, or of what comes to so many seconds, of one video."""
         self.total, self.count = self.total + total, self.count + count
         self.totals += weights * total
         self.counts += weights * count

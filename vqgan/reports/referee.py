@@ -12,7 +12,15 @@ from vqgan.reports.page import PARTS, fill
 SCRIPTS = tuple(PARTS / name for name in ("elements.js", "charts.js", "pictures.js", "moving.js", "referee.js"))
 
 
-def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remarks: Sequence[str]) -> str:
+BITS = (
+    "Bits of a tokenizer of this project are the entropy of its codes, of a codec its packets, of others what they "
+    "counted."
+)
+
+
+def page(
+    subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remarks: Sequence[str], bits: str = BITS
+) -> str:
     """The page.
 
     Args:
@@ -21,6 +29,7 @@ def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remark
             `frames`, `psnr`, `original`, `made`), or None for none.
         units: of the metrics, in their order.
         remarks: what stands under the table.
+        bits: what they are of.
     """
     shown = [number for number, subject in enumerate(subjects) if subject["clips"] is not None]
     data = {
@@ -31,6 +40,7 @@ def page(subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remark
         ),
         "units": dict(units),
         "remarks": list(remarks),
+        "bits": bits,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         "version": version("vqgan"),
     }

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import values_of
-from vqgan.config.keys import EXPECTED, FIXED, MAY_CHANGE
+from vqgan.config.keys import EXPECTED, FIXED, MAY_CHANGE, of_kind
 from vqgan.errors import ConfigError, DataError, RunFolderInUseError, StorageError
 from vqgan.files.continued import first_difference
 from vqgan.files.writing import replace_text
@@ -107,7 +107,7 @@ class RunFolder:
         before = load_config(self.path)
         if before is None or not has_checkpoints(self.path):  # nothing is lost where nothing was saved
             return
-        for key in (*FIXED, *(EXPECTED if self.config.resume is None else ())):
+        for key in (*of_kind(FIXED, self.config), *(EXPECTED if self.config.resume is None else ())):
             difference = first_difference(_comparable(before, key), _comparable(self.config, key), key)
             if difference is not None:
                 where, old, new = difference

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vqgan.config.keys import FIXED
+from vqgan.config.keys import FIXED, of_kind
 from vqgan.config.moved import as_today, key_today
 from vqgan.errors import ConfigError
 from vqgan.files.reading import read_yaml
@@ -24,8 +24,9 @@ def load_config(folder: Path) -> DictConfig | None:
     if not file.exists():
         return None
     config = read_yaml(file)
-    if not isinstance(config, DictConfig) or any(key not in config for key in FIXED):
-        raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(FIXED)}.")
+    kept = of_kind(FIXED, config) if isinstance(config, DictConfig) else FIXED
+    if not isinstance(config, DictConfig) or any(key not in config for key in kept):
+        raise ConfigError(f"{file} is not the config of a run: it has no {', '.join(kept)}.")
     return translated(config)
 
 

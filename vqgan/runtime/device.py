@@ -40,6 +40,7 @@ Precision = Literal["fp32", "bf16", "tf32"]
 ANOTHER_DEVICE = "Choose a device that has it: device=cpu, perhaps."
 SMALLER_RUN = (
     "Try a smaller model.quantizer.codebook_size, backbone.channels, discriminator.channels or data.validation_clips, "
+    "of a prior prior.dim, "
     "or a trainer.device that has it."
 )
 # What errors say that are of no class of their own.

@@ -70,7 +70,10 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
 
 
 def _train(config: DictConfig, typed: Sequence[str], hydra_config: DictConfig) -> None:
-    from vqgan.training import run as train  # here, so that settled jobs need not wait for torch
+    if "prior" in config:
+        from vqgan.prior import run as train  # here, so that settled jobs need not wait for torch
+    else:
+        from vqgan.training import run as train  # type: ignore[no-redef]
 
     loggers = {}
     if is_search(hydra_config):

@@ -205,6 +205,7 @@ class FolderEncoder:
         manifest = {
             "format": FORMAT,
             "tokenizer": self.tokenizer.sha256(),
+            "run": self.tokenizer.source,
             "codes": self.tokenizer.sha256_of_codes(),
             "codebook_size": quantizer.codebook_size,
             "depth": quantizer.depth,

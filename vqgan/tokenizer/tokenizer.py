@@ -49,7 +49,12 @@ class Tokenizer(Autoencoder, ModelHubMixin):
         backbone: builds encoder and decoder.
         quantizer: between them.
         description: the content of `config.json` by which it is built again.
+
+    Attributes:
+        source: where `load` has it from; None if nobody knows.
     """
+
+    source: str | None = None
 
     def __init__(self, backbone: Backbone, quantizer: Quantizer, description: Mapping[str, Any]) -> None:
         super().__init__(backbone, quantizer)
@@ -136,6 +141,8 @@ def _load(source: str | Path, parts: str | Path | None = None, **download: Any) 
     description, state = read(source, **download)
     network = rebuild(description, state, parts)
     network.load_state_dict(state)
+    folder = Path(source).expanduser()
+    network.source = str(folder.resolve() if folder.is_dir() else source)
     return network.eval().requires_grad_(False)
 
 

@@ -11,12 +11,10 @@ from vqgan.reports.page import LiveReport
 from vqgan.runs.criterion import Criterion
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopSignals
-from vqgan.training.advice import Advisor
+from vqgan.training.algorithm import Advises, Algorithm, Measured, Measures
 from vqgan.training.outcomes import Outcomes
 from vqgan.training.progress import Clock, Progress
-from vqgan.training.settings import Settings
-from vqgan.training.step import Step
-from vqgan.training.validation import Evaluation, Validation
+from vqgan.training.settings import LoopSettings
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,12 +32,12 @@ class Journal:
         process: all of them measure; the first one writes.
     """
 
-    settings: Settings
+    settings: LoopSettings
     objective: Criterion
     outcomes: Outcomes
-    validation: Validation
+    validation: Measures
     loggers: Loggers
-    advisor: Advisor
+    advisor: Advises
     report: LiveReport
     process: Process = ALONE
 
@@ -55,7 +53,7 @@ class Journal:
         cadences = (self.settings.log_every, self.settings.evaluate_every, self.settings.checkpoint_every)
         return self.outcomes.are_many() or any(self.is_due(done, every) for every in cadences)
 
-    def write(self, done: int, step: Step, stop: StopSignals, progress: Progress, clock: Clock) -> Entry:
+    def write(self, done: int, step: Algorithm, stop: StopSignals, progress: Progress, clock: Clock) -> Entry:
         """Write down what is due after `done` steps.
 
         Raises:
@@ -70,7 +68,7 @@ class Journal:
             with stop.at_once():
                 evaluation = self.evaluate(step)
                 with step.autocast():
-                    files = self.validation.show(step.autoencoder.measured, done, evaluation)
+                    files = self.validation.show(step.measured, done, evaluation)
             row |= evaluation.metrics
         if row:
             self.outcomes.refuse_nonfinite(row, done)
@@ -86,11 +84,11 @@ class Journal:
         score = None if evaluation is None else self.objective.score(done, evaluation.metrics)
         return Entry(row, evaluation, score)
 
-    def evaluate(self, step: Step) -> Evaluation:
-        """Measure reconstructions of the validation clips, the networks in the run's precision."""
+    def evaluate(self, step: Algorithm) -> Measured:
+        """Measure on the validation clips, the networks in the run's precision."""
         with step.autocast():
-            evaluation = self.validation.measure(step.autoencoder.measured)
-        self.last_validation = evaluation.metrics
+            evaluation: Measured = self.validation.measure(step.measured)
+        self.last_validation = dict(evaluation.metrics)
         return evaluation
 
     def begin(self) -> None:
@@ -107,17 +105,9 @@ class Journal:
         """Go back to it."""
         self.shown = state["shown"]
 
-    def _train_row(self, done: int, step: Step) -> dict[str, float]:
-        quantizer = step.autoencoder.network.quantizer
-        row = self.outcomes.numbers()
-        row["train/skipped_steps"] = self.outcomes.skipped.total
-        # A frozen quantizer counts no codes.
-        usage = quantizer.usage(min(self.settings.usage_steps, done)) if quantizer.training else None
-        if usage is not None:
-            row["codebook/usage"] = float(usage)
-        players = {"autoencoder": step.autoencoder, "discriminator": step.discriminator}
-        rates = {name: player.learning_rate(done - 1) for name, player in players.items() if player is not None}
-        return row | {f"learning_rate/{name}": float(rate) for name, rate in rates.items()}
+    def _train_row(self, done: int, step: Algorithm) -> dict[str, float]:
+        skipped = {"train/skipped_steps": float(self.outcomes.skipped.total)}
+        return self.outcomes.numbers() | skipped | step.row(done)
 
 
 @dataclass(frozen=True)
@@ -125,5 +115,5 @@ class Entry:
     """What was written down after a step."""
 
     row: dict[str, float]  # empty where nothing was due
-    evaluation: Evaluation | None
+    evaluation: Measured | None
     score: float | None  # by which checkpoints are compared; None without an evaluation

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from vqgan.data import Loader
 from vqgan.data.loader import REMEMBERED
 from vqgan.errors import DivergedError
 from vqgan.loggers import Rows
@@ -18,6 +17,12 @@ from vqgan.runtime.collectives import gather
 from vqgan.training.finite import SkippedSteps, nonfinite
 
 SKIPPED = "skipped_batches.jsonl"  # in the run folder: the clips of each step whose numbers were not finite
+
+
+class Drawn(Protocol):
+    """What knows which clips the newest batches held."""
+
+    drawn: dict[int, list[dict[str, Any]]]  # by the number of the batch
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Outcomes:
         writes: whether this process writes down the clips.
     """
 
-    def __init__(self, skipped: SkippedSteps, loader: Loader, accumulate: int, folder: Path, writes: bool) -> None:
+    def __init__(self, skipped: SkippedSteps, loader: Drawn, accumulate: int, folder: Path, writes: bool) -> None:
         self.skipped, self.loader, self.accumulate, self.folder = skipped, loader, accumulate, folder
         self.writes = writes
         self.pending: list[Outcome] = []  # steps that were not looked at yet

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vqgan.runs.checkpoint import Stateful
 from vqgan.runtime.device import keep_layout, keep_values
 from vqgan.runtime.gradients import GradientAverage
 from vqgan.training.average import WeightAverage
@@ -69,6 +70,13 @@ class Player(Generic[N]):
             group["lr"] = self.learning_rate(step)
         step_if(finite, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)  # a gradient that is gone is not added to, and takes no memory
+
+    def state(self, name: str) -> dict[str, Stateful]:
+        """What changes of it in training, by name in a checkpoint."""
+        parts: dict[str, Stateful] = {name: self.network, f"{name}_optimizer": self.optimizer}
+        if self.weight_average is not None:
+            parts[f"{name}_average"] = self.weight_average.network
+        return parts
 
     def average_weights(self, step: int, finite: Tensor) -> None:
         """Take the weights that the step has left behind into their average, where there is one."""

@@ -17,6 +17,7 @@ EVERY = 60.0  # seconds from one line to the next, where there is no bar
 SHOWN = {  # the numbers that matter on a progress bar: name, short name, format
     "train/total": ("loss", "{:.3f}"),
     "validation/psnr": ("psnr", "{:.1f} dB"),
+    "validation/bits_per_token": ("bits/token", "{:.2f}"),
     "codebook/usage": ("codes", "{:.0%}"),
     "speed/frames_per_second": ("frames/s", "{:.0f}"),
 }
@@ -110,6 +111,9 @@ class Progress:
                 f"step {step:>7}   validation PSNR {v['psnr']:5.2f} dB   SSIM {v['ssim']:.3f}   "
                 f"codes in use {v['usage']:4.0%}   perplexity {v['perplexity']:.0f}"
             )
+
+        if self.shown and "validation/bits_per_token" in row:
+            tqdm.write(f"step {step:>7}   validation {row['validation/bits_per_token']:.3f} bits a token")
 
     def advise(self, advice: Advice) -> None:
         """Show a warning above the bar, as a paragraph of its own."""

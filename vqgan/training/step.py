@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from vqgan.autoencoder import Autoencoder
 from vqgan.frames import Clips, Frames, to_frames
 from vqgan.losses import Loss, Objective
+from vqgan.runs.checkpoint import Stateful
 from vqgan.runtime.collectives import mean_over_processes
 from vqgan.runtime.device import on_device
 from vqgan.runtime.process import ALONE, Process
+from vqgan.training.algorithm import Algorithm
 from vqgan.training.finite import Buffers
 from vqgan.training.outcomes import Outcome
 from vqgan.training.player import Player
@@ -26,7 +28,7 @@ RANKS_APART = 2**26  # steps between the random numbers of one process and those
 
 
 @dataclass(kw_only=True, eq=False)
-class Step:
+class Step(Algorithm):
     """One step of both players, on one forward pass each; without effect if it is not finite.
 
     Nothing here waits for the device: whether a step was finite is found out when its numbers are read.
@@ -50,7 +52,7 @@ class Step:
     process: Process = ALONE
 
     def __post_init__(self) -> None:
-        self.players: list[Player[Any]] = [self.autoencoder]
+        self.players = [self.autoencoder]
         if self.discriminator is not None:
             self.players.append(self.discriminator)
         self.buffers = Buffers([*(player.network for player in self.players), self.loss])
@@ -156,6 +158,25 @@ class Step:
     def autocast(self) -> torch.autocast:
         """The precision of the networks."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    def state(self) -> dict[str, Stateful]:
+        """Both players', and the loss's where its terms remember something."""
+        parts = self.autoencoder.state("autoencoder")
+        if self.discriminator is not None:
+            parts |= self.discriminator.state("discriminator")
+        if self.loss.state_dict():
+            parts["loss"] = self.loss
+        return parts
+
+    def row(self, done: int) -> dict[str, float]:
+        """Which share of the codes is in use, and the learning rates."""
+        quantizer = self.autoencoder.network.quantizer
+        # A frozen quantizer counts no codes.
+        usage = quantizer.usage(min(self.settings.usage_steps, done)) if quantizer.training else None
+        row = {} if usage is None else {"codebook/usage": float(usage)}
+        for name, player in zip(("autoencoder", "discriminator"), self.players):
+            row[f"learning_rate/{name}"] = float(player.learning_rate(done - 1))
+        return row
 
 
 def cut(clips: Clips, length: int) -> UInt8[Tensor, "more shorter height width rgb"]:

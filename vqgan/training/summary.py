@@ -14,13 +14,13 @@ from vqgan.runs.metrics import speed
 from vqgan.runtime.processor import choices
 from vqgan.text import counted
 from vqgan.training.rate import rate_of
-from vqgan.training.trainer import Trainer
+from vqgan.training.tokenizer import TokenizerTrainer
 from vqgan.training.wiring import is_held_out
 
 FEW_VIDEOS = 5  # to validate on: of fewer, the figures are those of these videos and say little of others
 
 
-def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
+def beginning(trainer: TokenizerTrainer, config: DictConfig) -> list[tuple[str, str]]:
     """What is trained, on what, what its tokens cost, and where."""
     quantizer, bad_files = trainer.autoencoder.quantizer, trainer.loader.bad_files
     count = sum(p.numel() for p in trainer.autoencoder.parameters()) / 1e6
@@ -39,7 +39,7 @@ def beginning(trainer: Trainer, config: DictConfig) -> list[tuple[str, str]]:
     ]
 
 
-def end(trainer: Trainer) -> list[tuple[str, str]]:
+def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
     """What came of it, and where it lies."""
     values, folder = trainer.journal.last_validation, shlex.quote(str(trainer.folder))
     return [
@@ -66,9 +66,9 @@ def _source(config: DictConfig) -> str:
     return kind if root is None else f"{kind} in {root}"
 
 
-def _step(trainer: Trainer) -> str:
+def _step(trainer: TokenizerTrainer) -> str:
     """What it takes of the data, and how many there are."""
-    frames, height, width = trainer.journal.validation.clips.shape[1:4]
+    frames, height, width = trainer.validation.clips.shape[1:4]
     clips = trainer.loader.batch_size * trainer.settings.accumulate
     steps, lengths = counted(trainer.settings.steps, "step"), trainer.settings.clip_lengths
     cut = f", cut to {' or '.join(map(str, lengths))}" if lengths else ""
@@ -90,12 +90,12 @@ def _best_checkpoint(link: Path) -> str:
     return f"{link.resolve()}, {f'{score:.2f} dB' if objective == PSNR else objective.text(score)}"
 
 
-def _decoded(trainer: Trainer) -> str:
+def _decoded(trainer: TokenizerTrainer) -> str:
     size = trainer.loader.dataset.decoded_bytes
     return f"; decoded once, into {size / 2**20:.0f} MB of memory" if size else ""
 
 
-def _adversary(trainer: Trainer) -> str:
+def _adversary(trainer: TokenizerTrainer) -> str:
     start, steps = trainer.loss.adversarial_start, trainer.settings.steps
     if trainer.discriminator is None:
         return "none"
@@ -106,14 +106,14 @@ def _adversary(trainer: Trainer) -> str:
     return f"from step {start} on"
 
 
-def _choices(trainer: Trainer) -> str:
+def _choices(trainer: TokenizerTrainer) -> str:
     settings = trainer.settings
     return choices(settings.channels_last, settings.precision, trainer.device)
 
 
-def _validation_clips(trainer: Trainer) -> str:
+def _validation_clips(trainer: TokenizerTrainer) -> str:
     """How many, and of how many videos, which may be far fewer."""
-    clips, videos = len(trainer.journal.validation.clips), trainer.journal.validation.videos
+    clips, videos = len(trainer.validation.clips), trainer.validation.videos
     if not is_held_out(trainer.loader.dataset, videos):
         return f"{counted(clips, 'clip')} of the same video to validate on"
     different = len(set(videos))
@@ -122,6 +122,6 @@ def _validation_clips(trainer: Trainer) -> str:
     return f"{said} to validate on{few}"
 
 
-def _advice(trainer: Trainer) -> list[tuple[str, str]]:
+def _advice(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
     lines = [f"{advice.title} (step {advice.step})" for advice in trainer.journal.advisor.given]
     return [("advice", line) for line in [*lines, str(trainer.folder / "advice.jsonl")]] if lines else []

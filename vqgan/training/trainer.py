@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from vqgan.autoencoder import Autoencoder
-from vqgan.data import Loader
 from vqgan.errors import StoppedError, StorageError
 from vqgan.files.writing import replace_text
-from vqgan.frames import Clips
-from vqgan.losses import Objective
 from vqgan.runs.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.runs.metrics import FACTS
 from vqgan.runs.provenance import Provenance, write_environment
@@ -29,16 +24,14 @@ from vqgan.runtime.device import (
     is_compiling_failed,
     is_out_of_memory,
     memory_to_begin,
-    out_of_memory,
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
 from vqgan.text import INSTALLED, PROGRAM
-from vqgan.tokenizer.folder import AVERAGE
+from vqgan.training.algorithm import Algorithm, Batches
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
-from vqgan.training.settings import Settings
-from vqgan.training.step import Step
+from vqgan.training.settings import LoopSettings
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,9 +49,9 @@ class Trainer:
         process: which of several this is.
     """
 
-    settings: Settings
-    step: Step
-    loader: Loader
+    settings: LoopSettings
+    step: Algorithm
+    loader: Batches
     journal: Journal
     provenance: Provenance
     facts: Mapping[str, Any]
@@ -70,21 +63,6 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep, self.journal.objective)
-
-    @property
-    def autoencoder(self) -> Autoencoder:
-        """What is trained."""
-        return self.step.autoencoder.network
-
-    @property
-    def discriminator(self) -> nn.Module | None:
-        """What it is trained against; None for a run that is never adversarial."""
-        return None if self.step.discriminator is None else self.step.discriminator.network
-
-    @property
-    def loss(self) -> Objective:
-        """What both minimise."""
-        return self.step.loss
 
     @property
     def device(self) -> torch.device:
@@ -123,9 +101,9 @@ class Trainer:
         elif self.done:
             print(f"It goes on after step {self.done} of {self.settings.steps}.", flush=True)
         sizes = [size_of(player.network.state_dict()) for player in self.step.players]
-        average = self.step.autoencoder.weight_average
-        averages = 0 if average is None else size_of(average.network.state_dict())
-        self.checkpoints.require_room(3 * sum(sizes) + averages)  # with what the optimizers will keep
+        averages = [player.weight_average for player in self.step.players]
+        sizes_of_averages = [0 if average is None else size_of(average.network.state_dict()) for average in averages]
+        self.checkpoints.require_room(3 * sum(sizes) + sum(sizes_of_averages))  # with what the optimizers will keep
 
     def run(self, stop: StopSignals) -> None:
         """Train from where `resume` has brought it to the last step.
@@ -151,19 +129,18 @@ class Trainer:
                 self._save(None)
                 self.checkpoints.finish()
                 broadcast(None)  # the others wait for it, since torchrun ends all when one has ended
-                raise self._stopped(f"Stopped by {signal} after step {self.done}; everything is saved.") from None
+                raise self.stopped(f"Stopped by {signal} after step {self.done}; everything is saved.") from None
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise out_of_memory(self.device, self.journal.validation.clips.shape, self.loader.share) from error
+                raise self.journal.validation.out_of_memory(self.device, self.loader.share) from error
 
     def state(self) -> dict[str, Stateful]:
         """All that a checkpoint holds; whatever else there is follows from the config and the step."""
-        step, journal = self.step, self.journal
-        parts: dict[str, Stateful] = {
+        journal = self.journal
+        return {
             "provenance": self.provenance,
-            "autoencoder": step.autoencoder.network,
-            "autoencoder_optimizer": step.autoencoder.optimizer,
+            **self.step.state(),
             "progress": journal,
             "outcomes": journal.outcomes,
             "loader": self.loader,
@@ -171,14 +148,6 @@ class Trainer:
             "validation": journal.validation,
             "advice": journal.advisor,
         }
-        if step.discriminator is not None:
-            parts["discriminator"] = step.discriminator.network
-            parts["discriminator_optimizer"] = step.discriminator.optimizer
-        if step.loss.state_dict():  # of terms that remember something
-            parts["loss"] = step.loss
-        if step.autoencoder.weight_average is not None:
-            parts[AVERAGE] = step.autoencoder.weight_average.network
-        return parts
 
     def _train(self, stop: StopSignals, progress: Progress) -> None:
         clock = Clock(lambda: self.loader.reading_seconds)
@@ -196,14 +165,14 @@ class Trainer:
                 progress.advance()
                 self._after_step(stop, progress, clock)
 
-    def _step(self, clips: list[Clips], stop: StopSignals) -> None:
+    def _step(self, clips: list[Any], stop: StopSignals) -> None:
         try:
             self.journal.outcomes.add(self.step(self.done, clips))
         except RuntimeError as error:
             if not (stop.requested and is_compiling_failed(error)):  # Ctrl-C ends the compiler too
                 raise
             if self.process.count > 1:  # the others may wait within this step: no agreement comes any more
-                raise self._stopped(
+                raise self.stopped(
                     f"Stopped by {stop.name} while networks were compiled; the newest checkpoint is good."
                 ) from None
             # Of all that is saved only buffers can have moved: parameters do when both players have their gradients,
@@ -267,7 +236,8 @@ class Trainer:
             raise
         self.checkpoints.finish()
 
-    def _stopped(self, what: str) -> StoppedError:
+    def stopped(self, what: str) -> StoppedError:
+        """The error that a run ends with which was told to stop."""
         program = PROGRAM
         if self.process.count > 1:
             program = f"torchrun … {f'--no-python {PROGRAM}' if INSTALLED else 'train.py'}"

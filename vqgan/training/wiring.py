@@ -44,13 +44,13 @@ from vqgan.training.rate import Rate, rate_of
 from vqgan.training.schedules import Schedule
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
-from vqgan.training.trainer import Trainer
+from vqgan.training.tokenizer import TokenizerTrainer
 from vqgan.training.validation import Validation, scalars_measured
 
 
 def make_trainer(
     config: DictConfig, folder: Path, process: Process = ALONE, loggers: Mapping[str, Logger] | None = None
-) -> Trainer:
+) -> TokenizerTrainer:
     """Build all parts and wire them: first what is quickly checked, then the data, then the networks."""
     settings: Settings = build(config.trainer, "trainer")
     if settings.freeze and config.init_from is None and not has_checkpoints(folder):
@@ -72,7 +72,7 @@ def make_trainer(
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
     with first_alone():
         training, held_out = data.datasets(bad_files)
-    _refuse_different(data.fingerprint, config)
+    refuse_different(data.fingerprint, config)
 
     torch.manual_seed(config.seed)  # initial weights depend on the seed alone
     quantizer: Quantizer = build(config.model.quantizer, "model.quantizer")
@@ -127,7 +127,7 @@ def make_trainer(
         report=LiveReport(folder),
         process=process,
     )
-    return Trainer(
+    return TokenizerTrainer(
         settings=settings,
         step=make_step(settings, loss, (autoencoder, optimizer), critic, schedule, config.seed, process),
         loader=loader,
@@ -195,7 +195,7 @@ def _check_clip_length(data: Corpus, settings: Settings, downsampling: Downsampl
         check(frames <= whole, key, frames, f"at most data.clip_frames={whole}, the frames that are read")
 
 
-def _refuse_different(fingerprint: str, config: DictConfig) -> None:
+def refuse_different(fingerprint: str, config: DictConfig) -> None:
     """Raise an error if the processes, perhaps on several machines, were not given the same."""
     values = public_values(config)
     for rank, (data, given) in enumerate(gather((fingerprint, values))):

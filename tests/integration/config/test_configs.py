@@ -17,11 +17,14 @@ from vqgan.config.build import build, check_top_level, conf_dir
 from vqgan.data import BadFiles
 from vqgan.errors import ConfigError
 from vqgan.loggers import Logger
+from vqgan.prior.transformer import Alphabet
 from vqgan.tokenizer.folder import part_in
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
-CHOICES = sorted((f.parent.name, f.stem) for f in conf_dir().glob("*/*.yaml") if f.parent.name != "sweep")
+ELSEWHERE = ("sweep", "prior")  # groups that are no choice of train.yaml
+CHOICES = sorted((f.parent.name, f.stem) for f in conf_dir().glob("*/*.yaml") if f.parent.name not in ELSEWHERE)
+PRIORS = sorted(file.stem for file in (conf_dir() / "prior").glob("*.yaml"))
 EXPERIMENTS = [name for group, name in CHOICES if group == "experiment"]
 BACKBONES = [name for group, name in CHOICES if group == "backbone"]
 PROMISED = (  # keys of DESIGN.md
@@ -85,6 +88,17 @@ def test_every_backbone_builds_at_its_own_size(choice: str) -> None:
     assert latents.shape == (1, 1, backbone.latent_channels, rows, columns)
     if choice.startswith("f"):
         assert (time, height, width) == (1, *2 * [int(choice.removeprefix("f"))])
+
+
+@pytest.mark.parametrize("choice", PRIORS)
+def test_every_prior_composes_and_builds_with_as_many_parameters_as_it_says(choice: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("prior", ["data.root=tokens", f"prior={choice}", "logger=none"])
+    check_top_level(config)
+    with torch.device("meta"):
+        prior = build(config.prior, "prior", alphabet=Alphabet(2, 1, 1, 1, 0))
+    said = float((conf_dir() / "prior" / f"{choice}.yaml").read_text().split()[1])
+    assert sum(p.numel() for p in prior.parameters()) / 1e6 == pytest.approx(said, rel=0.06)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

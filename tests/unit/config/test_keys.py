@@ -17,7 +17,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import conf_dir
-from vqgan.config.keys import FREE_IN_A_SWEEP, KEYS, SECTIONS, TOP_LEVEL, Is, by_full_key, is_among, keys_that_are
+from vqgan.config.keys import (
+    FREE_IN_A_SWEEP,
+    KEYS,
+    SECTIONS,
+    TOP_LEVEL,
+    Is,
+    by_full_key,
+    is_among,
+    keys_that_are,
+    of_kind,
+)
 from vqgan.errors import ConfigError
 from vqgan.loggers.wandb.identity import name_of
 from vqgan.loggers.wandb.logger import without_names
@@ -29,7 +39,7 @@ from vqgan.runs.sweep import Definition, agreed, refuse_another_job, write_defin
 from vqgan.tokenizer.export import recipe_in
 
 GROUPS = sorted(file for key in SECTIONS for file in (conf_dir() / key).rglob("*.yaml"))
-COMMANDS = ("shard", "encode", "decode", "evaluate", "pack")  # whose values are of no run
+COMMANDS = ("shard", "encode", "decode", "evaluate", "pack", "sample")  # whose values are of no run
 RECIPES = [file for file in conf_dir().glob("*.yaml") if file.stem not in COMMANDS]
 RECIPES += sorted((conf_dir() / "experiment").glob("*.yaml"))
 # What the storage's error advises to change, and where the index of shards from afar is kept.
@@ -72,13 +82,16 @@ def test_every_path_of_every_config_is_a_place() -> None:
 
 
 def test_every_key_of_the_table_is_in_some_config() -> None:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        of_a_prior = compose("prior", ["data.root=tokens"])
+    assert set(of_a_prior) == set(of_kind(TOP_LEVEL, of_a_prior))
     known = set(TOP_LEVEL)
     for data, discriminator in (("shards", "patchgan"), ("videos", "dino"), ("images", "blur")):
         typed = ("loss=vqgan", f"data={data}", f"discriminator={discriminator}")
         config = OmegaConf.to_container(composed(*typed), resolve=False)
         assert isinstance(config, dict)
-        assert set(config) == set(TOP_LEVEL)
-        assert {key for key, value in config.items() if isinstance(value, dict)} == set(SECTIONS)
+        assert set(config) == set(of_kind(TOP_LEVEL, config))
+        assert {key for key, value in config.items() if isinstance(value, dict)} == set(of_kind(SECTIONS, config))
         known |= {key for key, _ in by_full_key({str(name): value for name, value in config.items()})}
     assert [key for key in KEYS if not any(is_among(one, [key]) for one in known)] == []
 

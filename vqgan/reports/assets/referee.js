@@ -38,7 +38,7 @@ function rates() {
   }));
   const legend = element("p", {}, groups.map((group, number) => element("span", {}, swatch(number, RUN_DASHES[Math.floor(number / COLOURS) % RUN_DASHES.length]), `${group} `)));
   return section("rates", "Quality and bits", legend, element("div", { class: "charts" }, charted.map((one) => one.figure)),
-    element("p", { class: "faint" }, "Bits of a tokenizer of this project are the entropy of its codes, of a codec its packets, of others what they counted."));
+    element("p", { class: "faint" }, data.bits));
 }
 
 /** The same clips of all subjects under one slider, those first where they differ most. */

@@ -1,0 +1,165 @@
+"""The wiring of a prior's run: Hydra builds the leaves, Python builds the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch.optim import Optimizer
+
+from vqgan.config.build import build, public_values
+from vqgan.errors import ConfigError, check
+from vqgan.loggers import Logger, Loggers
+from vqgan.prior.data import TokenClips, TokenLoader, Videos, alphabet_of
+from vqgan.prior.figures import Bootstrap
+from vqgan.prior.step import PriorStep
+from vqgan.prior.transformer import MOST_CODES, Transformer
+from vqgan.prior.validation import BITS, PriorValidation
+from vqgan.reports.page import LiveReport
+from vqgan.runs.criterion import Criterion
+from vqgan.runs.provenance import make_provenance
+from vqgan.runtime.collectives import refuse_shared_gpu
+from vqgan.runtime.device import find_device, prepare, require_compiler, tune
+from vqgan.runtime.process import ALONE, Process
+from vqgan.training.finite import SkippedSteps
+from vqgan.training.journal import Journal
+from vqgan.training.outcomes import Outcomes
+from vqgan.training.player import Player
+from vqgan.training.schedules import Schedule
+from vqgan.training.settings import LoopSettings
+from vqgan.training.trainer import Trainer
+from vqgan.training.wiring import make_loggers, refuse_different
+
+
+class PriorTrainer(Trainer):
+    """Trains a prior, and knows what it is measured on in the end."""
+
+    step: PriorStep
+    loader: TokenLoader
+    held_out: Videos
+    data: TokenClips
+    bootstrap: Bootstrap
+
+    @property
+    def prior(self) -> Transformer:
+        """What is trained."""
+        return self.step.prior.network
+
+
+def make_trainer(
+    config: DictConfig, folder: Path, process: Process = ALONE, loggers: Mapping[str, Logger] | None = None
+) -> PriorTrainer:
+    """Build all parts and wire them: first what is quickly checked, then the data, then the network."""
+    settings: LoopSettings = build(config.trainer, "trainer")
+    device = find_device(settings.device)
+    refuse_shared_gpu(device)
+    objective, schedule = Criterion(str(config.objective)), build(config.schedule, "schedule")
+    check(objective.scalar == BITS, "objective", objective.name, f"-{BITS}, which is all that is measured")
+    bootstrap: Bootstrap = build(config.bootstrap, "bootstrap")
+    data: TokenClips = build(config.data, "data")
+    divides = data.batch_size % process.count == 0
+    check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
+    training, held_out = data.videos()
+    fingerprint = data.fingerprint(training, held_out)
+    refuse_different(fingerprint, config)
+    prior = make_prior(config, training, held_out)
+    optimizer: Optimizer = build(config.optimizer, "optimizer", params=prior.parameters())
+    loader = TokenLoader(training, data.clip_times, data.batch_size, config.seed, process)
+    facts = {
+        "vqgan": version("vqgan"),
+        "parameters": sum(p.numel() for p in prior.parameters()),
+        "codebook_size": training.tokens.codebook_size,
+        "files": len(training) + len(held_out),
+        "data_fingerprint": fingerprint,
+    }
+    chosen = {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
+    skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
+    journal = Journal(
+        settings=settings,
+        objective=objective,
+        outcomes=Outcomes(skipped, loader, settings.accumulate, folder, process.is_first),
+        validation=PriorValidation(
+            held_out, data.clip_times, data.validation_clips, max(1, data.batch_size // process.count)
+        ),
+        loggers=Loggers(chosen),
+        advisor=Silent(),
+        report=LiveReport(folder),
+        process=process,
+    )
+    trainer = PriorTrainer(
+        settings=settings,
+        step=make_step(settings, prior, optimizer, schedule, config.seed, process),
+        loader=loader,
+        journal=journal,
+        provenance=make_provenance(public_values(config), device, fingerprint),
+        facts=facts,
+        folder=folder,
+        process=process,
+    )
+    trainer.held_out, trainer.data, trainer.bootstrap = held_out, data, bootstrap
+    return trainer
+
+
+def make_prior(config: DictConfig, training: Videos, held_out: Videos) -> Transformer:
+    """The network, with random weights that depend on the seed alone; side data are told at one scale.
+
+    Raises:
+        ConfigError: there are more codes than it can tell apart.
+    """
+    alphabet = alphabet_of(training, held_out)
+    if alphabet.codebook_size > MOST_CODES:
+        raise ConfigError(
+            f"data.root={config.data.root} has {alphabet.codebook_size:,} codes an index, and a prior takes at most "
+            f"{MOST_CODES:,}. vqgan pack writes them as several tokens each, factors=2, for other engines."
+        )
+    torch.manual_seed(config.seed)
+    prior: Transformer = build(config.prior, "prior", alphabet=alphabet)
+    if alphabet.numbers:
+        rows = np.concatenate([training.side(n) for n in range(len(training))]).astype(np.float64)
+        prior.side_mean.copy_(torch.from_numpy(rows.mean(0)))
+        prior.side_scale.copy_(torch.from_numpy(rows.std(0)).clamp(min=1e-6))
+    return prior
+
+
+def make_step(
+    settings: LoopSettings,
+    prior: Transformer,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    seed: int,
+    process: Process = ALONE,
+) -> PriorStep:
+    """The algorithm, its network on its device and compiled as the settings say."""
+    device = find_device(settings.device)
+    tune(device, settings.precision)
+    prepare(prior, device, channels_last=False)
+    if settings.compile:
+        require_compiler()
+        prior.compile()
+    player = Player(
+        prior, optimizer, schedule, settings.accumulate, settings.clip_gradients, settings.weight_average
+    )  # fmt: skip
+    return PriorStep(settings=settings, prior=player, device=device, seed=seed, process=process)
+
+
+class Silent:
+    """In place of what advises tokenizers: there are no rules for a prior."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def look(self, step: int, row: Mapping[str, float]) -> list[Any]:  # noqa: ARG002
+        """Nothing."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Nothing."""
