@@ -16,7 +16,7 @@ from vqgan.evaluation.frechet import Moments, frechet_distance
 from vqgan.evaluation.networks import I3D, FeatureNetworks, Inception
 from vqgan.frames import Clips, Indices, to_frames
 from vqgan.measures import flicker, measure
-from vqgan.quantizers.usage import count_by_depth
+from vqgan.quantizers.usage import ENOUGH, count_by_depth, touched
 
 UNITS = {
     "psnr": "dB", "psnr_mean_colour": "dB", "ssim": "", "lpips": "", "rfid": "", "rfvd": "", "usage": "of the codes",
@@ -177,7 +177,7 @@ class Accumulator:
         perplexities = None if found is None else Interval(2**found.low, 2**found.high)
         scaled = None if found is None else Interval(found.low * per_pixel, found.high * per_pixel)
         return {
-            "usage": self._metric("usage", use.usage, None),
+            "usage": self._metric("usage", use.usage, None, _few_latents(use)),
             "perplexity": self._metric("perplexity", 2**bits, perplexities),
             "bits_per_token": self._metric("bits_per_token", bits, found),
             "bits_per_pixel": self._metric("bits_per_pixel", bits * per_pixel, scaled),
@@ -199,3 +199,13 @@ class Accumulator:
         if interval is None or self.videos < 2:  # of one video there is nothing to learn about others
             return Metric(value, None, None, UNITS[name], reason)
         return Metric(value, interval.low, interval.high, UNITS[name], reason)
+
+
+def _few_latents(use: CodeUse) -> str | None:
+    """What to know of the usage where there are too few latents to show it."""
+    depth, codes = use.counts.shape
+    count = int(use.counts.sum()) // depth
+    possible = touched(count, codes)
+    return (
+        None if possible >= ENOUGH else f"{count:,} latents that chose evenly would touch {possible:.0%} of the codes"
+    )

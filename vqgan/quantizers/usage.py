@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from vqgan.runtime.collectives import sum_over_processes
 
 MOST_COUNTED = 2**24  # codes whose choices are counted one by one in an evaluation
+ENOUGH = 0.95  # of the codes that there are latents for: of fewer it is said beside the usage
 
 
 class CodeUse:
@@ -60,6 +63,14 @@ def perplexity(counts: Int[Tensor, "codes"]) -> Float[Tensor, ""]:
     """exp of the entropy of code use: between 1 and the number of codes."""
     shares = counts.float() / counts.sum()
     return torch.exp(torch.special.entr(shares).sum())
+
+
+def touched(latents: float, codes: int) -> float:
+    """Share of the codes that so many latents choose at all if they choose evenly: 1 - (1 - 1 / codes)^latents.
+
+    A codebook may be used fully, and a few latents still show little of it: usage is read beside this number.
+    """
+    return 1.0 if codes == 1 else -math.expm1(latents * math.log1p(-1 / codes))
 
 
 def count_codes(indices: Int[Tensor, "..."], codebook_size: int) -> Int[Tensor, "codes"]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from math import expm1
 from statistics import fmean, median
 from typing import Any
 
 from vqgan.loggers.logger import Advice
+from vqgan.quantizers.usage import touched
 from vqgan.runs.metrics import MUCH_WAITING
 from vqgan.training.history import FEWEST, LATER_EVALUATIONS, SOME_STEPS, History, Row, Setup
 
@@ -35,14 +35,14 @@ def codebook_collapse(history: History, setup: Setup) -> str | None:
     rows = history.last(2 * setup.usage_steps, "codebook/usage")
     if not rows or rows[-1]["step"] < 3 * setup.usage_steps:
         return None
-    # n latents that chose evenly among K codes would touch K (1 - exp(-n / K)) of them.
-    possible = -expm1(-setup.usage_steps * setup.latents_per_step / setup.codebook_size)
+    possible = touched(setup.usage_steps * setup.latents_per_step, setup.codebook_size)
     usage, perplexity = ([row[name] for row in rows] for name in ("codebook/usage", "codebook/perplexity"))
     if max(usage) >= LOW_USAGE * possible or _growth(usage) > RISING or _growth(perplexity) > RISING:
         return None
     return (
-        f"Only {usage[-1]:.1%} of the {setup.codebook_size} codes were chosen within {setup.usage_steps} steps "
-        f"(perplexity {perplexity[-1]:.0f}), and they do not become more: in another run try "
+        f"Only {usage[-1]:.1%} of the {setup.codebook_size} codes were chosen within {setup.usage_steps} steps, "
+        f"where as many latents could touch {possible:.0%} (perplexity {perplexity[-1]:.0f}), and they do not become "
+        "more: in another run try "
         f"{_against_collapse(setup)}."
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from vqgan.quantizers.usage import ENOUGH, touched
 from vqgan.runs.checkpoint import rating
 from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
@@ -46,7 +47,7 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
         ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
         ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB{_verdict(values)}"),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
-        ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
+        ("codes in use", _codes(trainer)),
         ("speed", speed(trainer.folder)),
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
@@ -79,6 +80,17 @@ def _verdict(values: Mapping[str, float]) -> str:
     if values["validation/psnr"] >= values["validation/psnr_mean_colour"]:
         return ""
     return ": this run is worse than a flat colour, and its tokens say nothing yet"
+
+
+def _codes(trainer: Trainer) -> str:
+    """How many the validation clips touch, and how many they could."""
+    values, quantizer = trainer.journal.last_validation, trainer.autoencoder.quantizer
+    clips, frames, height, width = trainer.journal.validation.clips.shape[:4]
+    by = trainer.autoencoder.downsampling
+    latents = clips * by.times(frames) * (height // by.height) * (width // by.width)
+    possible = touched(latents, quantizer.codebook_size)
+    most = f" of {possible:.0%} that {latents:,} latents could touch" if possible < ENOUGH else ""
+    return f"{values['validation/usage']:.0%}{most}, perplexity {values['validation/perplexity']:.0f}"
 
 
 def _best_checkpoint(link: Path) -> str:

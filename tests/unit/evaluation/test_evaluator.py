@@ -251,3 +251,9 @@ def test_the_bits_of_a_clip_are_those_of_all_its_codes() -> None:
     bits = [metrics["bits_per_pixel_fixed"].value for metrics in (of_clips, of_frames)]
     assert bits[1] == pytest.approx(6 / 64)  # 64 codes of 8×8 pixels
     assert bits[0] == pytest.approx(5 / 17 * 6 / 64)
+
+
+def test_too_few_latents_to_show_the_codes_are_said_beside_the_usage() -> None:
+    usage = evaluator().measure(Dimmed(), clips(1)).metrics["usage"]
+    assert usage.value is not None
+    assert usage.reason == "12 latents that chose evenly would touch 54% of the codes"

@@ -11,7 +11,7 @@ from tests.support.networks import ema_quantizer, vector_quantizer
 from vqgan.quantizers import Quantizer, VectorQuantizer, assignment
 from vqgan.quantizers.assignment import nearest
 from vqgan.quantizers.rotation import pass_gradient
-from vqgan.quantizers.usage import perplexity
+from vqgan.quantizers.usage import perplexity, touched
 
 BOTH = pytest.mark.parametrize("make", [vector_quantizer, ema_quantizer])
 
@@ -203,3 +203,13 @@ def test_save_load_and_one_step_equal_never_having_stopped(make: Callable[[], Qu
         each(latents(seed=7))
         each.update()
     assert all(torch.equal(a, b) for a, b in zip(q.state_dict().values(), loaded.state_dict().values()))
+
+
+@pytest.mark.parametrize(("latents", "codes"), [(0, 7), (1, 7), (20, 7), (3, 1)])
+def test_even_choices_touch_as_many_codes_as_counted_out(latents: int, codes: int) -> None:
+    shares = torch.zeros(codes + 1, dtype=torch.float64)  # the probability that so many are touched
+    shares[0] = 1
+    numbers = torch.arange(codes + 1)
+    for _ in range(latents):
+        shares = shares * numbers / codes + (shares * (codes - numbers) / codes).roll(1)
+    assert touched(latents, codes) == pytest.approx(float((shares * numbers).sum()) / codes)
