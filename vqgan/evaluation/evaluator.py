@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Remembers
-from vqgan.errors import CheckpointError, check
+from vqgan.errors import CheckpointError, StorageError, check
 from vqgan.evaluation.figures import Accumulator, Metric
 from vqgan.evaluation.gallery import Gallery
 from vqgan.evaluation.networks import FeatureNetworks, WeightFiles, load_networks
@@ -22,6 +22,7 @@ from vqgan.evaluation.reconstructor import Group, Reconstructed, Reconstructor
 from vqgan.frames import Clips, Indices, to_clips, to_frames
 from vqgan.runtime.device import ANOTHER_DEVICE, Precision, find_device, memory_at_work, memory_to_begin, running_in
 from vqgan.tokenizer.inference import reconstruct_in_parts
+from vqgan.tokenizer.room import warn_of_less
 
 Clip = UInt8[Tensor, "time height width rgb"]
 
@@ -72,6 +73,7 @@ class Evaluator:
         check(0 < self.confidence < 1, "confidence", self.confidence, "in (0, 1)")
         check(self.seed >= 0, "seed", self.seed, "at least 0")
         self.hardware = find_device(self.device, "device")
+        self.at_once = self.batch_frames  # until memory runs out
 
     @torch.no_grad()
     def measure(
@@ -118,23 +120,51 @@ class Evaluator:
 
     def _tokenize(self, tokenizer: Autoencoder, groups: Iterable[Group]) -> Iterator[Reconstructed]:
         for paths, clips in groups:
-            with memory_at_work(self.hardware, clips.shape):
-                originals = clips.to(self.hardware)
-                reconstructions, indices = self._reconstruct(tokenizer, originals)
-            yield Reconstructed(paths, originals, reconstructions, indices)
+            first = 0
+            while first < len(clips):
+                last = min(len(clips), first + max(1, self.at_once // clips.shape[1]))
+                try:
+                    with memory_at_work(self.hardware, clips[first:last].shape):
+                        originals = clips[first:last].to(self.hardware)
+                        found = Reconstructed(paths[first:last], originals, *self._reconstruct(tokenizer, originals))
+                except StorageError:
+                    if not self._take_less(tokenizer, last - first, clips.shape[1]):
+                        raise
+                else:
+                    yield found
+                    first = last
+
+    def _take_less(self, tokenizer: Autoencoder, clips: int, frames: int) -> bool:
+        """Half as many frames at once from now on; false if there is no less."""
+        least = tokenizer.downsampling.time if _takes_parts(tokenizer) else frames
+        taken = min(self.at_once, clips * frames)
+        if taken <= least:
+            return False
+        if self.at_once == self.batch_frames:
+            warn_of_less()
+        self.at_once = max(least, taken // 2)
+        return True
 
     def _reconstruct(self, tokenizer: Autoencoder, originals: Clips) -> tuple[Clips, Indices]:
         """What the tokenizer makes of clips, as the 8-bit video that one would see, and its codes."""
         with running_in(self.precision, self.hardware):
             frames = to_frames(originals)
-            if frames.shape[1] > self.batch_frames and isinstance(tokenizer.encoder, Remembers):
-                reconstruction, indices = reconstruct_in_parts(tokenizer, frames, self.batch_frames)
+            remembers = isinstance(tokenizer.encoder, Remembers)
+            # One of pictures takes long clips whole, as it always has, unless memory has run out.
+            in_parts = remembers or (self.at_once < self.batch_frames and _takes_parts(tokenizer))
+            if frames.shape[1] > self.at_once and in_parts:
+                reconstruction, indices = reconstruct_in_parts(tokenizer, frames, self.at_once)
             else:
                 output = tokenizer(frames)
                 reconstruction, indices = output.reconstruction, output.indices
         if not bool(reconstruction.isfinite().all()):
             raise CheckpointError("What the tokenizer makes of its frames is not finite: its weights are broken.")
         return to_clips(reconstruction), indices
+
+
+def _takes_parts(tokenizer: Autoencoder) -> bool:
+    """Whether a clip can go through it in parts."""
+    return tokenizer.downsampling.time == 1 or isinstance(tokenizer.encoder, Remembers)
 
 
 def _groups(clips: Iterable[tuple[Path, Clip]], batch_frames: int) -> Iterator[list[tuple[Path, Clip]]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Encoding:
         check(self.workers >= 0, "workers", self.workers, "at least 0")
         check(self.shard_megabytes > 0, "shard_megabytes", self.shard_megabytes, "positive")
 
-    @property
+    @cached_property
     def work(self) -> InferenceSettings:
         """The part that decoding must do alike."""
         return InferenceSettings(self.batch_frames, self.precision)

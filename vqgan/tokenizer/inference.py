@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from vqgan.runtime.device import (
     prepare,
     running_in,
 )
+from vqgan.tokenizer.room import Room
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class InferenceSettings:
 
     batch_frames: int  # that the network takes at once
     precision: Precision
+    room: Room = field(default_factory=Room, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def refuse_meaningless(values: Mapping[str, Any], keys: Sequence[str]) -> None:
 def encode_batch(
     tokenizer: Autoencoder, frames: UInt8[Tensor, "time height width rgb"], work: InferenceSettings, memory: Memory
 ) -> Int[Tensor, "times rows columns *depth"]:
-    """The codes of one of a video's `Parts`, on the device.
+    """The codes of one of a video's `Parts`, on the device; computed in smaller ones where memory runs out.
 
     Args:
         tokenizer: whose.
@@ -106,10 +108,16 @@ def encode_batch(
     Raises:
         StorageError: memory ran out.
     """
-    device = tokenizer.last_layer.device
-    with memory_at_work(device, frames.shape), running_in(work.precision, device):
+    device, step = tokenizer.last_layer.device, tokenizer.downsampling.time
+    alone = 1 if memory.taken == 0 else step  # frames of the first time
+
+    def encode(first: int, last: int) -> Tensor:
+        some = frames[max(0, alone + step * (first - 1)) : alone + step * (last - 1)]
         # Not `encode_next`, which would wait for the device to look at values that cannot be out of range.
-        return tokenizer.quantize(to_frames(on_device(frames[None], device)), memory).indices[0]
+        return tokenizer.quantize(to_frames(on_device(some[None], device)), memory).indices[0]
+
+    with memory_at_work(device, frames.shape), running_in(work.precision, device):
+        return torch.cat(work.room.in_turn(1 - (alone - len(frames)) // step, memory, encode))
 
 
 @torch.no_grad()
@@ -123,8 +131,12 @@ def decode_batch(
         ValueError: a code is not in the codebook.
     """
     device = tokenizer.last_layer.device
+
+    def decode(first: int, last: int) -> Tensor:
+        return to_clips(tokenizer.decode_next(codes[None, first:last].to(device), memory))[0].cpu()
+
     with memory_at_work(device, codes.shape), running_in(work.precision, device):
-        return to_clips(tokenizer.decode_next(codes[None].to(device), memory))[0].cpu()
+        return torch.cat(work.room.in_turn(len(codes), memory, decode))
 
 
 def reconstruct_in_parts(tokenizer: Autoencoder, frames: Frames, batch_frames: int) -> tuple[Frames, Indices]:
