@@ -203,7 +203,9 @@ def remarks(reports: Sequence[Report]) -> list[str]:
         data = report.protocol["data"]
         if data["bad_files"] or data["unreadable_clips"]:
             faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]
-            reasons[f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report"] = None
+            reasons[
+                f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report of {_head(report)}"
+            ] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
         same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))

@@ -13,6 +13,7 @@ from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
 from vqgan.runtime.processor import choices
 from vqgan.text import counted
+from vqgan.training.advice import LOW_USAGE
 from vqgan.training.rate import rate_of
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import is_held_out
@@ -46,7 +47,7 @@ def end(trainer: Trainer) -> list[tuple[str, str]]:
         ("validation PSNR", f"{values['validation/psnr']:.2f} dB"),
         ("  mean colour alone", f"{values['validation/psnr_mean_colour']:.2f} dB{_verdict(values)}"),
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
-        ("codes in use", f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"),
+        ("codes in use", _codes(trainer, values)),
         ("speed", speed(trainer.folder)),
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
@@ -72,6 +73,16 @@ def _step(trainer: Trainer) -> str:
     clips = trainer.loader.batch_size * trainer.settings.accumulate
     steps = counted(trainer.settings.steps, "step")
     return f"{counted(clips, 'clip')} of {counted(frames, 'frame')}, {width} × {height} pixels; {steps}"
+
+
+def _codes(trainer: Trainer, values: Mapping[str, float]) -> str:
+    """How many, and whether that is few of those that the validation clips could have shown."""
+    said = f"{values['validation/usage']:.0%}, perplexity {values['validation/perplexity']:.0f}"
+    clips, size = trainer.journal.validation.clips, trainer.autoencoder.quantizer.codebook_size
+    rate = rate_of(trainer.autoencoder, *clips.shape[1:4])
+    possible = min(1.0, len(clips) * clips.shape[1] * rate.tokens_per_frame / size)
+    few = values["validation/usage"] < LOW_USAGE * possible
+    return f"{said}: few, and the others are never chosen; docs/advice.md has what to try" if few else said
 
 
 def _verdict(values: Mapping[str, float]) -> str:
