@@ -61,7 +61,7 @@ def write_json(report: Report, file: Path) -> None:
 def as_json(reports: Sequence[Report], failed: Sequence[str]) -> str:
     """All of them in one document, with what is printed below their table."""
     content = {"evaluations": [_plain(report) for report in reports], "remarks": remarks(reports), "failed": [*failed]}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(content, indent=1, allow_nan=False)
 
 
 def _plain(report: Report) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def make_trainer(
     clips_a_step = settings.accumulate * data.batch_size
     if clips_a_step > len(training) and process.is_first:
         warnings.warn(
-            f"A step takes {clips_a_step} clips, and there are {len(training)} to train on: each comes several times in a "
-            "step. Try a smaller data.batch_size.",
+            f"A step takes {clips_a_step} clips, and there are {len(training)} to train on: each comes several times. "
+            "Try a smaller data.batch_size.",
             stacklevel=2,
         )
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint, rate)
