@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with only_json(arguments.json) as out:
         found = examine(arguments.folder)
-        out.write(json.dumps(found.as_json(), indent=1, ensure_ascii=False) if arguments.json else found.as_text())
+        out.write(json.dumps(found.as_json(), indent=1) if arguments.json else found.as_text())
         out.write("\n")
     if found.error is not None:
         raise found.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from vqgan.data.decoded import MEGABYTE, Decoded
 from vqgan.data.folder import Folder
 from vqgan.data.reading.files import FileKind
 from vqgan.errors import check
+from vqgan.runtime.process import this_process
 from vqgan.video.crop import augment
 from vqgan.video.file import INDEX_VERSION, VideoFile, scan_video
 from vqgan.video.reader import read_frames
-from vqgan.video.times import check_times, clip_positions, clip_starts
+from vqgan.video.times import average_rate, check_times, clip_positions, clip_starts
 
+TOO_FAST = 1.1  # times the rate of the videos
 SUFFIXES = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf "
     ".nut .obu .ogg .ogm .ogv .rm .rmvb .ts .vob .webm .wmv .y4m"
@@ -69,6 +72,12 @@ class Videos(Folder[VideoFile]):
 
     def dataset(self, files: Sequence[VideoFile]) -> ClipDataset:
         """All clips of the videos."""
+        rate = max((average_rate(file.time_base, file.pts) for file in files), default=0.0)
+        if self.fps is not None and self.fps > TOO_FAST * rate and this_process().is_first:
+            warnings.warn(
+                f"data.fps={self.fps:g} is more than any of the videos has ({rate:.3g}): clips repeat frames.",
+                stacklevel=2,
+            )
         return VideoFolder(
             files, self.resolution, self.clip_frames, self.stride, self.fps, self.crop == "random", self.flip,
             self.decoded_megabytes,

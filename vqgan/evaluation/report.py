@@ -61,7 +61,7 @@ def write_json(report: Report, file: Path) -> None:
 def as_json(reports: Sequence[Report], failed: Sequence[str]) -> str:
     """All of them in one document, with what is printed below their table."""
     content = {"evaluations": [_plain(report) for report in reports], "remarks": remarks(reports), "failed": [*failed]}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(content, indent=1, allow_nan=False)
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -203,7 +203,9 @@ def remarks(reports: Sequence[Report]) -> list[str]:
         data = report.protocol["data"]
         if data["bad_files"] or data["unreadable_clips"]:
             faults, lost = f"{data['bad_files']} files in {data['root']}", data["unreadable_clips"]
-            reasons[f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report"] = None
+            reasons[
+                f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report of {_head(report)}"
+            ] = None
     differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
     if differing:
         same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))

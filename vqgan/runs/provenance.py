@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,6 +98,17 @@ def environment(device: torch.device, precision: Precision) -> dict[str, str]:
         "threads (OMP_NUM_THREADS)": str(torch.get_num_threads()),
         PROCESSES: str(this_process().count),
     }
+
+
+def commit() -> str | None:
+    """Of the checkout that this package is in, with `-dirty` where files have changed since; None outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return None
 
 
 def write_environment(file: Path, environment: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
 from vqgan.runtime.processor import choices
 from vqgan.text import counted
+from vqgan.training.advice import LOW_USAGE
 from vqgan.training.rate import rate_of
 from vqgan.training.tokenizer import TokenizerTrainer
 from vqgan.training.wiring import is_held_out
@@ -82,15 +83,15 @@ def _verdict(values: Mapping[str, float]) -> str:
     return ": this run is worse than a flat colour, and its tokens say nothing yet"
 
 
-def _codes(trainer: Trainer) -> str:
-    """How many the validation clips touch, and how many they could."""
-    values, quantizer = trainer.journal.last_validation, trainer.autoencoder.quantizer
-    clips, frames, height, width = trainer.journal.validation.clips.shape[:4]
-    by = trainer.autoencoder.downsampling
-    latents = clips * by.times(frames) * (height // by.height) * (width // by.width)
-    possible = touched(latents, quantizer.codebook_size)
+def _codes(trainer: TokenizerTrainer) -> str:
+    """How many the validation clips touch, of how many they could, and whether that is few."""
+    values, clips, quantizer = trainer.journal.last_validation, trainer.validation.clips, trainer.autoencoder.quantizer
+    tokens = rate_of(trainer.autoencoder, *clips.shape[1:4]).tokens_per_frame
+    latents = round(clips.shape[0] * clips.shape[1] * tokens / quantizer.depth)
+    usage, possible = values["validation/usage"], touched(latents, quantizer.codebook_size)
     most = f" of {possible:.0%} that {latents:,} latents could touch" if possible < ENOUGH else ""
-    return f"{values['validation/usage']:.0%}{most}, perplexity {values['validation/perplexity']:.0f}"
+    few = ": few, and the others are never chosen; docs/advice.md has what to try" if usage < LOW_USAGE * possible else ""
+    return f"{usage:.0%}{most}, perplexity {values['validation/perplexity']:.0f}{few}"
 
 
 def _best_checkpoint(link: Path) -> str:

@@ -16,7 +16,7 @@ from vqgan.errors import StoppedError, StorageError
 from vqgan.files.writing import replace_text
 from vqgan.runs.checkpoint import Checkpoints, Stateful, size_of
 from vqgan.runs.metrics import FACTS
-from vqgan.runs.provenance import Provenance, write_environment
+from vqgan.runs.provenance import Provenance, commit, write_environment
 from vqgan.runtime.collectives import broadcast, gather
 from vqgan.runtime.device import (
     SMALLER_RUN,
@@ -118,7 +118,7 @@ class Trainer:
         """
         if self.process.is_first:
             write_environment(self.folder / "environment.json", self.provenance.environment)
-            replace_text(self.folder / FACTS, json.dumps(self.facts, indent=1) + "\n")
+            replace_text(self.folder / FACTS, json.dumps({**self.facts, "commit": commit()}, indent=1) + "\n")
         with Progress(self.done, self.settings.steps, self.process.is_first) as progress, self._saving():
             try:
                 self._train(stop, progress)

@@ -94,9 +94,16 @@ def make_trainer(
             stacklevel=2,
         )
     rate = rate_of(autoencoder, *still.clips.shape[1:4])
+    clips_a_step = settings.accumulate * data.batch_size
+    if clips_a_step > len(training) and process.is_first:
+        warnings.warn(
+            f"A step takes {clips_a_step} clips, and there are {len(training)} to train on: each comes several times. "
+            "Try a smaller data.batch_size.",
+            stacklevel=2,
+        )
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint, rate)
     times, pixels = backbone.downsampling.times(still.clips.shape[1]), math.prod(backbone.downsampling[1:])
-    latents_per_step = settings.accumulate * data.batch_size * times * data.resolution**2 // pixels
+    latents_per_step = clips_a_step * times * data.resolution**2 // pixels
     loader = Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process)
     skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
     journal = Journal(

@@ -49,3 +49,17 @@ def test_the_end_says_what_is_worse_than_a_colour_and_what_comes_next(composed: 
     assert [text.split()[1] for _, text in ends[-3:]] == ["evaluate", "encode", "export"]
     trainer.journal.last_validation = {**values, "validation/psnr": 40.0}
     assert "worse" not in dict(summary.end(trainer))["  mean colour alone"]
+
+
+def test_the_end_says_when_few_codes_are_in_use(composed: Compose) -> None:
+    trainer = run(composed("trainer.steps=1"))
+    values = trainer.journal.last_validation  # two frames of 16 positions could show all 16 codes
+    for usage, few in ((1 / 16, True), (0.5, False)):
+        trainer.journal.last_validation = {**values, "validation/usage": usage}
+        assert ("few, and the others are never chosen" in dict(summary.end(trainer))["codes in use"]) is few
+
+
+def test_more_clips_a_step_than_there_are_is_said(composed: Compose, tmp_path: Any) -> None:
+    config = composed("data.batch_size=40", "data.videos=4", "data.video_frames=8", f"data.root={tmp_path / 'v'}")
+    with pytest.warns(UserWarning, match=r"A step takes 40 clips, and there are 24 to train on: .*data.batch_size"):
+        make_trainer(config, tmp_path)

@@ -628,3 +628,11 @@ def test_a_frame_rate_is_positive(fps: float, folder: Path) -> None:
 def test_times_of_thousandths_are_exact_enough() -> None:
     rounded = indexed(np.round(np.arange(100) * 1001 / 30000, 3))
     assert len(clip_starts(rounded, 4, None, 30000 / 1001)) == 25
+
+
+def test_a_rate_that_no_video_has_is_said(folder: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=r"data.fps=500 is more than any of the videos has \(24\): clips repeat frames"
+    ):
+        videos(folder, stride=None, fps=500.0).datasets(bad_files(folder))
+    videos(folder, stride=None, fps=24.0).datasets(bad_files(folder))
