@@ -23,6 +23,7 @@ from vqgan.config.command import with_home
 from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
+from vqgan.config.versions import BASE
 from vqgan.errors import ConfigError
 from vqgan.runs.defaults import defaults_then
 from vqgan.runs.saved import load_config, translated, typed_for
@@ -35,7 +36,7 @@ MULTIRUN = ("-m", "--multirun")
 SYNTHETIC = "synthetic"  # the choice of data that train.yaml makes
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
+@hydra.main(**BASE, config_path=str(conf_dir()), config_name="train")
 @launched.job
 def compose_and_run(config: DictConfig) -> float | None:
     """Hydra's entry: one call per job, which in a sweep returns its objective."""

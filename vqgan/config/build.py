@@ -1,4 +1,4 @@
-"""From yaml to objects, checked on the way: the only place that calls Hydra's `instantiate`."""
+"""From yaml to objects, checked on the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from omegaconf import Container, DictConfig, Node, OmegaConf
@@ -22,6 +21,7 @@ from omegaconf.resolvers import oc
 
 from vqgan.config.keys import SECTIONS, TOP_LEVEL, of_kind
 from vqgan.config.moved import told, with_moved_classes
+from vqgan.config.versions import register_resolver
 from vqgan.errors import ConfigError, InvalidValueError, check, missing_extra
 
 # What brings choices of Hydra's own groups: `pip install "vqgan[EXTRA]"`.
@@ -212,8 +212,8 @@ def _decode(value: Any, *, _parent_: Container, _node_: Node, _root_: DictConfig
 def public_values(config: DictConfig) -> dict[str, Any]:
     """The values of a config as plain data; what comes from the environment is named, never shown."""
     # For every other config these two do what OmegaConf's own do, so they stay.
-    OmegaConf.register_new_resolver("oc.env", _env, replace=True)
-    OmegaConf.register_new_resolver("oc.decode", _decode, replace=True)
+    register_resolver("oc.env", _env)
+    register_resolver("oc.decode", _decode)
     values = OmegaConf.to_container(_Shown(OmegaConf.to_container(config, resolve=False)), resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in with_moved_classes(values).items()}
@@ -250,10 +250,7 @@ def _build(node: _Node, parts: Mapping[str, Any]) -> Any:
         if key not in parts
     }
     try:
-        leaf = hydra.utils.instantiate(
-            {"_target_": node.name, **plain}, _partial_=True, _convert_="all", _recursive_=False
-        )
-        return leaf(**built, **parts)
+        return node.target(**plain, **built, **parts)
     except InvalidValueError as error:
         raise error.under(node.path) from None
     except (TypeError, ValueError) as error:

@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import hydra
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
@@ -26,7 +25,7 @@ from vqgan.errors import ConfigError, check
 from vqgan.files.writing import replace_text
 from vqgan.runs.criterion import scores_of
 from vqgan.runs.status import SETTLED, status_of
-from vqgan.sweeps.trials import Grid, objectives_of, open_study, run_of
+from vqgan.sweeps.trials import Grid, build_part, objectives_of, open_study, plain_values, run_of
 
 RESULTS = "optimization_results.yaml"  # in the search's folder, for programs
 
@@ -196,11 +195,13 @@ def grid_of(space: Mapping[str, BaseDistribution]) -> dict[str, list[Any]]:
 
 def make_sampler(values: DictConfig, space: Mapping[str, BaseDistribution], trials: int) -> BaseSampler:
     """What decides on the next trial, after so many."""
-    make = hydra.utils.instantiate(values, _partial_=True, _convert_="all")
+    plain = plain_values(values)
     if is_grid(values):
-        return make(search_space=grid_of(space))
-    seeded = values.get("seed") is not None
-    return make(seed=values.seed + trials) if seeded else make()  # else the same values would be drawn again
+        plain["search_space"] = grid_of(space)
+    elif plain.get("seed") is not None:
+        plain["seed"] += trials  # else the same values would be drawn again
+    sampler: BaseSampler = build_part(plain, "hydra.sweeper.sampler", BaseSampler)
+    return sampler
 
 
 def is_grid(sampler: DictConfig) -> bool:

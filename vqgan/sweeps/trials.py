@@ -6,15 +6,17 @@ trial by the number of its folder.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import pkgutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import hydra
 import optuna
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import GridSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -98,6 +100,37 @@ def open_study(sweeper: DictConfig, objectives: Sequence[Criterion]) -> optuna.S
     return study
 
 
+def plain_values(node: DictConfig) -> dict[str, Any]:
+    """The values of a section, without references to others."""
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def build_part(values: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Build one of Optuna's samplers or pruners, or somebody's own; one that is around another takes it as a section.
+
+    Raises:
+        ConfigError: `_target_` is no such class, or it refuses its values.
+    """
+    name = values.get("_target_")
+    try:
+        target = pkgutil.resolve_name(str(name))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}._target_ is {name!r}, which does not exist: {error}.") from None
+    if not (inspect.isclass(target) and issubclass(target, kind)):
+        raise ConfigError(f"{key}._target_ is {name!r}, which is no subclass of Optuna's {kind.__name__}.")
+    within = {
+        part: build_part(value, f"{key}.{part}", kind) if isinstance(value, Mapping) and "_target_" in value else value
+        for part, value in values.items()
+        if part != "_target_"
+    }
+    try:
+        return target(**within)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key} cannot be built: {name}: {error}.") from error
+
+
 def run_of(trial: FrozenTrial) -> int:
     """The number of its run's folder: its own, or of the trial that it tries again."""
     again = trial.user_attrs.get("run", trial.system_attrs.get("failed_trial"))  # the latter is of older versions
@@ -137,7 +170,8 @@ def find_trial(sweeper: DictConfig, run: int) -> Trial:
         StorageError: the storage cannot be reached.
     """
     storage = open_storage(sweeper.storage.url)
-    pruner = NopPruner() if sweeper.storage.pruner is None else hydra.utils.instantiate(sweeper.storage.pruner)
+    key, values = "hydra.sweeper.storage.pruner", sweeper.storage.pruner
+    pruner = NopPruner() if values is None else build_part(plain_values(values), key, BasePruner)
     study = optuna.load_study(study_name=sweeper.study_name, storage=storage, pruner=pruner)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if run_of(trial) == run:

@@ -15,6 +15,7 @@ from tests.conftest import Compose
 from vqgan.config.build import build, check_top_level, public_values
 from vqgan.config.command import with_home
 from vqgan.config.user_errors import in_our_words
+from vqgan.config.versions import register_resolver
 from vqgan.errors import ConfigError
 from vqgan.training.run import run
 
@@ -212,7 +213,7 @@ def test_while_a_config_is_shown_others_have_their_values(composed: Compose, mon
     monkeypatch.setenv("FOLDER", "/videos")
     shown, other = composed(), OmegaConf.create({"root": "${oc.env:FOLDER}", "list": "${oc.decode:'[1, 2]'}"})
     seen = []
-    OmegaConf.register_new_resolver("test.meanwhile", lambda: seen.append(OmegaConf.to_container(other, resolve=True)))
+    register_resolver("test.meanwhile", lambda: seen.append(OmegaConf.to_container(other, resolve=True)))
     try:
         shown.data.root = "${test.meanwhile:}"
         public_values(shown)

@@ -33,6 +33,7 @@ SQLITE, JOURNAL = (
     "sqlite:///${hydra.sweep.dir}/study.db",
     "journal:///${hydra.sweep.dir}/study.log",
 )  # this one is quick
+TPE = "optuna.samplers.TPESampler"
 OF_2_10 = Path(__file__).with_name("study_of_optuna_2_10.sql")
 
 
@@ -77,7 +78,8 @@ class Launcher:
 def config_of(folder: Path, url: str = JOURNAL, **sweeper: Any) -> DictConfig:
     """What a search reads of Hydra's config, from the file that users have."""
     groups = conf_dir() / "hydra" / "sweeper"
-    sampler = OmegaConf.load(groups / "sampler" / f"{sweeper.pop('sampler', 'tpe')}.yaml")
+    sampler = sweeper.pop("sampler", "tpe")
+    sampler = OmegaConf.load(groups / "sampler" / f"{sampler}.yaml") if isinstance(sampler, str) else sampler
     values = OmegaConf.merge(OmegaConf.load(groups / "search.yaml"), {"sampler": sampler}, {"n_trials": 6}, sweeper)
     values.storage.url = url
     return OmegaConf.create(
@@ -267,6 +269,21 @@ def test_a_grid_has_all_values_of_each_key() -> None:
         ({"sampler": "grid"}, [LEARNING_RATE], "grid takes choices and ranges, and optimizer.lr is an interval"),
         ({}, ["optimizer.lr=interval(1,0)"], r"optimizer\.lr must be an interval from a smaller to a larger number"),
         ({}, ["optimizer.lr=tag(log,interval(0,1))"], r"optimizer\.lr must be an interval"),
+        (
+            {"sampler": {"_target_": "os.system"}},
+            [LEARNING_RATE],
+            "os.system', which is no subclass of Optuna's BaseSampler",
+        ),
+        (
+            {"sampler": {"_target_": "optuna.Sampler"}},
+            [LEARNING_RATE],
+            "sampler._target_ is 'optuna.Sampler', which does not",
+        ),
+        (
+            {"sampler": {"_target_": TPE, "n_startup": 3}},
+            [LEARNING_RATE],
+            "sampler cannot be built: .* unexpected keyword argument 'n_sta",
+        ),
         ({"against": "bits"}, [LEARNING_RATE], "the name of a scalar"),
     ],
 )
@@ -302,6 +319,18 @@ def test_a_hopeless_run_is_stopped(job: Callable[[], Trial]) -> None:
     with pytest.raises(PrunedError, match=r"Pruned after step 10: validation/psnr 19.5 "):
         logger.log(10, {PSNR: 19.5}, {})
     logger.log(20, {PSNR: 5.0}, {})  # after the last step there is nothing to be stopped
+
+
+@pytest.mark.filterwarnings("ignore:PatientPruner is experimental")
+def test_a_pruner_may_be_around_another(tmp_path: Path) -> None:
+    within = {"_target_": "optuna.pruners.PercentilePruner", "percentile": 25.0}
+    pruner = {"_target_": "optuna.pruners.PatientPruner", "patience": 3, "wrapped_pruner": within}
+    config = config_of(tmp_path)
+    config.hydra.sweeper.storage.pruner = pruner
+    search = Search(config, Launcher(tmp_path, finishes), [LEARNING_RATE])
+    found = trials.find_trial(config.hydra.sweeper, search.study.ask(search.space).number).pruner
+    assert isinstance(found, optuna.pruners.PatientPruner)
+    assert isinstance(found._wrapped_pruner, optuna.pruners.PercentilePruner)
 
 
 def test_with_two_objectives_nothing_is_stopped(job: Callable[[], Trial]) -> None:

@@ -1,0 +1,25 @@
+"""What differs between Hydra 1.3 with OmegaConf 2.3 and Hydra 1.4 with OmegaConf 2.4: the only place that knows.
+
+This package asks for the former; the latter's release candidates are tried so that it can follow them. What a config
+may call differs most, and is asked of neither: `vqgan.config.build` has rules of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from omegaconf import OmegaConf
+
+# Of `hydra.main`: 1.3 behaves as 1.1 unless it is told otherwise, and 1.4 warns who tells it anything.
+BASE: dict[str, Any] = {"version_base": "1.3"} if version("hydra-core").startswith("1.3.") else {}
+
+
+def register_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    """Have `${name:…}` mean this, whatever it meant before."""
+    # 2.4 gives the new way the name of an old one that 2.3 still has, and warns of the name that the new way has there.
+    is_new = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    register: Any = OmegaConf.register_resolver if is_new else OmegaConf.register_new_resolver
+    register(name, resolver, replace=True)
