@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import exp, log
 from statistics import fmean, median
 from typing import Any
 
@@ -19,10 +20,16 @@ from vqgan.training.history import FEWEST, LATER_EVALUATIONS, SOME_STEPS, Histor
 
 LOW_USAGE = 0.1  # of the codes that could have been chosen; healthy runs use more than half
 RISING = 1.1  # low usage or perplexity that grows by so much from one window to the next is mending itself
+# Of the best window's perplexity. Batches of short runs stayed above 0.8 of it (emavq in 750 steps, ibq, lfq and bsq in
+# 200); those of lfq without its term for diversity went to 0.2 in 20 steps.
+FALLEN = 0.5
 MUCH_WORSE = 1.25  # the pixel distance after the adversary came in, to the one before: 2 dB; 0.9 in the demo
 NO_BETTER_THAN_CHANCE, NEARLY_PERFECT = 0.98, 0.1  # of the loss that equal logits for real and fake give
 # In steps of the discriminator. The demo's is at 1.00 for its first hundred, and recovers.
 STUCK_UPDATES, WINNING_UPDATES = 500, 200
+# Of the discriminator's loss. In a short run with a weight of 0.001 LeCam was 0.0003 of it where nothing was told apart
+# yet, 0.01 after 20 steps of the discriminator, 0.6 after 40.
+NO_SHARE = 0.01
 AT_CLAMP = 0.99  # of the clamp; the logged weight is a mean over micro-batches
 WORSE_DECIBELS, BETTER_PIXELS = 0.5, 0.9  # validation PSNR below its best, while the pixel distance is 0.9 of then's
 
@@ -44,6 +51,28 @@ def codebook_collapse(history: History, setup: Setup) -> str | None:
         f"where as many latents could touch {possible:.0%} (perplexity {perplexity[-1]:.0f}), and they do not become "
         "more: in another run try "
         f"{_against_collapse(setup)}."
+    )
+
+
+def entropy_falling(history: History, setup: Setup) -> str | None:
+    """The entropy of code use was ln 2 higher in some window than it ever is in the last two; the first is no measure.
+
+    A codebook that starts on latents begins with nearly all codes in use, and loses them as the encoder moves.
+    """
+    window = setup.usage_steps
+    rows = [row for row in history.rows if "codebook/perplexity" in row and row["step"] > window]
+    now = rows[-1]["step"] if rows else 0
+    lately = [row["codebook/perplexity"] for row in rows if row["step"] > now - 2 * window]
+    before: dict[int, list[float]] = {}  # by how many windows ago
+    for row in rows[: -len(lately)]:
+        before.setdefault(int((now - row["step"]) // window), []).append(log(row["codebook/perplexity"]))
+    means = {ago: exp(fmean(entropies)) for ago, entropies in before.items()}
+    best = max(means, key=means.__getitem__, default=0)
+    if len(lately) < FEWEST or not means or max(lately) > FALLEN * means[best]:
+        return None
+    return (
+        f"The codes are used less evenly than before: their perplexity is {lately[-1]:.0f}, and was {means[best]:.0f} "
+        f"some {best * window} steps ago, so in another run try {_against_collapse(setup)}."
     )
 
 
@@ -99,6 +128,22 @@ def discriminator_winning(history: History, setup: Setup) -> str | None:
         f"{newest['adversarial/logits_real']:.2g} for frames and {newest['adversarial/logits_fake']:.2g} for "
         "reconstructions, so try a lower discriminator_optimizer.lr, a larger trainer.discriminator_every than "
         f"{setup.discriminator_every}, or a later loss.discriminator_start."
+    )
+
+
+def lecam_idle(history: History, setup: Setup) -> str | None:
+    """LeCam's term is next to nothing beside the discriminator's loss, of which it is a part."""
+    rows = history.last(STUCK_UPDATES * setup.discriminator_every, "adversarial/lecam")
+    weight = setup.lecam_weight
+    if not rows or weight is None:
+        return None
+    shares = [weight * row["adversarial/lecam"] / max(row["train/discriminator"], 1e-12) for row in rows]
+    if max(shares) > NO_SHARE:
+        return None
+    return (
+        f"LeCam never acts: for {STUCK_UPDATES} steps of the discriminator it was at most {max(shares):.2%} of its "
+        "loss, since the logits of either side stay close to each other, so try a higher loss.terms.lecam.weight than "
+        f"{weight:g}, or leave the term out."
     )
 
 
@@ -176,9 +221,11 @@ def nonfinite_steps(history: History, setup: Setup) -> str | None:  # noqa: ARG0
 
 RULES: tuple[Callable[[History, Setup], str | None], ...] = (
     codebook_collapse,
+    entropy_falling,
     adversarial_overwhelming,
     discriminator_stuck,
     discriminator_winning,
+    lecam_idle,
     adaptive_weight_clamped,
     data_bound,
     validation_diverging,
@@ -199,7 +246,7 @@ class Advisor:
         self.setup, self.given = setup, list[Advice]()
         updates = max(STUCK_UPDATES, WINNING_UPDATES) * setup.discriminator_every
         # What the most patient rules look back over; the adversary's effect is judged until twice its time is over.
-        self.history = History(max(updates, 3 * setup.recovery_steps, 3 * setup.usage_steps))
+        self.history = History(max(updates, 3 * setup.recovery_steps, 5 * setup.usage_steps))
 
     def look(self, step: int, row: Row) -> list[Advice]:
         """Take a row, and return the advice that is new.
@@ -230,8 +277,9 @@ def _against_collapse(setup: Setup) -> str:
     """What the quantizer at hand has against it; of several keys of that name, as in compounds, the first."""
     found = {key.rpartition(".")[2]: key for key in reversed(list(setup.quantizer))}
     tries = []
-    if "entropy_weight" in found:
-        tries.append(f"a higher {found['entropy_weight']} than {setup.quantizer[found['entropy_weight']]}")
+    entropy = next((name for name in ("diversity_weight", "entropy_weight") if name in found), None)
+    if entropy is not None:
+        tries.append(f"a higher {found[entropy]} than {setup.quantizer[found[entropy]]}")
     if "revive_after" in found:
         steps = setup.quantizer[found["revive_after"]]
         less = "100" if steps is None else f"smaller than {steps}"

@@ -15,7 +15,7 @@ LATER_EVALUATIONS = 3  # kept beside the best one
 KEPT = (  # scalars that rules look at
     "train/pixel", "train/skipped_steps", "train/adversarial", "train/discriminator", "codebook/usage",
     "codebook/perplexity", "adversarial/weight", "adversarial/logits_real", "adversarial/logits_fake",
-    "speed/data_wait", "speed/reading",
+    "adversarial/lecam", "speed/data_wait", "speed/reading",
 )  # fmt: skip
 Row = Mapping[str, float]
 
@@ -35,6 +35,7 @@ class Setup:
         discriminator_every: steps from one of the discriminator's to the next.
         discriminator_weight: of the adversarial term, beside the adaptive one.
         largest_weight: the clamp of the adversarial term's weight; None where there is none.
+        lecam_weight: of the term `lecam`; None where there is none.
     """
 
     on_cpu: bool
@@ -47,6 +48,7 @@ class Setup:
     discriminator_every: int
     discriminator_weight: float
     largest_weight: float | None
+    lecam_weight: float | None
 
     @property
     def recovery_steps(self) -> int:

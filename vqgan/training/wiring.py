@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
@@ -295,6 +295,7 @@ def make_advisor(
         discriminator_every=settings.discriminator_every,
         discriminator_weight=loss.discriminator_weight,
         largest_weight=loss.largest_weight,
+        lecam_weight=OmegaConf.select(config, "loss.terms.lecam.weight"),
     )
     return Advisor(setup)
 

@@ -29,6 +29,13 @@ SICK = {  # by rule: the values that provoke it
     "codebook_collapse": (
         ALONE, "model=vqmodel", "model.quantizer.codebook_size=4096", "trainer.usage_steps=10", "trainer.steps=100",
     ),
+    "entropy_falling": (
+        ALONE, "model=lfq", "model.quantizer.diversity_weight=0", "optimizer.lr=3e-2", "trainer.usage_steps=5",
+        "trainer.log_every=1", "trainer.steps=60",
+    ),
+    "lecam_idle": (
+        *ADVERSARIAL, "+loss/terms=lecam", "discriminator_optimizer.lr=0", "trainer.steps=510",
+    ),
     "adversarial_overwhelming": (
         "trainer.discriminator_every=1", "loss.discriminator_start=120", "loss.discriminator_weight=50",
         "trainer.steps=240", "trainer.log_every=5", "data.batch_size=8",
@@ -45,7 +52,7 @@ SICK = {  # by rule: the values that provoke it
     ),
 }  # fmt: skip
 LONG = (
-    "adaptive_weight_clamped", "adversarial_overwhelming", "discriminator_stuck", "discriminator_winning",
+    "adaptive_weight_clamped", "adversarial_overwhelming", "lecam_idle", "discriminator_stuck", "discriminator_winning",
     "validation_diverging",
 )  # fmt: skip
 

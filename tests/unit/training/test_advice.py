@@ -20,7 +20,7 @@ from vqgan.training.history import MOST_ROWS, History, Setup
 SETUP = Setup(
     on_cpu=True, codebook_size=1024, latents_per_step=2048, usage_steps=100,
     quantizer={"model.quantizer.codebook_size": 1024}, chance=1.0, discriminator_start=400,
-    discriminator_every=3, discriminator_weight=0.1, largest_weight=1e3,
+    discriminator_every=3, discriminator_weight=0.1, largest_weight=1e3, lecam_weight=None,
 )  # fmt: skip
 Change = Callable[[int], dict[str, float]]
 
@@ -61,9 +61,11 @@ def test_a_healthy_run_is_given_no_advice(every: int) -> None:
 
 SICK: dict[str, tuple[Change, int, dict[str, Any]]] = {  # by rule: what is logged, until when, in which setup
     "codebook_collapse": (lambda _: {"codebook/usage": 0.03, "codebook/perplexity": 9.0}, 300, {}),
+    "entropy_falling": (lambda step: {"codebook/perplexity": 300.0 if step <= 400 else 140.0}, 600, {}),
     "adversarial_overwhelming": (lambda step: {"train/pixel": 0.5 if step > 400 else 0.2}, 600, {}),
     "discriminator_stuck": (lambda step: {"train/discriminator": 1.01} if step > 400 else {}, 1910, {}),
     "discriminator_winning": (lambda step: {"train/discriminator": 0.02} if step > 400 else {}, 1010, {}),
+    "lecam_idle": (lambda step: {"adversarial/lecam": 0.5} if step > 400 else {}, 1910, {"lecam_weight": 0.001}),
     "adaptive_weight_clamped": (lambda step: {"adversarial/weight": 1e3} if step > 400 else {}, 510, {}),
     "data_bound": (lambda _: {"speed/data_wait": 0.6}, 200, {}),
     "validation_diverging": (
@@ -112,6 +114,13 @@ def test_advice_is_one_sentence_that_says_what_to_try(name: str) -> None:
         ("usage that grows", lambda s: {"codebook/usage": 0.01 * 1.002**s, "codebook/perplexity": 9.0}, 1000),
         ("perplexity that grows", lambda s: {"codebook/usage": 0.05, "codebook/perplexity": 4 * 1.002**s}, 1000),
         ("low usage for a while", lambda s: {"codebook/usage": 0.03 if s < 290 else 0.4}, 2000),
+        ("perplexity that falls by less", lambda s: {"codebook/perplexity": 300.0 if s <= 400 else 160.0}, 2000),
+        (
+            "perplexity that falls for a while",
+            lambda s: {"codebook/perplexity": 90.0 if 400 < s < 590 else 300.0},
+            2000,
+        ),
+        ("perplexity that falls at the start", lambda s: {"codebook/perplexity": 900.0 if s <= 100 else 50.0}, 2000),
         ("a dip that recovers", lambda s: {"train/pixel": 0.3 if 400 < s < 550 else 0.2}, 2000),
         ("worse by less", lambda s: {"train/pixel": 0.24 if s > 400 else 0.2}, 2000),
         ("chance for a while", lambda s: {"train/discriminator": 1.0} if 400 < s < 1900 else {}, 3000),
@@ -160,6 +169,11 @@ def test_a_codebook_that_cannot_be_filled_is_not_collapsing() -> None:
         ({"codebook_size": 1024, "revive_after": 100}, ("model.quantizer.revive_after smaller than 100",), "emavq"),
         ({"codebook_size": 1024, "revive_after": None}, ("model.quantizer.revive_after 100,",), "emavq"),
         ({"base.revive_after": 50}, ("model.quantizer.base.revive_after smaller than 50",), "codebook_size"),
+        (
+            {"entropy_weight": 0.02, "diversity_weight": 0.5},
+            ("model.quantizer.diversity_weight than 0.5",),
+            "a higher model.quantizer.entropy_weight",
+        ),
         ({"bits": 10, "entropy_weight": 0.02}, ("model.quantizer.entropy_weight than 0.02",), "revive_after"),
         ({"levels": [8, 5, 5, 5]}, ("try a lower optimizer.lr.",), "revive_after"),
     ],
@@ -171,6 +185,14 @@ def test_a_collapse_is_answered_with_keys_that_the_quantizer_has(
     text = given(300, change=SICK["codebook_collapse"][0], quantizer=quantizer)["codebook_collapse"].text
     assert all(part in text for part in (*said, "optimizer.lr"))
     assert unsaid not in text
+
+
+@pytest.mark.parametrize(("weight", "value"), [(0.001, 7.0), (0.05, 0.2), (None, 0.0)])
+def test_a_lecam_that_acts_a_little_is_not_named(weight: float | None, value: float) -> None:
+    def change(step: int) -> dict[str, float]:
+        return {"adversarial/lecam": value} if step > 400 else {}
+
+    assert given(4000, change=change, lecam_weight=weight) == {}
 
 
 @pytest.mark.parametrize(("loss", "name"), [(log(2), "discriminator_stuck"), (0.06, "discriminator_winning")])
