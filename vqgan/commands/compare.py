@@ -57,6 +57,7 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants
     from vqgan.reports import rates
     from vqgan.reports.comparison import page
     from vqgan.reports.differences import config_values
+    from vqgan.reports.run import is_prior
     from vqgan.reports.study import study
     from vqgan.reports.table import as_csv, as_json
     from vqgan.reports.text import describe
@@ -72,7 +73,7 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants
         raise ConfigError(f"--out {out}: that is the name of the table beside the page. Name a page, as compare.html.")
     plane = rates.points(runs, folders)
     if plane:  # a study is of the tokenizers alone then
-        runs = [run for run in runs if not rates.is_prior(config_values(run))]
+        runs = [run for run in runs if not is_prior(config_values(run))]
     found = study(runs, metric)
     replace_text(target, page(found, target.parent.resolve()))
     replace_text(table, as_csv(found))

@@ -12,7 +12,6 @@ from typing import Any
 from vqgan.files.reading import number, read_object
 from vqgan.reports.page import names_of
 from vqgan.reports.referee import page
-from vqgan.runs.criterion import criterion_in
 
 EVALUATION = "evaluation.json"  # in a run folder, of a tokenizer and of a prior
 COSTS = {"bits_per_second": "bit/s", "bits_per_pixel": "bit/pixel", "below_order0": ""}  # a prior's
@@ -96,11 +95,6 @@ def as_text(found: Sequence[Point]) -> str:
         lines.append([one.name, *("–" if value is None else f"{value:.4g}" for value in values)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
-
-
-def is_prior(values: Mapping[str, Any]) -> bool:
-    """Whether the values of a run's config are a prior's."""
-    return criterion_in(values).scalar == "validation/bits_per_token"
 
 
 def _tokenizer(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,6 +53,7 @@ class Run(TypedDict):
     codebook: list[dict[str, Any]]
     strips: list[str]
     reconstructions: list[Comparison]
+    made: str  # what these are
     evaluations: int
     extremes: dict[str, Extreme]
     moving: list[Moving]
@@ -95,6 +96,7 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "codebook": _code_use(folder),
         "strips": strips.urls,
         "reconstructions": reconstructions,
+        "made": "continuation" if is_prior(values) else "reconstruction",
         "evaluations": len(list((folder / "reconstructions").glob("step-*.png"))),
         "extremes": extremes,
         "moving": moving,
@@ -107,6 +109,11 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "environment": [[key, text(value)] for key, value in read_object(folder, "environment.json").items()],
     }
     return run, values
+
+
+def is_prior(values: Values) -> bool:
+    """Whether the values of a run's config are a prior's."""
+    return any(key.startswith("prior.") for key in values)
 
 
 def text(value: object) -> str:

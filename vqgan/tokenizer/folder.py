@@ -79,7 +79,8 @@ def describe(run: Path) -> dict[str, Any]:
     try:
         config = load_config(run)
         assert config is not None
-        return description_of(part_in(config, "backbone"), part_in(config, "model.quantizer"))
+        if "prior" not in config:
+            return description_of(part_in(config, "backbone"), part_in(config, "model.quantizer"))
     except (
         ConfigError,
         OmegaConfBaseException,
@@ -90,6 +91,7 @@ def describe(run: Path) -> dict[str, Any]:
         AssertionError,
     ) as error:
         raise CheckpointError(f"{run / 'config.yaml'} does not describe a tokenizer: {error}") from None
+    raise ConfigError(f"{run} is the run of a prior, and no tokenizer. Name the one of its tokens.")
 
 
 def part_in(config: DictConfig, section: str) -> dict[str, Any]:

@@ -90,8 +90,9 @@ def _codes(trainer: TokenizerTrainer) -> str:
     latents = round(clips.shape[0] * clips.shape[1] * tokens / quantizer.depth)
     usage, possible = values["validation/usage"], touched(latents, quantizer.codebook_size)
     most = f" of {possible:.0%} that {latents:,} latents could touch" if possible < ENOUGH else ""
-    few = ": few, and the others are never chosen; docs/advice.md has what to try" if usage < LOW_USAGE * possible else ""
-    return f"{usage:.0%}{most}, perplexity {values['validation/perplexity']:.0f}{few}"
+    said = f"{usage:.0%}{most}, perplexity {values['validation/perplexity']:.0f}"
+    few = usage < LOW_USAGE * possible
+    return f"{said}: few, and the others are never chosen; docs/advice.md has what to try" if few else said
 
 
 def _best_checkpoint(link: Path) -> str:

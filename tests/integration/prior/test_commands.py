@@ -78,6 +78,8 @@ def test_from_videos_to_a_prior_and_its_continuations(
     assert typed(monkeypatch, "sample", "run", "--out", "third", *where, *FEW) == 0
     assert typed(monkeypatch, "sample", "moved", "--out", "fourth", *FEW) == 2
     assert "moved is not the run of a prior" in capsys.readouterr().err
+    assert typed(monkeypatch, "encode", "run", "videos", "--out", "fifth", *QUICK) == 2
+    assert "run is the run of a prior, and no tokenizer" in capsys.readouterr().err
 
 
 def test_the_token_folder_is_typed_without_a_key() -> None:

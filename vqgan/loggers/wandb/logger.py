@@ -161,6 +161,8 @@ class WeightsAndBiases(Logger):
             return []
         if self.upload == "reference" or hurried:
             return [checkpoint]
+        if "prior" in self.config:  # which is no tokenizer to export
+            return [checkpoint | {"copied": True}]
         try:
             tokenizer = exported(self.run, self.folder / EXPORTED, checkpoint)
         except Exception as error:  # whatever it is, the run is done and its checkpoint is good

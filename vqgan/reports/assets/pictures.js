@@ -60,7 +60,7 @@ function throughTime(run) {
   const left = run.evaluations > shown.length ? `${shown.length} of ${run.evaluations} evaluations. ` : "";
   return element("div", {},
     element("div", { class: "controls" }, wipe([box]), shown.length > 1 ? time.label : null), box,
-    element("p", { class: "faint" }, `${left}Left of the border the original, right of it the reconstruction. Drag it in a picture, or move the slider.`));
+    element("p", { class: "faint" }, `${left}Left of the border the original, right of it the ${run.made}. Drag it in a picture, or move the slider.`));
 }
 
 /** The clips with the lowest and the highest PSNR. */

@@ -20,7 +20,7 @@ addDeadCodes();
 const [curveSection, codebookSection] = curves();
 const sections = [
   summary(), runDifferences(), advice(), evaluations(),
-  section("reconstructions", "Reconstructions", perRun((run) => (run.reconstructions.length ? throughTime(run) : null))),
+  section("reconstructions", runs.every((run) => run.made === "continuation") ? "Continuations" : "Reconstructions", perRun((run) => (run.reconstructions.length ? throughTime(run) : null))),
   section("clips", "Clips", perRun(movingClips)),
   section("extremes", "Worst and best clips", perRun(extremes)),
   curveSection, codebookSection, skipped(), badFiles(), config(), environment(),
