@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from vqgan.commands.compare import compare
@@ -74,10 +73,11 @@ def test_without_both_there_is_no_plane(tmp_path: Path) -> None:
     assert points([], [tmp_path]) == []
 
 
-def test_compare_writes_it_beside_a_study_of_the_tokenizers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_writes_it_beside_a_study_of_the_tokenizers(tmp_path: Path) -> None:
     corpus(tmp_path)
-    compare([tmp_path], None, None)
-    said = capsys.readouterr().out
+    said = compare([tmp_path], None, None)
     assert "3 runs" in said
     assert "f8 under p8" in said
+    as_data = json.loads(compare([tmp_path], None, None, wants_json=True))
+    assert [one["name"] for one in as_data["rates"]] == ["f8 under p8", "f4 under p4", "codec:libx264 30"]
     assert {"compare.html", "compare.csv", "rates.html", "rates.csv"} <= {file.name for file in tmp_path.iterdir()}
