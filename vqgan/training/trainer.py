@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -26,12 +27,14 @@ from vqgan.runtime.device import (
     is_out_of_memory,
     memory_to_begin,
     out_of_memory,
+    peak_of,
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
 from vqgan.tokenizer.folder import AVERAGE
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
+from vqgan.training.room import expected_growth, in_use, what_helps
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
 
@@ -60,8 +63,10 @@ class Trainer:
 
     done: int = field(init=False, default=0)  # finished steps
     saved: int = field(init=False, default=-1)  # steps in the newest checkpoint
+    began_with: int = field(init=False, default=0)  # bytes in use before the first step
 
     def __post_init__(self) -> None:
+        self.began_with = in_use(self.device)
         self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep, self.journal.objective)
 
     @property
@@ -78,6 +83,18 @@ class Trainer:
     def loss(self) -> Objective:
         """What both minimise."""
         return self.step.loss
+
+    @cached_property
+    def expected_peak(self) -> int | None:
+        """Bytes that will be in use at the peak of a step, as `peak_of` measures them; None where that is not known."""
+        every = self.settings.discriminator_every
+        adversarial = -(-self.loss.adversarial_start // every) * every  # the first such step, which takes most
+        number = adversarial if adversarial < self.settings.steps else 0
+        if self.process.count > 1:  # what is computed over processes waits for tensors with content
+            return None
+        clip = self.journal.validation.clips.shape[1:]
+        growth = expected_growth(self.step, clip, self.loader.share, number)
+        return None if growth is None or not self.began_with else self.began_with + growth
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +164,10 @@ class Trainer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise out_of_memory(self.device, self.journal.validation.clips.shape, self.loader.share) from error
+                clips = self.journal.validation.clips.shape
+                values = self.loader.batch_size, self.settings.accumulate
+                helps = what_helps(peak_of(self.device), self.began_with, self.step, clips[1:], *values)
+                raise out_of_memory(self.device, clips, self.loader.share, helps) from error
 
     def state(self) -> dict[str, Stateful]:
         """All that a checkpoint holds; whatever else there is follows from the config and the step."""
