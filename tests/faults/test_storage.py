@@ -165,7 +165,14 @@ def test_when_memory_runs_out_peak_batch_and_resolution_are_named(
     ) as error:
         run(composed("trainer.steps=9", "trainer.checkpoint_every=2"))
     assert error.value.exit_code == 5
-    for word in ("16×16", "data.batch_size", "trainer.accumulate", "data.resolution", "trainer.precision=bf16"):
+    for word in (
+        "16×16",
+        "data.batch_size=1 trainer.accumulate=2",
+        "GiB of it",
+        "trainer.accumulate",
+        "data.resolution",
+        "trainer.precision=bf16",
+    ):
         assert word in str(error.value)
     assert read(tmp_path / "run" / "checkpoints" / "latest")[0] == 2
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vqgan.data.loader import spread
-from vqgan.errors import StorageError
 from vqgan.prior.cost import codes_of_a_time, costs
 from vqgan.prior.data import Place, Videos
 from vqgan.prior.transformer import Transformer
@@ -60,14 +58,6 @@ class PriorValidation:
 
     def record(self, step: int, evaluation: Any) -> None:
         """Nothing: rows of metrics hold all."""
-
-    def out_of_memory(self, device: torch.device, share: int) -> StorageError:
-        """What to say where memory ran out with so many clips of a batch at once."""
-        return StorageError(
-            f"Out of memory on {device}, with {share} clips of {self.clip_times} times of codes at once. The newest "
-            "checkpoint is good. Try a smaller data.batch_size with more trainer.accumulate, fewer data.clip_times, or "
-            "trainer.precision=bf16."
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing changes."""

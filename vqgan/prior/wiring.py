@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 
 from vqgan.config.build import build, public_values
-from vqgan.errors import ConfigError, check
+from vqgan.errors import ConfigError, StorageError, check
 from vqgan.loggers import Logger, Loggers
 from vqgan.prior.data import TokenClips, TokenLoader, Videos, alphabet_of
 from vqgan.prior.figures import Bootstrap
@@ -49,6 +49,14 @@ class PriorTrainer(Trainer):
     def prior(self) -> Transformer:
         """What is trained."""
         return self.step.prior.network
+
+    def out_of_memory(self) -> StorageError:
+        """What to say where memory has run out in the middle of a run."""
+        return StorageError(
+            f"Out of memory on {self.device}, with {self.loader.share} clips of {self.data.clip_times} times of codes "
+            "at once. The newest checkpoint is good. Try a smaller data.batch_size with more trainer.accumulate, fewer "
+            "data.clip_times, or trainer.precision=bf16."
+        )
 
 
 def make_trainer(

@@ -177,27 +177,28 @@ def is_compiling_failed(error: BaseException) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 
-def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int) -> StorageError:
+def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int, helps: str) -> StorageError:
     """What to say then.
 
     Args:
         device: where the networks are.
         clip: shape (…, time, height, width, rgb).
         batch_size: clips per micro-batch.
+        helps: what helps most, a sentence.
     """
     time, height, width = clip[-4:-1]
     return StorageError(
-        f"Out of memory on {device}: the peak was {_peak(device) / 2**30:.1f} GiB, with {batch_size} clips of {time} "
-        f"frames of {width}×{height} at once. The newest checkpoint is good. Try a smaller data.batch_size with more "
-        "trainer.accumulate (the same clips in a step, of which batch norms and the adaptive weight see one part at a "
-        "time), fewer data.clip_frames, a smaller data.resolution, or trainer.precision=bf16."
+        f"Out of memory on {device}: the peak was {peak_of(device) / 2**30:.1f} GiB, with {batch_size} clips of {time} "
+        f"frames of {width}×{height} at once. The newest checkpoint is good. {helps} Or try a smaller data.batch_size "
+        "with more trainer.accumulate (the same clips in a step, of which batch norms and the adaptive weight see one "
+        "part at a time), fewer data.clip_frames, a smaller data.resolution, or trainer.precision=bf16."
     )
 
 
 def out_of_memory_at_work(device: torch.device, shape: Sequence[int]) -> StorageError:
     """What to say where a finished tokenizer works on a batch of that shape."""
     return StorageError(
-        f"Out of memory on {device}: the peak was {_peak(device) / 2**30:.1f} GiB, with a batch of "
+        f"Out of memory on {device}: the peak was {peak_of(device) / 2**30:.1f} GiB, with a batch of "
         f"{'×'.join(map(str, shape))}. What was finished is saved. Try a smaller batch_frames, a smaller "
         "resolution, or precision=bf16."
     )
@@ -247,8 +248,8 @@ def _readable(amount: str) -> str:
     return f"{int(amount.split()[0]) / 2**30:,.1f} GiB" if amount.endswith(" bytes") else amount
 
 
-def _peak(device: torch.device) -> int:
-    """The most bytes that were in use."""
+def peak_of(device: torch.device) -> int:
+    """The most bytes that were in use: on a GPU by tensors, else by the process; 0 where that is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

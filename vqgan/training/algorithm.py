@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vqgan.errors import StorageError
 from vqgan.runs.checkpoint import Stateful
 from vqgan.training.outcomes import Outcome
 from vqgan.training.player import Player
@@ -100,9 +99,6 @@ class Measures(Stateful, Protocol):
 
     def record(self, step: int, evaluation: Any) -> None:
         """Keep what rows of metrics do not hold."""
-
-    def out_of_memory(self, device: torch.device, share: int) -> StorageError:
-        """What to say where memory ran out with so many clips of a batch at once."""
 
 
 class Advises(Stateful, Protocol):

@@ -12,6 +12,7 @@ from vqgan.quantizers.usage import ENOUGH, touched
 from vqgan.runs.checkpoint import rating
 from vqgan.runs.criterion import PSNR
 from vqgan.runs.metrics import speed
+from vqgan.runtime.device import peak_of
 from vqgan.runtime.processor import choices
 from vqgan.text import counted
 from vqgan.training.advice import LOW_USAGE
@@ -38,6 +39,7 @@ def beginning(trainer: TokenizerTrainer, config: DictConfig) -> list[tuple[str, 
         ("adversary", _adversary(trainer)),
         ("tokenizer", f"{count:.1f} M parameters, {quantizer.codebook_size} codes of dimension {quantizer.latent_dim}"),
         ("device", f"{processes}{trainer.device}, {_choices(trainer)}"),
+        *_memory(trainer),
     ]
 
 
@@ -50,6 +52,7 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", _codes(trainer)),
         ("speed", speed(trainer.folder)),
+        ("memory", f"{_gib(peak_of(trainer.device))} at the peak"),
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
@@ -60,6 +63,16 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
         ("", f"vqgan encode {folder} VIDEOS --out TOKENS"),
         ("", f"vqgan export {folder} --out DIR"),
     ]
+
+
+def _memory(trainer: Trainer) -> list[tuple[str, str]]:
+    """What a step will take at its peak, of tensors on a GPU, of all of the process on a CPU."""
+    peak, whose = trainer.expected_peak, "" if trainer.device.type == "cuda" else " of the process"
+    return [] if peak is None else [("memory", f"about {_gib(peak)}{whose} at the peak of a step")]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2g} GiB"
 
 
 def _source(config: DictConfig) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import nn
 
 from vqgan.autoencoder import Autoencoder
 from vqgan.data import Loader
+from vqgan.errors import StorageError
 from vqgan.losses import Objective
+from vqgan.runtime.device import out_of_memory, peak_of
+from vqgan.training.room import expected_growth, in_use, what_helps
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
@@ -19,6 +24,10 @@ class TokenizerTrainer(Trainer):
     settings: Settings
     step: Step
     loader: Loader
+
+    def __post_init__(self) -> None:
+        self.began_with = in_use(self.device)  # bytes, before the first step
+        super().__post_init__()
 
     @property
     def autoencoder(self) -> Autoencoder:
@@ -40,3 +49,20 @@ class TokenizerTrainer(Trainer):
         """What is measured and shown."""
         assert isinstance(self.journal.validation, Validation)
         return self.journal.validation
+
+    @cached_property
+    def expected_peak(self) -> int | None:
+        """Bytes that will be in use at the peak of a step, as `peak_of` measures them; None where that is not known."""
+        every = self.settings.discriminator_every
+        adversarial = -(-self.loss.adversarial_start // every) * every  # the first such step, which takes most
+        number = adversarial if adversarial < self.settings.steps else 0
+        if self.process.count > 1:  # what is computed over processes waits for tensors with content
+            return None
+        growth = expected_growth(self.step, self.validation.clips.shape[1:], self.loader.share, number)
+        return None if growth is None or not self.began_with else self.began_with + growth
+
+    def out_of_memory(self) -> StorageError:
+        """What to say where memory has run out in the middle of a run."""
+        clips, values = self.validation.clips.shape, (self.loader.batch_size, self.settings.accumulate)
+        helps = what_helps(peak_of(self.device), self.began_with, self.step, clips[1:], *values)
+        return out_of_memory(self.device, clips, self.loader.share, helps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ from vqgan.training.settings import LoopSettings
 
 
 @dataclass(kw_only=True, eq=False)
-class Trainer:
+class Trainer(ABC):
     """Trains to the last step, saving on the way.
 
     Args:
@@ -133,7 +134,11 @@ class Trainer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise self.journal.validation.out_of_memory(self.device, self.loader.share) from error
+                raise self.out_of_memory() from error
+
+    @abstractmethod
+    def out_of_memory(self) -> StorageError:
+        """What to say where memory has run out in the middle of a run."""
 
     def state(self) -> dict[str, Stateful]:
         """All that a checkpoint holds; whatever else there is follows from the config and the step."""

@@ -14,14 +14,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from vqgan.autoencoder import Autoencoder, evaluating
-from vqgan.errors import StorageError
 from vqgan.files.writing import replace_text
 from vqgan.frames import Clips, Frames, to_clips, to_frames
 from vqgan.loggers import Rows
 from vqgan.measures import measure
 from vqgan.quantizers.usage import count_by_depth, perplexity
 from vqgan.runtime.collectives import gather, share_of, sum_over_processes
-from vqgan.runtime.device import out_of_memory
 from vqgan.runtime.process import Process
 from vqgan.video.pictures import write_middle_frames, write_moving, write_pictures
 
@@ -182,10 +180,6 @@ class Validation:
         """
         if self.process.is_first:
             self.code_use.append({"step": step, **evaluation.code_use()})
-
-    def out_of_memory(self, device: torch.device, share: int) -> StorageError:
-        """What to say where memory ran out with so many clips of a batch at once."""
-        return out_of_memory(device, self.clips.shape, share)
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows there are."""

@@ -62,7 +62,7 @@ class Graph:
                 program = torch.export.export(self.module, self.example, dynamic_shapes=self.sizes, strict=False)
         except Exception as error:  # what is traced may be anybody's part
             raise no_graph(self.name, error) from None
-        # Others than equalities exclude sizes of 1, for the sake of memory formats alone; `compare` runs a batch of one.
+        # Others than equalities exclude sizes of 1, for memory formats alone; `compare` runs a batch of one.
         program._guards_code = [guard for guard in program._guards_code if " == " in guard]
         return program
 
