@@ -23,7 +23,7 @@ from vqgan.config.command import with_home
 from vqgan.config.keys import TOP_LEVEL
 from vqgan.config.outside import look_in
 from vqgan.config.user_errors import USER_ERRORS, end, is_from_hydra, storage_error
-from vqgan.config.versions import BASE
+from vqgan.config.versions import BASE, calls_ours
 from vqgan.errors import ConfigError
 from vqgan.runs.defaults import defaults_then
 from vqgan.runs.saved import load_config, translated, typed_for
@@ -86,7 +86,8 @@ def main() -> None:
                     "job, or see hydra.launcher.tasks_per_node in docs/clusters.md."
                 )
             launched.prepare()
-        compose_and_run()
+        with calls_ours():
+            compose_and_run()
     except USER_ERRORS as error:
         end(error, typed)
     except Exception as error:

@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from vqgan.config.user_errors import USER_ERRORS, end
+from vqgan.config.versions import sweep_is_broken_off
 from vqgan.errors import ConfigError, DivergedError, RunFolderInUseError, missing_extra
 from vqgan.files.writing import storing
 from vqgan.runs.criterion import Criterion
@@ -58,6 +59,8 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say what has become of each job, and end with the exit code of the first that failed, if one did."""
+        if sweep_is_broken_off():
+            return
         with _ending(sys.argv[1:]):
             jobs = read_jobs(self.folder)
             rows = summary(jobs, Criterion(config.objective))
@@ -186,7 +189,7 @@ def _try_storage(url: str) -> None:
 def _pin(config: DictConfig, key: str, value: str) -> None:
     """Fix a value of Hydra's for all jobs, which compose their config anew."""
     quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    with flag_override(config, ["readonly", "struct"], False):
+    with flag_override(config.hydra, ["readonly", "struct"], False):
         OmegaConf.update(config, key, value)
         config.hydra.overrides.hydra.append(f"{key}='{quoted}'")
 
