@@ -23,6 +23,8 @@ goes on. docs/prior.md says what comes of it. Groups: prior, optimizer, schedule
 values, changed by key=value:
 """
 
+WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p")  # Hydra's flags that something follows
+
 
 def main() -> None:
     """`vqgan prior TOKENS [group=choice ...] [key=value ...]`, or `vqgan prior resume=RUN [key=value ...]`."""
@@ -44,8 +46,10 @@ def as_overrides(typed: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: no token folder is named, or several are.
     """
-    named = [argument for argument in typed if "=" not in argument and not argument.startswith(("-", "~"))]
-    others = [argument for argument in typed if argument not in named]
+    named, others = list[str](), list[str]()
+    for before, argument in zip(["", *typed], typed):
+        is_ours = "=" in argument or argument.startswith(("-", "~")) or before in WITH_VALUE
+        (others if is_ours else named).append(argument)
     if any(argument.startswith("resume=") for argument in others):
         if named:
             raise ConfigError(f"resume= continues a run on its own tokens: leave {named[0]} out.")

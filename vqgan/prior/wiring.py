@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vqgan.config.build import build, public_values
@@ -35,9 +36,18 @@ from vqgan.training.settings import LoopSettings
 from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import make_loggers, refuse_different
 
+SMALLEST_DEVIATION = 1e-6  # of numbers that never change
 
+
+@dataclass(kw_only=True, eq=False)
 class PriorTrainer(Trainer):
-    """Trains a prior, and knows what it is measured on in the end."""
+    """Trains a prior, and knows what it is measured on in the end.
+
+    Args:
+        held_out: the videos.
+        data: what was asked for.
+        bootstrap: how intervals are found.
+    """
 
     step: PriorStep
     loader: TokenLoader
@@ -99,7 +109,7 @@ def make_trainer(
         report=LiveReport(folder),
         process=process,
     )
-    trainer = PriorTrainer(
+    return PriorTrainer(
         settings=settings,
         step=make_step(settings, prior, optimizer, schedule, config.seed, process),
         loader=loader,
@@ -108,9 +118,10 @@ def make_trainer(
         facts=facts,
         folder=folder,
         process=process,
+        held_out=held_out,
+        data=data,
+        bootstrap=bootstrap,
     )
-    trainer.held_out, trainer.data, trainer.bootstrap = held_out, data, bootstrap
-    return trainer
 
 
 def make_prior(config: DictConfig, training: Videos, held_out: Videos) -> Transformer:
@@ -128,10 +139,20 @@ def make_prior(config: DictConfig, training: Videos, held_out: Videos) -> Transf
     torch.manual_seed(config.seed)
     prior: Transformer = build(config.prior, "prior", alphabet=alphabet)
     if alphabet.numbers:
-        rows = np.concatenate([training.side(n) for n in range(len(training))]).astype(np.float64)
-        prior.side_mean.copy_(torch.from_numpy(rows.mean(0)))
-        prior.side_scale.copy_(torch.from_numpy(rows.std(0)).clamp(min=1e-6))
+        mean, deviation = moments(training)
+        prior.side_mean.copy_(mean)
+        prior.side_scale.copy_(deviation.clamp(min=SMALLEST_DEVIATION))
     return prior
+
+
+def moments(videos: Videos) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each of the numbers beside the times of videos, one video in memory at a time."""
+    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for number in range(len(videos)):
+        rows = torch.from_numpy(videos.side(number)).double()
+        count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp(min=0.0).sqrt()
 
 
 def make_step(

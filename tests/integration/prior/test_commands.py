@@ -30,6 +30,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_from_videos_to_a_prior_and_its_continuations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,6 +53,8 @@ def test_from_videos_to_a_prior_and_its_continuations(
     assert "bits_per_token" in (tmp_path / "run" / "report.html").read_text()
 
     assert typed(monkeypatch, "prior", "tokens", *small) == 0
+    assert "Nothing left to train" in capsys.readouterr().out
+    assert typed(monkeypatch, "prior", "resume=run") == 0
     assert "Nothing left to train" in capsys.readouterr().out
 
     assert typed(monkeypatch, "sample", "run", "--out", "more", *FEW) == 0
@@ -87,6 +90,8 @@ def test_the_token_folder_is_typed_without_a_key() -> None:
         "--config-name", "prior", "data.root='to\\'kens'", "prior=tiny", "-m",
     ]  # fmt: skip
     assert as_overrides(["resume=run", "trainer.steps=5"]) == ["resume=run", "trainer.steps=5"]
+    own = ["--config-dir", "mine", "tokens", "~logger"]
+    assert as_overrides(own) == ["--config-name", "prior", "data.root='tokens'", "--config-dir", "mine", "~logger"]
     for arguments, said in (
         ([], "Name the folder of tokens"),
         (["a", "b"], "takes one folder of tokens"),

@@ -16,10 +16,10 @@ from tests.support.priors import markov, prior_config, write_codes
 from tests.support.processes import together
 from tests.support.runs import digest, rows
 from vqgan.errors import ConfigError, DataError, StoppedError
-from vqgan.prior.data import Videos
+from vqgan.prior.data import Videos, by_time
 from vqgan.prior.figures import EVALUATION
 from vqgan.prior.run import run
-from vqgan.prior.wiring import PriorTrainer, make_trainer
+from vqgan.prior.wiring import PriorTrainer, make_trainer, moments
 from vqgan.runtime.process import this_process
 from vqgan.tokens.folder import Tokens
 from vqgan.tokens.side import write_side
@@ -123,6 +123,14 @@ def step_of(tokens: Path, folder: Path) -> torch.Tensor:
     return weights(trainer)
 
 
+def test_half_precision_is_of_the_network_alone(tmp_path: Path) -> None:
+    tokens = chains(tmp_path / "tokens")
+    values = ["trainer.precision=bf16", "trainer.allow_slow_precision=true", "trainer.steps=3"]
+    trainer = run(prior_config(tokens, tmp_path / "run", *values))
+    assert {parameter.dtype for parameter in trainer.prior.parameters()} == {torch.float32}
+    assert rows(tmp_path / "run")[0]["validation/bits_per_token"] == pytest.approx(2.0)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     tokens = chains(tmp_path / "tokens")
@@ -142,6 +150,11 @@ def test_videos_of_several_sizes_are_trained_on_apart(tmp_path: Path) -> None:
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize(("frames", "expected"), [(5, [[0, 0], [1, 2], [3, 4]]), (4, [[0, 0], [1, 2], [3, 3]])])
+def test_frames_that_share_codes_have_their_numbers_beside_each_other(frames: int, expected: list[list[int]]) -> None:
+    assert by_time(np.arange(frames), 3, 2).tolist() == expected
+
+
 def test_side_data_tell_what_codes_do_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     videos = {f"{n}.mp4": np.repeat(rng.integers(4, size=(6, 1, 1)), 6, 1).reshape(6, 2, 3) for n in range(12)}
@@ -150,8 +163,11 @@ def test_side_data_tell_what_codes_do_not(tmp_path: Path) -> None:
         run(prior_config(tokens, tmp_path / "run", "data.side=true"))
     for path, codes in videos.items():
         write_side(tokens, path, np.eye(4, dtype=np.float32)[codes[:, 0, 0]])
-    found = Videos(Tokens(tokens), [0], True).side(0)
-    assert found.argmax(1).tolist() == videos["0.mp4"][:, 0, 0].tolist()
+    some = Videos(Tokens(tokens), range(5), True)
+    assert some.side(0).argmax(1).tolist() == videos["0.mp4"][:, 0, 0].tolist()
+    all_rows = np.concatenate([some.side(n) for n in range(5)])
+    for found, expected in zip(moments(some), (all_rows.mean(0), all_rows.std(0))):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
     told = {}
     for side in ("true", "false"):
         folder = tmp_path / f"side-{side}"

@@ -26,9 +26,9 @@ function show(box, run, comparison) {
 }
 
 /** The slider for the border in some boxes of tiles, which can also be dragged in any tile. */
-function wipe(boxes) {
+function wipe(boxes, made) {
   const move = (percent) => boxes.forEach((box) => box.style.setProperty("--wipe", `${percent}%`));
-  const control = slider("original to reconstruction", {
+  const control = slider(`original to ${made}`, {
     max: 100, value: 50, wide: true, say: (percent) => `${percent} % original`, change: move,
   });
   const drag = (event) => {
@@ -59,7 +59,7 @@ function throughTime(run) {
   show(box, run, shown[shown.length - 1]);
   const left = run.evaluations > shown.length ? `${shown.length} of ${run.evaluations} evaluations. ` : "";
   return element("div", {},
-    element("div", { class: "controls" }, wipe([box]), shown.length > 1 ? time.label : null), box,
+    element("div", { class: "controls" }, wipe([box], run.made), shown.length > 1 ? time.label : null), box,
     element("p", { class: "faint" }, `${left}Left of the border the original, right of it the ${run.made}. Drag it in a picture, or move the slider.`));
 }
 
@@ -78,7 +78,7 @@ function extremes(run) {
   });
   const step = run.extremes[names[0]].pictures.step;
   return element("div", {},
-    element("div", { class: "controls" }, wipe(boxes)),
+    element("div", { class: "controls" }, wipe(boxes, run.made)),
     element("div", { class: "pair" }, boxes.map((box, n) => element("div", {}, element("h3", {}, `${names[n]} by PSNR`), box))),
     step === null ? null : element("p", { class: "faint" }, `Middle frames of validation clips at step ${step}.`));
 }
