@@ -49,7 +49,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     HydraConfig.instance().cfg = None  # of a test before, which ran a command within this process
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     # A third of a second of a run's start, for a line of its head; its own tests ask for it.
-    monkeypatch.setattr("vqgan.training.trainer.expected_growth", lambda *_: None)
+    monkeypatch.setattr("vqgan.training.tokenizer.expected_growth", lambda *_: None)
     yield
     assert scheduling.is_usual(), "what is started from here would keep all others from running"
 

@@ -64,7 +64,7 @@ def test_the_estimate_is_within_a_quarter_of_what_is_measured(
 def test_the_head_of_a_run_says_what_it_will_take(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vqgan.training.trainer.expected_growth", lambda *_: 3 * 2**30)
+    monkeypatch.setattr("vqgan.training.tokenizer.expected_growth", lambda *_: 3 * 2**30)
     config = composed()
     trainer = make_trainer(config, tmp_path / "run")
     trainer.began_with = 2**30
