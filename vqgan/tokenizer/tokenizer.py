@@ -95,13 +95,17 @@ class Tokenizer(Autoencoder, ModelHubMixin):
     def sha256_of_codes(self) -> str:
         """What its codes mean: a hash of encoder, codes and sizes, which another decoder for the same codes shares.
 
-        What counts steps is left out, and so is the difference between 1 and 1.0 in a config.
+        What counts steps is left out, and so are how gradients pass the codes, which older configs do not say, and the
+        difference between 1 and 1.0 in a config.
         """
         parts = ("encoder.", "quant_conv.", "quantizer.")
         state = self.state_dict()
         weights = {k: v for k, v in state.items() if k.startswith(parts) and v.is_floating_point()}
-        sizes = json.dumps({key: self.description.get(key) for key in ("backbone", "quantizer")})
-        return _hash_of(weights, json.dumps(json.loads(sizes, parse_int=float), sort_keys=True))
+        text = json.dumps({key: self.description.get(key) for key in ("backbone", "quantizer")})
+        sizes = json.loads(
+            text, parse_int=float, object_hook=lambda part: {k: v for k, v in part.items() if k != "gradient"}
+        )
+        return _hash_of(weights, json.dumps(sizes, sort_keys=True))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         card = model_card(self, "USER/NAME")

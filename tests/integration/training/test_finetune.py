@@ -76,6 +76,7 @@ def test_clips_begin_as_an_imported_tokenizer_of_pictures(imported: tuple[Path, 
     source, typed = imported
     time = ("+backbone.temporal_downsampling=2", "+backbone.temporal_resolutions=[8]", "data.clip_frames=3")
     config = config_of(tmp_path / "run", *typed, "backbone._target_=vqgan.backbones.Causal", *time)
+    config.data.batch_size = 1  # there is one clip so long
     trainer = make_trainer(config, tmp_path / "run")
     ours, theirs = trainer.autoencoder.eval(), vqgan.load(source)
     frames = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
