@@ -61,6 +61,7 @@ KEYS = {
     "data.request_seconds": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "data.request_attempts": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "logger": Is.SECTION | Is.NEUTRAL | Is.MACHINE | Is.PRIVATE | Is.ASIDE,
+    "logger.mlflow.uri": Is.NEUTRAL | Is.MACHINE | Is.PLACE | Is.ASIDE,
     "trainer": Is.SECTION,
     "trainer.steps": Is.NEUTRAL | Is.TELLING,
     "trainer.device": Is.MACHINE,
