@@ -74,7 +74,7 @@ def test_every_path_of_every_config_is_a_place() -> None:
 def test_every_key_of_the_table_is_in_some_config() -> None:
     known = set(TOP_LEVEL)
     for data, discriminator in (("shards", "patchgan"), ("videos", "dino"), ("images", "blur")):
-        typed = ("loss=vqgan", f"data={data}", f"discriminator={discriminator}")
+        typed = ("loss=vqgan", "logger=mlflow", f"data={data}", f"discriminator={discriminator}")
         config = OmegaConf.to_container(composed(*typed), resolve=False)
         assert isinstance(config, dict)
         assert set(config) == set(TOP_LEVEL)
@@ -155,7 +155,7 @@ def test_how_shards_from_afar_are_read_is_not_varied(tmp_path: Path) -> None:
 @pytest.fixture
 def filled() -> dict[str, Any]:
     """The values of a config in which each place has a name that gives somebody away, though it is no path."""
-    config = composed("loss=vqgan", "discriminator=dino", "+data.index=null")
+    config = composed("loss=vqgan", "discriminator=dino", "logger=mlflow", "+data.index=null")
     for key in (*keys_that_are(Is.PLACE), "name"):
         OmegaConf.update(config, key, "doctor-mabuse")
     values: Any = OmegaConf.to_container(config, resolve=False)
