@@ -64,7 +64,7 @@ KEYS = {
     "data.request_seconds": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "data.request_attempts": Is.NEUTRAL | Is.MACHINE | Is.ASIDE,
     "logger": Is.SECTION | Is.NEUTRAL | Is.MACHINE | Is.PRIVATE | Is.ASIDE,
-    "logger.mlflow.uri": Is.PLACE,
+    "logger.mlflow.uri": Is.NEUTRAL | Is.MACHINE | Is.PLACE | Is.ASIDE,
     "bootstrap": Is.SECTION | Is.NEUTRAL | Is.ASIDE | Is.PRIOR_S,
     "trainer": Is.SECTION,
     "trainer.steps": Is.NEUTRAL | Is.TELLING,
