@@ -44,7 +44,7 @@ def test_every_choice_composes_and_builds(
     group: str, choice: str, composed: Compose, tmp_path: Path, vgg16_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
-    if choice not in ("small", "small_f8", "decoder_only", "vidtok"):  # which have no groups of norms
+    if choice not in ("small", "small_f8", "small_f8_16384", "decoder_only", "vidtok"):  # which have no groups of norms
         small.append("backbone.norm_groups=4")
     needed = {
         "data=videos": [f"data.root={tmp_path}"],
@@ -56,6 +56,7 @@ def test_every_choice_composes_and_builds(
         "discriminator=dino": [f"discriminator.weights={vit_file(tmp_path, depth=12)}"],
         "schedule=linear": ["schedule.warmup_steps=1"],
         "experiment=small_f8": ["schedule.warmup_steps=1"],
+        "experiment=small_f8_16384": ["schedule.warmup_steps=1"],
     }
     if choice in ("decoder_only", "finetune"):  # which go on from something
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
