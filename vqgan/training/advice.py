@@ -133,7 +133,7 @@ def discriminator_winning(history: History, setup: Setup) -> str | None:
 
 def lecam_idle(history: History, setup: Setup) -> str | None:
     """LeCam's term is next to nothing beside the discriminator's loss, of which it is a part."""
-    rows = history.last(STUCK_UPDATES * setup.discriminator_every, "adversarial/lecam")
+    rows = history.last(WINNING_UPDATES * setup.discriminator_every, "adversarial/lecam")
     weight = setup.lecam_weight
     if not rows or weight is None:
         return None
@@ -141,7 +141,7 @@ def lecam_idle(history: History, setup: Setup) -> str | None:
     if max(shares) > NO_SHARE:
         return None
     return (
-        f"LeCam never acts: for {STUCK_UPDATES} steps of the discriminator it was at most {max(shares):.2%} of its "
+        f"LeCam never acts: for {WINNING_UPDATES} steps of the discriminator it was at most {max(shares):.2%} of its "
         "loss, since the logits of either side stay close to each other, so try a higher loss.terms.lecam.weight than "
         f"{weight:g}, or leave the term out."
     )

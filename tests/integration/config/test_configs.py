@@ -49,7 +49,8 @@ def test_every_choice_composes_and_builds(
     if choice == "mlflow":
         pytest.importorskip("mlflow")
     small = ["backbone.resolution=32", f"loss.perceptual.weights={vgg16_weights}"]
-    if choice not in ("small", "small_f8", "causal_small", "video_tiny", "decoder_only", "vidtok"):  # without norms
+    normless = ("small", "small_f8", "small_f8_16384", "causal_small", "video_tiny", "decoder_only", "vidtok")
+    if choice not in normless:
         small.append("backbone.norm_groups=4")
     needed = {
         "data=videos": [f"data.root={tmp_path}"],
@@ -63,6 +64,7 @@ def test_every_choice_composes_and_builds(
         "experiment=small_f8": ["schedule.warmup_steps=1"],
         "experiment=video_f8": ["schedule.warmup_steps=1"],
         "experiment=video_f16": ["schedule.warmup_steps=1"],
+        "experiment=small_f8_16384": ["schedule.warmup_steps=1"],
     }
     if choice in ("decoder_only", "finetune"):  # which go on from something
         (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)

@@ -34,7 +34,7 @@ SICK = {  # by rule: the values that provoke it
         "trainer.log_every=1", "trainer.steps=60",
     ),
     "lecam_idle": (
-        *ADVERSARIAL, "+loss/terms=lecam", "discriminator_optimizer.lr=0", "trainer.steps=510",
+        *ADVERSARIAL, "+loss/terms=lecam", "discriminator_optimizer.lr=0", "trainer.steps=210",
     ),
     "adversarial_overwhelming": (
         "trainer.discriminator_every=1", "loss.discriminator_start=120", "loss.discriminator_weight=50",

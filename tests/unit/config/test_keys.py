@@ -28,6 +28,7 @@ from vqgan.config.keys import (
     keys_that_are,
     of_kind,
 )
+from vqgan.config.moved import as_today
 from vqgan.errors import ConfigError
 from vqgan.loggers.wandb.identity import name_of
 from vqgan.loggers.wandb.logger import without_names
@@ -191,3 +192,19 @@ def test_no_place_of_a_private_run_reaches_weights_and_biases(filled: dict[str, 
     assert "mabuse" not in str(shown)
     assert (shown["facts"], shown["trainer"]["device"]) == ({"codes": 256}, "private")
     assert shown["data"]["stride"] == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "expected"),
+    [
+        ("EMAQuantizer", {}, "straight_through"),
+        ("VectorQuantizer", {"gradient": "rotation"}, "rotation"),
+        ("FiniteScalarQuantizer", {}, None),
+    ],
+)
+def test_runs_that_do_not_say_how_gradients_pass_let_them_straight_through(
+    target: str, said: dict[str, str], expected: str | None
+) -> None:
+    quantizer = {"_target_": f"vqgan.quantizers.{target}", **said}
+    found = as_today({"backbone": {}, "model": {"quantizer": quantizer}, "loss": {}})
+    assert found["model"]["quantizer"].get("gradient") == expected

@@ -65,7 +65,7 @@ SICK: dict[str, tuple[Change, int, dict[str, Any]]] = {  # by rule: what is logg
     "adversarial_overwhelming": (lambda step: {"train/pixel": 0.5 if step > 400 else 0.2}, 600, {}),
     "discriminator_stuck": (lambda step: {"train/discriminator": 1.01} if step > 400 else {}, 1910, {}),
     "discriminator_winning": (lambda step: {"train/discriminator": 0.02} if step > 400 else {}, 1010, {}),
-    "lecam_idle": (lambda step: {"adversarial/lecam": 0.5} if step > 400 else {}, 1910, {"lecam_weight": 0.001}),
+    "lecam_idle": (lambda step: {"adversarial/lecam": 0.5} if step > 400 else {}, 1010, {"lecam_weight": 0.001}),
     "adaptive_weight_clamped": (lambda step: {"adversarial/weight": 1e3} if step > 400 else {}, 510, {}),
     "data_bound": (lambda _: {"speed/data_wait": 0.6}, 200, {}),
     "validation_diverging": (
