@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.token_folders import write_tokens
 from tests.support.tokenizers import write_videos
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -48,6 +49,10 @@ RUNS = {
         ["VIDEOS", "VIDEOS", "--out", "study", "--seconds", "2", "--seeds", "1", "--rounds", "1", "--recipes", "TOYS"],
         ["| first | ", "| second | ", "codes used", "gain, dB"],
     ),
+    "prior.py": (
+        ["TOKENS", "--rounds", "1", "--steps", "1", "prior=tiny", "trainer.device=cpu"],
+        ["forward and backward", "ratio"],
+    ),
     "scaling.py": (["--rounds", "1", "--points", "2", *TOY], ["exponent", "data.clip_frames"]),
 }
 
@@ -63,6 +68,8 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     arguments, expected = RUNS[script]
     if "VIDEOS" in arguments:
         write_videos(tmp_path / "VIDEOS")
+    if "TOKENS" in arguments:
+        write_tokens(tmp_path / "TOKENS")
     small = ["backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "loss.discriminator_start=2"]
     (tmp_path / "TOYS").write_text(json.dumps({"first": small, "second": [*small, "model=fsq"]}))
     command = [sys.executable, str(BENCH / script), *arguments]
