@@ -283,7 +283,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(composed: Compose, monk
 
 def test_the_peak_is_that_of_the_process() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert f"{peak:.1f} GiB" in str(out_of_memory(torch.device("cpu"), (1, 4, 16, 16, 3), 2))
+    assert f"{peak:.1f} GiB" in str(out_of_memory(torch.device("cpu"), (1, 4, 16, 16, 3), 2, "Half of it helps."))
 
 
 @pytest.mark.slow

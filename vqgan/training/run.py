@@ -39,16 +39,16 @@ class Kind(Generic[T]):
         make: builds it.
         beginning: what a person reads before the first step.
         end: and after the last one.
-        after: what is left to do then, by all processes.
+        after: what is left to do then, by all processes; None: nothing.
     """
 
     make: Callable[[DictConfig, Path, Process, Mapping[str, Logger] | None], T]
     beginning: Callable[[T, DictConfig], Rows]
     end: Callable[[T], Rows]
-    after: Callable[[T], Any]
+    after: Callable[[T], Any] | None
 
 
-TOKENIZER = Kind(make_trainer, summary.beginning, summary.end, lambda _: None)
+TOKENIZER = Kind(make_trainer, summary.beginning, summary.end, None)
 
 
 def run(
@@ -108,6 +108,8 @@ def run_as(
 
 
 def _after(kind: Kind[T], trainer: T, stop: StopSignals) -> None:
+    if kind.after is None:
+        return
     try:
         with stop.at_once():
             kind.after(trainer)

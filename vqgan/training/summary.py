@@ -65,7 +65,7 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
     ]
 
 
-def _memory(trainer: Trainer) -> list[tuple[str, str]]:
+def _memory(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
     """What a step will take at its peak, of tensors on a GPU, of all of the process on a CPU."""
     peak, whose = trainer.expected_peak, "" if trainer.device.type == "cuda" else " of the process"
     return [] if peak is None else [("memory", f"about {_gib(peak)}{whose} at the peak of a step")]

@@ -56,7 +56,7 @@ def test_every_launcher_opens_with_what_it_needs_and_its_command(name: str) -> N
 def test_a_launcher_that_is_not_installed_is_said_with_its_extra(choice: str, extra: str) -> None:
     error = unknown_choice("hydra/launcher", choice, ["basic"])
     assert error.exit_code == 2
-    assert f'pip install "vqgan[{extra}]"' in str(error)
+    assert f'-e ".[{extra}]" in a checkout' in str(error)
 
 
 @pytest.mark.parametrize("error", [InvalidValueError("a.b", 0, "positive"), CheckpointError("x"), StoppedError("y")])
