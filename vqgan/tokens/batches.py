@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt
 from torch import Tensor
 
 from vqgan.errors import DataError, check
 
-if TYPE_CHECKING:
-    from vqgan.tokens.folder import Tokens
+Read = Callable[[int], UInt[np.ndarray, "time rows columns *depth"]]
 
 
 @dataclass(frozen=True)
@@ -49,27 +48,37 @@ class TokenBatch:
         return self.codes.flatten(1)
 
 
-def batches(tokens: Tokens, times: int, batch_size: int, seed: int, start: int) -> Iterator[TokenBatch]:
-    """Random clips without end; see `Tokens.batches`."""
+def batches(
+    folder: Path, shapes: Sequence[Sequence[int]], read: Read, times: int, batch_size: int, seed: int, start: int
+) -> Iterator[TokenBatch]:
+    """Random clips without end; see `Tokens.batches`.
+
+    Args:
+        folder: of the videos' codes.
+        shapes: of each video's, (time, rows, columns[, depth]).
+        read: gives those of a video by its number.
+        times: of a clip.
+        batch_size: clips.
+        seed: of all draws.
+        start: the number of the first batch.
+    """
     check(times > 0, "times", times, "positive")
     check(batch_size > 0, "batch_size", batch_size, "positive")
     grids: dict[tuple[int, ...], list[int]] = {}
-    for number, (record, _) in enumerate(tokens.records):
-        if record.shape[0] >= times:
-            grids.setdefault(tuple(record.shape[1:]), []).append(number)
+    for number, shape in enumerate(shapes):
+        if shape[0] >= times:
+            grids.setdefault(tuple(shape[1:]), []).append(number)
     if not grids:
-        longest = max((record.shape[0] for record, _ in tokens.records), default=0)
-        raise DataError(f"{tokens.folder} has no video of {times} times of codes: the longest has {longest}.")
+        longest = max((shape[0] for shape in shapes), default=0)
+        raise DataError(f"{folder} has no video of {times} times of codes: the longest has {longest}.")
     # Each place where a clip can begin is as likely as any other, and all clips of a batch are of one grid.
-    starts = {
-        grid: list(accumulate(tokens.records[n][0].shape[0] - times + 1 for n in of)) for grid, of in grids.items()
-    }
+    starts = {grid: list(accumulate(shapes[n][0] - times + 1 for n in of)) for grid, of in grids.items()}
     shares = np.array([ends[-1] for ends in starts.values()])
-    return _drawn(tokens, times, batch_size, (seed, start), list(zip(grids.values(), starts.values())), shares)
+    return _drawn(read, times, batch_size, (seed, start), list(zip(grids.values(), starts.values())), shares)
 
 
 def _drawn(
-    tokens: Tokens,
+    read: Read,
     times: int,
     batch_size: int,
     at: tuple[int, int],
@@ -84,7 +93,7 @@ def _drawn(
         for place in rng.integers(ends[-1], size=batch_size).tolist():
             at_video = bisect.bisect_right(ends, place)
             first = place - (ends[at_video - 1] if at_video else 0)
-            codes = tokens.codes(numbers[at_video])[first : first + times]
+            codes = read(numbers[at_video])[first : first + times]
             clips.append(torch.from_numpy(codes.astype(np.int64)))
             videos.append(numbers[at_video])
             firsts.append(first)

@@ -190,7 +190,8 @@ class Tokens(Sequence[TokenVideo]):
             DataError: no video is so long.
             InvalidValueError: a number is not positive.
         """
-        return batches(self, times, batch_size, seed, start)
+        shapes = [record.shape for record, _ in self.records]
+        return batches(self.folder, shapes, self.codes, times, batch_size, seed, start)
 
     def clips(self, frames: int, stride: int = 1) -> TokenClips:
         """All clips of `frames` frames that do not overlap, taking every `stride`-th frame.
