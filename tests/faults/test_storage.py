@@ -214,11 +214,11 @@ def test_a_device_that_does_not_hold_the_networks_is_a_paragraph(
         ("torch.nn.Module.to", "before the work begins: one tensor alone needs 20.00 MiB more. Choose a device"),
         (
             "vqgan.evaluation.evaluator.to_frames",
-            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames",
+            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* half the resolution, .* save about \d",
         ),
         (
             "vqgan.evaluation.figures.measure",
-            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* smaller batch_frames",
+            r"the peak was \d+\.\d GiB, with a batch of 1×2×16×16×3\. .* half the resolution, .* save about \d",
         ),
     ],
 )

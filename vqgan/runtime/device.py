@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -195,12 +197,14 @@ def out_of_memory(device: torch.device, clip: Sequence[int], batch_size: int, he
     )
 
 
-def out_of_memory_at_work(device: torch.device, shape: Sequence[int]) -> StorageError:
-    """What to say where a finished tokenizer works on a batch of that shape."""
+def out_of_memory_at_work(device: torch.device, shape: Sequence[int], before: int) -> StorageError:
+    """What to say where a finished tokenizer works on a batch of that shape, after so many bytes were in use."""
+    peak = peak_of(device)
+    saved = 0.75 * max(0, peak - before) / 2**30
     return StorageError(
-        f"Out of memory on {device}: the peak was {peak_of(device) / 2**30:.1f} GiB, with a batch of "
-        f"{'×'.join(map(str, shape))}. What was finished is saved. Try a smaller batch_frames, a smaller "
-        "resolution, or precision=bf16."
+        f"Out of memory on {device}: the peak was {peak / 2**30:.1f} GiB, with a batch of {'×'.join(map(str, shape))}. "
+        f"What was finished is saved. What helps most: half the resolution, which would save about {saved:.2g} GiB of "
+        "it. Or try a smaller batch_frames, or precision=bf16."
     )
 
 
@@ -211,7 +215,8 @@ def memory_at_work(device: torch.device, shape: Sequence[int]) -> Iterator[None]
     Raises:
         StorageError: memory ran out.
     """
-    with _said_of_memory(lambda _: out_of_memory_at_work(device, shape)):
+    before = in_use(device)
+    with _said_of_memory(lambda _: out_of_memory_at_work(device, shape, before)):
         yield
 
 
@@ -258,3 +263,11 @@ def peak_of(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def in_use(device: torch.device) -> int:
+    """Bytes that are taken now: on a GPU by tensors, on a CPU by all of the process; 0 where that is not known."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import weakref
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,14 +102,6 @@ def _take(step: Step, optimizers: list[Any], batch: Tensor, number: int) -> None
     del reconstruction, loss, frames
     for optimizer in optimizers:
         optimizer.step()
-
-
-def in_use(device: torch.device) -> int:
-    """Bytes that are taken now: on a GPU by tensors, on a CPU by all of the process; 0 where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 def kept(step: Step) -> int:

@@ -10,8 +10,8 @@ from vqgan.autoencoder import Autoencoder
 from vqgan.data import Loader
 from vqgan.errors import StorageError
 from vqgan.losses import Objective
-from vqgan.runtime.device import out_of_memory, peak_of
-from vqgan.training.room import expected_growth, in_use, what_helps
+from vqgan.runtime.device import in_use, out_of_memory, peak_of
+from vqgan.training.room import expected_growth, what_helps
 from vqgan.training.settings import Settings
 from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
