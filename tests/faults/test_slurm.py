@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 PATIENCE = 400  # seconds, for machines that have other things to do
-STEPS = ("trainer.steps=60", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000", "seed=1")
+STEPS = ("trainer.steps=200", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000", "seed=1")
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,9 @@ class StopSignals:
         # To name a line in a traceback, as PyAV does at the end of each file, Cython runs a frame that is of no module,
         # and what is raised there is lost. So the signal comes again, a moment later: from another thread, as here it
         # would come at once, and not by `threading`, whose locks may be taken just now.
-        if self._interruptible and frame is not None and "__name__" not in frame.f_globals:
+        # The same holds of what tells weak dictionaries that a key is gone.
+        name = "" if frame is None else frame.f_globals.get("__name__")
+        if self._interruptible and name in (None, "weakref", "_weakrefset", "torch.utils.weak"):
             _thread.start_new_thread(_again, (signal.Signals(number),))
         elif self._interruptible:
             self._interruptible = False  # a second signal must not disturb the way out

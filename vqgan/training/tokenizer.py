@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cached_property
 
 from torch import nn
@@ -59,6 +60,7 @@ class TokenizerTrainer(Trainer):
         if self.process.count > 1:  # what is computed over processes waits for tensors with content
             return None
         growth = expected_growth(self.step, self.validation.clips.shape[1:], self.loader.share, number)
+        gc.collect()  # of circles of tensors without content, now and not in the middle of some step
         return None if growth is None or not self.began_with else self.began_with + growth
 
     def out_of_memory(self) -> StorageError:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 
 LAUNCHERS = sorted(file.stem for file in (conf_dir() / "hydra" / "launcher").glob("*.yaml"))
 PATIENCE = 400  # seconds, for machines that have other things to do
-LONG = ("trainer.steps=60", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000")
+LONG = ("trainer.steps=200", "trainer.checkpoint_every=1000", "trainer.evaluate_every=1000")
 
 
 def state(folder: Path) -> str | None:

@@ -407,7 +407,7 @@ def test_a_video_that_is_cut_off_is_encoded_as_far_as_it_goes(made: Path, tmp_pa
         arguments = ("--out", out_folder, "index=null", f"workers={workers}", "batch_frames=4", "device=cpu")
         code, out, err = typed("encode", made / "tokenizer", tmp_path / "videos", *arguments)
         assert code == 0, err
-        assert out.startswith("1 video encoded. "), out
+        assert out.startswith("1 video encoded, 1 cut off, and used up to there. "), out
         (video,) = vqgan.tokens.open(out_folder)
         scanned, complaint = scan_video(tmp_path / "videos" / "cut.mp4")
         assert complaint is not None
