@@ -18,7 +18,8 @@ examples:
 python:FILE.py:NAME or python:MODULE:NAME is a function from frames to frames, whose code is run; videos:DIR holds
 reconstructions under the paths of their originals; codec:NAME is a curve of a video codec: see docs/referee.md.
 
-Without --data a run is measured on all clips of its own validation split, with it on every file below DIR.
+Without --data all are measured on all clips of the validation split of the first run, with it on every file below DIR;
+clips are as long and as large as that run's, unless data.clip_frames=… data.resolution=… say otherwise.
 docs/metrics.md says what the figures are.
 
 values, changed by key=value (as are the run's own: data.key=value):

@@ -7,7 +7,7 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -37,7 +37,7 @@ from vqgan.evaluation.report import (
     write_json,
 )
 from vqgan.evaluation.showing import page_entries
-from vqgan.evaluation.subject import Subject, data_section, is_outside, open_outside, open_subject, read_clips
+from vqgan.evaluation.subject import Subject, data_section, has_data, is_outside, open_outside, open_subject, read_clips
 from vqgan.files.writing import replace_text, storing
 from vqgan.reports.referee import page as page_of
 from vqgan.runs.provenance import environment
@@ -63,9 +63,9 @@ def evaluate(
     One that fails is a line below the table, and the others are measured; of a single one the error is raised.
 
     Args:
-        runs: run folders, exported folders or hub ids; and what is measured beside them, see `open_outside`, on the
-            data of the first of them.
-        data: a folder to take, all of it, instead of each run's own validation data.
+        runs: run folders, exported folders or hub ids; and what is measured beside them, see `open_outside`. All on the
+            same frames: the data of the first run.
+        data: a folder to take, all of it, instead of the validation data of the first run.
         out: where the report of the only run goes, or a folder for reports, table and page of all; None for each run's
             folder, and `evaluation` for what has none.
         csv: the table that gets a row for each; None for the one beside the report.
@@ -117,53 +117,59 @@ class _Session:
         parts: Path | None,
     ) -> None:  # fmt: skip
         self.runs, self.data, self.out, self.csv, self.typed, self.parts = runs, data, out, csv, typed, parts
-        self.evaluator: Evaluator | None = None
         self.reports: list[Report] = []
         self.galleries: list[Gallery] = []
         self.failures: list[tuple[str, VQGANError]] = []
+        self.opened: dict[str, Subject] = {}  # of ours, until it has been measured
 
     def measure_all(self, source: str) -> None:
         """Measure a subject, of a codec each point of its curve; what fails is kept."""
         try:
-            outside = is_outside(source)
-            first = self._first_of_ours if outside else open_subject(source, self.parts)
-            config = command_config("evaluate", self.typed, {"data": data_section(first, self.data)})
-            if config.data.resolution is None:
-                raise ConfigError(
-                    "No tokenizer here says how large frames are: data.resolution=256, or whatever suits."
-                )
-            folder: Corpus = build(config.pop("data"), "data")
-            check(config.codecs is not None, "codecs", None, "a section of values")
-            codecs = values_of(config.pop("codecs"), "codecs")
-            self.evaluator = self.evaluator or build(config, "")
-            subjects = [first] if first is not None and not outside else open_outside(source, codecs)
+            ours = None if is_outside(source) else self._open(source)
+            protocol = self._protocol
+            subjects = [ours] if ours is not None else open_outside(source, protocol.codecs)
         except StoppedError:
             raise
         except VQGANError as error:
             self.failures.append((source, error))
             return
+        finally:
+            self.opened.pop(source, None)
         for subject in subjects:
             try:
-                self._measure_one(subject, folder)
+                self._measure_one(subject, protocol)
             except StoppedError:
                 raise
             except VQGANError as error:
                 self.failures.append((subject.name, error))
 
     @cached_property
-    def _first_of_ours(self) -> Subject | None:
-        """The tokenizer whose data are taken for what has none of its own."""
-        for source in self.runs:
-            if not is_outside(source):
-                with contextlib.suppress(VQGANError):  # which is told when its turn comes
-                    return open_subject(source, self.parts)
-        return None
+    def _protocol(self) -> _Protocol:
+        """How all are measured: on the data of the first that has some, or with what suits the first of ours."""
+        first = None
+        ours = [source for source in self.runs if not is_outside(source)]
+        for source in sorted(ours, key=lambda source: not has_data(source)):
+            with contextlib.suppress(VQGANError):  # which is told when its turn comes
+                first = self._open(source)
+                break
+        config = command_config("evaluate", self.typed, {"data": data_section(first, self.data)})
+        if config.data.resolution is None:
+            raise ConfigError("No tokenizer here says how large frames are: data.resolution=256, or whatever suits.")
+        folder: Corpus = build(config.pop("data"), "data")
+        check(config.codecs is not None, "codecs", None, "a section of values")
+        codecs = values_of(config.pop("codecs"), "codecs")
+        whose = first.name if first is not None and first.data is not None else None
+        return _Protocol(folder, self.data is not None, whose, codecs, build(config, ""))
 
-    def _measure_one(self, subject: Subject, folder: Corpus) -> None:
-        assert self.evaluator is not None
+    def _open(self, source: str) -> Subject:
+        if source not in self.opened:
+            self.opened[source] = open_subject(source, self.parts)
+        return self.opened[source]
+
+    def _measure_one(self, subject: Subject, protocol: _Protocol) -> None:
         places = _places(subject, self.out, self.csv)
         gallery = Gallery()
-        report = _measure(subject, folder, self.evaluator, places.bad_files, self.data is not None, gallery)
+        report = _measure(subject, protocol, places.bad_files, gallery)
         if self.out is None:
             keep_other(report, places.report)
         write_json(report, places.report)
@@ -180,6 +186,25 @@ class _Session:
         lines = [*remarks(self.reports), *failed]
         replace_text(folder / PAGE, page_of(page_entries(self.reports, self.galleries), UNITS, lines))
         print(f"The same clips of all of them, side by side: {folder / PAGE}", flush=True)
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """What all subjects of one command have in common.
+
+    Args:
+        folder: of the clips.
+        whole: whether all of it is measured, or its validation split.
+        whose: the name of the run whose values of `data` these are, but for what was typed; None: those of `conf/data`.
+        codecs: the values of each.
+        evaluator: that measures them.
+    """
+
+    folder: Corpus
+    whole: bool
+    whose: str | None
+    codecs: Mapping[str, Any]
+    evaluator: Evaluator
 
 
 @dataclass(frozen=True)
@@ -229,15 +254,13 @@ class _Ledger(BadFiles):
         super().add(path, reason)
 
 
-def _measure(
-    subject: Subject, folder: Corpus, evaluator: Evaluator, ledger: Path, whole: bool, gallery: Gallery | None = None
-) -> Report:
+def _measure(subject: Subject, protocol: _Protocol, ledger: Path, gallery: Gallery | None = None) -> Report:
     """Measure on all of a folder, or on its validation split; what cannot be used is in the ledger."""
-    network = subject.network
+    network, folder, evaluator, whole = subject.network, protocol.folder, protocol.evaluator, protocol.whole
     if isinstance(network, Tokenizer):
         unit = math.lcm(*network.downsampling[1:])
         fits = folder.resolution % unit == 0
-        check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the tokenizer's downsampling")
+        check(fits, "data.resolution", folder.resolution, f"a multiple of {unit}, the downsampling of {subject.name}")
     bad_files = _Ledger(ledger, folder)
     dataset = folder.whole(bad_files) if whole else folder.datasets(bad_files)[1]
     if not whole and subject.trained_on not in (None, folder.fingerprint):
@@ -251,6 +274,7 @@ def _measure(
         read, most = network.read_beside(dataset, spread(len(dataset), most), folder), None
     with contextlib.closing(read_clips(read, most, folder, bad_files)) as clips:
         evaluation = evaluator.measure(network, clips, gallery)
+    data = _data(protocol, len(spread(len(read), most)), evaluation)
     if isinstance(network, Reconstructor):
         about = {
             "sha256": network.identity(),
@@ -259,23 +283,43 @@ def _measure(
             "remarks": network.remarks,
         }
     else:
-        about = {"sha256": network.sha256()}
-    protocol = {
-        "tokenizer": {"name": subject.name, "step": subject.step, **about},
-        "data": _data(folder, len(spread(len(read), most)), evaluation, whole) | {"bad_files": len(bad_files.reasons)},
-        "settings": {
-            "device": str(evaluator.hardware),
-            **{key: getattr(evaluator, key) for key in
-               ("clips", "batch_frames", "precision", "replicates", "confidence", "seed")},
+        about = {"sha256": network.sha256(), "remarks": _remarks(subject, network, data)}
+    settings = ("clips", "batch_frames", "precision", "replicates", "confidence", "seed")
+    return Report(
+        evaluation.metrics,
+        {
+            "tokenizer": {"name": subject.name, "step": subject.step, **about},
+            "data": data | {"bad_files": len(bad_files.reasons)},
+            "settings": {"device": str(evaluator.hardware), **{key: getattr(evaluator, key) for key in settings}},
+            "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
+            "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
         },
-        "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
-        "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
-    }  # fmt: skip
-    return Report(evaluation.metrics, protocol, evaluation.psnr_by_position)
+        evaluation.psnr_by_position,
+    )
 
 
-def _data(folder: Corpus, asked: int, evaluation: Measurement, whole: bool) -> dict[str, Any]:
+def _remarks(subject: Subject, network: Tokenizer, data: Mapping[str, Any]) -> list[str]:
+    """Where the frames that all are measured on are not those that this one was made for."""
+    found = []
+    own = subject.data or {}
+    other = [key for key in ("clip_frames", "stride", "fps", "resolution") if own.get(key, data[key]) != data[key]]
+    if other:
+        found.append(f"trained with {' '.join(f'data.{key}={own[key]}' for key in other)}")
+    if data["split"] == "validation" and subject.trained_on not in (None, data["fingerprint"]):
+        found.append("trained on other data, and perhaps on some of these files")
+    frames = data["clip_frames"]
+    missing = network.downsampling.frames(network.downsampling.times(frames)) - frames
+    if missing:
+        found.append(
+            f"it takes 1 + {network.downsampling.time}·n frames: a clip's last one stands for {missing} more, in its "
+            "codes and bits alone"
+        )
+    return found
+
+
+def _data(protocol: _Protocol, asked: int, evaluation: Measurement) -> dict[str, Any]:
     """What was measured on, without saying where it lies."""
+    folder, whole = protocol.folder, protocol.whole
     stride, fps = folder.times()
     root = folder.root if whole or folder.val_root is None else folder.val_root
     return {
@@ -283,9 +327,11 @@ def _data(folder: Corpus, asked: int, evaluation: Measurement, whole: bool) -> d
         "fingerprint": folder.fingerprint,
         "split": "all files" if whole else "validation",
         "val_fraction": None if whole or folder.val_root is not None else folder.val_fraction,
+        "values_of": protocol.whose,
         "videos": evaluation.videos,
         "clips": evaluation.clips,
         "frames": evaluation.frames,
+        "frames_sha256": evaluation.frames_sha256,
         "unreadable_clips": asked - evaluation.clips,
         "resolution": folder.resolution,
         "resize": "shorter side to the resolution",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Measurement:
     videos: int
     clips: int
     frames: int
+    frames_sha256: str  # of the originals' pixels, clip after clip
     psnr_by_position: Sequence[float]  # dB: of the first frames of all clips, of the second ones …
 
 
@@ -102,12 +104,21 @@ class Evaluator:
             else:
                 codes, depth, found = None, 1, subject.reconstruct(groups, self.hardware)
             sums = Accumulator(self.networks, codes, depth, self.replicates, self.seed, self.batch_frames)
+        seen = hashlib.sha256()
         for one in found:
+            seen.update(one.originals.cpu().numpy().tobytes())
             with memory_at_work(self.hardware, one.originals.shape), running_in("fp32", self.hardware):
                 sums.add(one.paths, one.originals, one.clips, one.indices, one.bits)
                 if gallery is not None:
                     gallery.add(one)
-        return Measurement(sums.metrics(self.confidence), sums.videos, sums.clips, sums.frames, sums.psnr_by_position)
+        return Measurement(
+            metrics=sums.metrics(self.confidence),
+            videos=sums.videos,
+            clips=sums.clips,
+            frames=sums.frames,
+            frames_sha256=seen.hexdigest(),
+            psnr_by_position=sums.psnr_by_position,
+        )
 
     @cached_property
     def networks(self) -> FeatureNetworks:

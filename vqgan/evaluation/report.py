@@ -206,7 +206,10 @@ def remarks(reports: Sequence[Report]) -> list[str]:
             reasons[
                 f"{faults} have faults, {lost} clips are left out: see {BAD_FILES} beside the report of {_head(report)}"
             ] = None
-    differing = [key for key in SAME if len({str(report.protocol["data"].get(key)) for report in reports}) > 1]
+    data_of_all = [report.protocol["data"] for report in reports]
+    differing = [key for key in SAME if len({str(of.get(key)) for of in data_of_all}) > 1]
+    if not differing and len({of.get("frames_sha256") for of in data_of_all}) > 1:
+        differing = ["the frames' pixels"]
     if differing:
         same = " ".join(f"data.{key}=…" for key in differing if key in ("resolution", "clip_frames", "stride", "fps"))
         advice = f" Give all of them the same: {same}." if same else ""
@@ -230,10 +233,18 @@ def _protocol(reports: Sequence[Report]) -> list[str]:
         lines = [line.replace("all: ", "all others: ", 1) if line.startswith("all: ") else line for line in lines]
     pixels = {
         f"clips of {of['clip_frames']} frames, {of['resize']} ({of['resolution']} pixels), {of['crop']} crop, "
-        f"{of['values']}, in [-1, 1] for whoever works with floats"
+        f"{of['values']}, in [-1, 1] for whoever works with floats; {_whose(of)}"
         for of in (report.protocol["data"] for report in reports)
     }
     return [*lines, *(pixels if len(pixels) == 1 else [])]
+
+
+def _whose(data: Mapping[str, Any]) -> str:
+    """Whose values of `data` all were measured with."""
+    rate = "" if data.get("stride") is None else f" (data.stride={data['stride']})"
+    rate = rate if data.get("fps") is None else f" (data.fps={data['fps']:g})"
+    whose = "those of conf/data" if data.get("values_of") is None else f"those of {data['values_of']}"
+    return f"sizes and times{rate} are {whose}, but for what was typed"
 
 
 def against_codecs(reports: Sequence[Report]) -> list[str]:

@@ -80,6 +80,11 @@ def open_subject(source: str, parts: Path | None = None) -> Subject:
     return Subject(source, name, network, here, step, data, trained_on)
 
 
+def has_data(source: str) -> bool:
+    """Whether it is a run, which knows the data that it was trained on."""
+    return (Path(source) / "checkpoints").is_dir()
+
+
 def is_outside(source: str) -> bool:
     """Whether it is none of this project's tokenizers; a folder that is called so is one."""
     return source.startswith(OUTSIDE) and not Path(source).is_dir()

@@ -211,12 +211,22 @@ def test_a_table_that_is_not_let_go_of_is_said(tmp_path: Path, monkeypatch: pyte
         evaluation_report.add_row(Report({}, {"tokenizer": {}, "data": {}}), tmp_path / "all.csv")
 
 
-def test_figures_on_other_data_do_not_compare(finished: Path, trained: Path, typed: Callable[..., Ended]) -> None:
-    shutil.copytree(finished, finished.with_name("other"), symlinks=True)
-    (finished / "config.yaml").write_text((finished / "config.yaml").read_text().replace("stride: 1", "stride: 2"))
-    ended = typed("run", "other")
-    assert ended.code == 0
-    assert "These figures do not compare: the evaluations differ in stride." in ended.output
+def test_runs_of_other_data_are_measured_on_those_of_the_first(finished: Path, typed: Callable[..., Ended]) -> None:
+    other = Path(shutil.copytree(finished, finished.with_name("other"), symlinks=True))
+    changed = (other / "config.yaml").read_text().replace("stride: 1", "stride: 2")
+    (other / "config.yaml").write_text(changed.replace("clip_frames: 1", "clip_frames: 4"))
+    for first, second in (("run", "other"), ("other", "run")):
+        ended = typed(first, second)
+        assert ended.code == 0, ended.error
+        one, two = (read(finished.with_name(name) / "evaluation.json")["protocol"] for name in (first, second))
+        assert one["data"] == two["data"]
+        assert (one["data"]["clip_frames"], one["data"]["stride"]) == ((1, 1) if first == "run" else (4, 2))
+        assert one["tokenizer"]["remarks"] == []
+        whose = f"{finished.parent.name}/{first}"
+        assert f"sizes and times (data.stride={one['data']['stride']}) are those of {whose}" in ended.output
+        trained = "data.clip_frames=4 data.stride=2" if first == "run" else "data.clip_frames=1 data.stride=1"
+        assert f"{finished.parent.name}/{second}, step 1: trained with {trained}" in ended.output
+        assert "do not compare" not in ended.output
 
 
 def test_an_exported_tokenizer_on_pictures(typed: Callable[..., Ended], finished: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from tests.integration.commands.test_command_line import Ended
 from tests.integration.evaluation.test_evaluate import finished, make_videos, read, rows, trained, typed
+from tests.integration.tokenizer.test_export import FEW, tokenizer_of
 from tests.support.browser import Open, see_all, settled, with_browser
+from vqgan.tokenizer.export import export
 
 __all__ = ["finished", "trained", "typed"]  # fixtures
 
@@ -85,6 +88,34 @@ def test_without_data_the_others_take_those_of_the_run(typed: Callable[..., Ende
     assert theirs["metrics"]["psnr"]["value"] == pytest.approx(ours["metrics"]["psnr_mean_colour"]["value"], abs=0.05)
     assert not (finished / "evaluation.json").exists()
     assert (finished.with_name("all") / "evaluation.html").exists()
+
+
+@pytest.mark.parametrize(
+    "order", ["run shared clips theirs", "shared theirs clips run", "clips codec run", "shared clips"]
+)
+def test_all_subjects_get_the_same_frames(
+    order: str, typed: Callable[..., Ended], finished: Path, others: Path
+) -> None:
+    """Whatever comes first, and whichever has data of its own; a tokenizer of clips takes what lengths there are."""
+    config = (finished / "config.yaml").read_text()
+    (finished / "config.yaml").write_text(config.replace("clip_frames: 1", "clip_frames: 6"))
+    export(finished, others / "shared", "safetensors")
+    tokenizer_of(others / "clips", "backbone=causal_tiny", *FEW)
+    names = {"theirs": ("python:theirs.py:dim",), "codec": (CODEC[0], CODEC[1].replace("20,30,", ""), CODEC[2])}
+    subjects = [argument for name in order.split() for argument in names.get(name, (name,))]
+    ended = typed(*subjects, "--data", "mine", "--out", "all", *QUICK)
+    assert ended.code == 0, ended.error
+    reports = [read(file)["protocol"] for file in (others / "all").glob("*.json")]
+    assert len(reports) == len(order.split())
+    (data,) = {json.dumps(report["data"]) for report in reports}
+    has_run = "run" in order
+    found = json.loads(data)
+    assert found["values_of"] == (f"{others.name}/run" if has_run else None)
+    assert (found["clip_frames"], found["frames"]) == ((6, 36) if has_run else (4, 36))
+    assert "do not compare" not in ended.output
+    remark = "it takes 1 + 2·n frames: a clip's last one stands for 1 more, in its codes and bits alone"
+    assert f"{others.name}/clips: {remark}" in ended.output
+    assert f"are those of {f'{others.name}/run' if has_run else 'conf/data'}, but for what was typed" in ended.output
 
 
 @pytest.mark.parametrize(
