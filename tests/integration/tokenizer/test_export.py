@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -20,6 +21,7 @@ from vqgan.config.build import build
 from vqgan.discriminators import PatchGAN
 from vqgan.errors import ConfigError
 from vqgan.tokenizer.export import export
+from vqgan.tokenizer.exporting.graphs import Run, compare
 from vqgan.tokenizer.folder import description_of, part_in, write
 from vqgan.tokenizer.tokenizer import Tokenizer
 
@@ -136,8 +138,10 @@ def test_graphs_of_pictures_run_without_us(overrides: tuple[str, ...], tmp_path:
     onnxruntime = pytest.importorskip("onnxruntime")
     ours = tokenizer_of(tmp_path / "a", *overrides)
     side = ours.downsampling.height
-    assert "0 of 10 codes differ" in export(tmp_path / "a", tmp_path / "torch", "torch")
-    assert "0 of 10 codes differ" in export(tmp_path / "a", tmp_path / "onnx", "onnx")
+    for layout in ("torch", "onnx"):
+        said = export(tmp_path / "a", tmp_path / layout, layout)
+        assert "0 of 344 codes differ" in said
+        assert f"frames of {min(344, ours.quantizer.codebook_size)} of its codes by " in said
     parts = {path.stem: torch.export.load(path).module() for path in (tmp_path / "torch").glob("*.pt2")}
     sessions = {path.stem: onnxruntime.InferenceSession(path) for path in (tmp_path / "onnx").glob("*.onnx")}
     for batch, rows, columns in ((1, 2, 6), (3, 7, 2)):
@@ -150,6 +154,27 @@ def test_graphs_of_pictures_run_without_us(overrides: tuple[str, ...], tmp_path:
         found = [sessions[name].run(None, {taken: x.numpy()})[0] for name, (taken, x) in given.items()]
         assert_alike((codes, torch.from_numpy(found[0])), (made, torch.from_numpy(found[1])))
         np.testing.assert_allclose(found[2], latents)
+
+
+def test_one_wrong_code_is_found(tmp_path: Path) -> None:
+    ours = tokenizer_of(tmp_path / "a", "model=vqmodel", "model.quantizer.codebook_size=256")
+    wrong = ours.quantizer.codebook_size - 1
+
+    def run(name: str, broken: str = "") -> Run:
+        def call(values: Tensor, *_: Tensor) -> list[Tensor]:
+            made = {"encoder": ours.encode, "decoder": ours.decode, "codes": ours.quantizer.lookup}[name](values)
+            if name != broken:
+                return [made]
+            return [made + 1e-3 * float((values == wrong).any()) if name != "encoder" else (made + 1) % (wrong + 1)]
+
+        return call
+
+    said = compare(ours, run)
+    assert said.startswith("Compared at sizes that they were not traced with: 0 of 344 codes differ")
+    assert f"frames of {wrong + 1} of its codes by 0 at most" in said
+    for broken in ("encoder", "decoder", "codes"):
+        with pytest.raises(ConfigError, match="The exported graphs are not the tokenizer"):
+            compare(ours, functools.partial(run, broken=broken))
 
 
 @pytest.mark.slow

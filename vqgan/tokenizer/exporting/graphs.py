@@ -8,6 +8,8 @@ that indices stand for, to whom embeddings are of use.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,9 @@ MOST_OFF = 1e-4  # that a picture, in [-1, 1], may differ by from the tokenizer'
 MOST_TIES = 1e-3  # share of the codes that may be others: latents as near to one as to the other
 LONGEST_REASON = 300  # characters
 BATCH, ROWS, COLUMNS, TIMES = (Dim(name, min=1) for name in ("batch", "rows", "columns", "times"))
-EXAMPLE, OTHER = (2, 3, 4, 2), (1, 5, 2, 3)  # batch, rows, columns, times: to trace with, and to compare at
+EXAMPLE = (2, 3, 4, 2)  # batch, rows, columns, times: to trace with
+OTHERS = ((1, 5, 2, 3), (3, 2, 7, 2), (4, 6, 5, 4))  # to compare at, one after the other
+COMPARED = 300  # positions, at least
 
 Arguments = tuple[Any, ...]
 Run = Callable[..., Sequence[Tensor]]
@@ -185,12 +189,19 @@ def _stream(
 
 
 def _noise(batch: int, frames: int, height: int, width: int) -> Tensor:
-    return torch.rand(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return _noise_like(torch.empty(batch, frames, 3, height, width))
+
+
+def _noise_like(frames: Tensor) -> Tensor:
+    return torch.rand(frames.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 @torch.no_grad()
 def compare(tokenizer: Autoencoder, run: Callable[[str], Run]) -> str:
     """What graphs differ by from the tokenizer that they are of, at sizes that they were not traced with.
+
+    Decoders get codes of the whole codebook, each once before one comes again; encoders get noise, and then what these
+    codes stand for, whose own are as manifold.
 
     Args:
         tokenizer: whose.
@@ -199,26 +210,39 @@ def compare(tokenizer: Autoencoder, run: Callable[[str], Run]) -> str:
     Raises:
         ConfigError: it is more than the rounding of another order of summation.
     """
-    batch, rows, columns, times = OTHER
-    time, height, width = tokenizer.downsampling
-    remembers = in_stream(tokenizer)
-    frames = _noise(batch, 1 + time * (times - 1) if remembers else 1, rows * height, columns * width)
-    frames = frames if remembers else frames[:, 0]
-    expected = tokenizer.encode(frames)
-    if remembers:
-        indices = _both("encoder", run, frames, 1)
-        made = _both("decoder", run, expected, 1)
-    else:
-        (indices,), (made,) = run("encoder")(frames), run("decoder")(expected)
-    (latents,) = run("codes")(expected)
-    others = int((indices != expected).any(-1).sum() if tokenizer.quantizer.depth > 1 else (indices != expected).sum())
-    positions = batch * rows * columns * (times if remembers else 1)
-    off = float((made - tokenizer.decode(expected)).abs().max())
-    off_codes = float((latents - tokenizer.quantizer.lookup(expected)).abs().max())
-    said = f"{others} of {positions} codes differ from the tokenizer's, and frames by {off:.1g} at most"
-    if others > MOST_TIES * positions + 1 or not off <= MOST_OFF or not off_codes <= MOST_OFF:
+    remembers, quantizer = in_stream(tokenizer), tokenizer.quantizer
+    order = torch.randperm(quantizer.codebook_size, generator=torch.Generator().manual_seed(0))
+    chosen, positions, others, off = [], 0, 0, 0.0
+    sizes = itertools.cycle(OTHERS)
+    while positions < COMPARED:
+        batch, rows, columns, times = next(sizes)
+        shape = (batch, times, rows, columns) if remembers else (batch, rows, columns)
+        count = math.prod(shape)
+        of_each = torch.arange(positions, positions + count)[:, None] + torch.arange(quantizer.depth)
+        codes = order[of_each % len(order)].view(*shape, *([quantizer.depth] if quantizer.depth > 1 else []))
+        made = _both("decoder", run, codes, 1) if remembers else run("decoder")(codes)[0]
+        expected = tokenizer.decode(codes)
+        off = max(off, _apart(made, expected), _apart(run("codes")(codes)[0], quantizer.lookup(codes)))
+        frames = expected.clamp(-1, 1) if positions else _noise_like(expected)
+        indices = _both("encoder", run, frames, 1) if remembers else run("encoder")(frames)[0]
+        right = tokenizer.encode(frames)
+        others += int((indices != right).reshape(count, -1).any(1).sum())
+        chosen.append(right.flatten())
+        positions += count
+    given = min(len(order), positions)
+    seen, size = len(torch.cat(chosen).unique()), len(order)
+    said = (
+        f"{others} of {positions} codes differ from the tokenizer's ({seen} of its {size} were met), and frames of "
+        f"{given} of its codes by {off:.1g} at most"
+    )
+    if others > MOST_TIES * positions + 1 or not off <= MOST_OFF:
         raise ConfigError(f"The exported graphs are not the tokenizer: {said}.")
-    return f"Compared on noise of a size that they were not traced with: {said}."
+    return f"Compared at sizes that they were not traced with: {said}."
+
+
+def _apart(made: Tensor, expected: Tensor) -> float:
+    """By how much values differ at most; where they are larger than 1, as a share of the largest."""
+    return float((made - expected).abs().max()) / max(1.0, float(expected.abs().max()))
 
 
 def _both(name: str, run: Callable[[str], Run], values: Tensor, first: int) -> Tensor:
