@@ -17,7 +17,7 @@ from typing import Any
 from vqgan.config.build import build, values_of
 from vqgan.config.command import command_config
 from vqgan.config.outside import look_in
-from vqgan.data import BadFiles, Corpus
+from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import spread
 from vqgan.errors import ConfigError, StoppedError, VQGANError, check
 from vqgan.evaluation.counterparts import Counterparts
@@ -260,9 +260,11 @@ def _measure(
         }
     else:
         about = {"sha256": network.sha256()}
+    chosen = spread(len(read), most)
     protocol = {
         "tokenizer": {"name": subject.name, "step": subject.step, **about},
-        "data": _data(folder, len(spread(len(read), most)), evaluation, whole) | {"bad_files": len(bad_files.reasons)},
+        "data": _data(folder, len(chosen), evaluation, whole)
+        | {"bad_files": len(bad_files.reasons), "seconds": _seconds(read, chosen, evaluation)},
         "settings": {
             "device": str(evaluator.hardware),
             **{key: getattr(evaluator, key) for key in
@@ -295,6 +297,12 @@ def _data(folder: Corpus, asked: int, evaluation: Measurement, whole: bool) -> d
         "stride": stride,
         "fps": fps,
     }
+
+
+def _seconds(dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
+    """How long the measured clips last, those that could not be read having been of mean length; None if unknown."""
+    found = [seconds for seconds in map(dataset.lasts, chosen) if seconds is not None]
+    return sum(found) / len(found) * evaluation.clips if len(found) == len(chosen) else None
 
 
 def _versions() -> dict[str, str]:
