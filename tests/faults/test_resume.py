@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from tests.conftest import Compose
-from tests.support.runs import code_use, digest, finish, rows, saved_steps, start, train, unfinished
+from tests.support import priors
+from tests.support.priors import markov, write_codes
+from tests.support.runs import SMALL, code_use, digest, finish, rows, saved_steps, start, train, unfinished
 from vqgan.data import Loader
 from vqgan.data.loader import EndlessClips, Sample
 from vqgan.errors import ConfigError, DataError
@@ -84,12 +86,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def torture(folder: Path, undisturbed: Path, script: Path, kills: int) -> int:
+def torture(folder: Path, undisturbed: Path, script: Path, kills: int, small: Sequence[str] = SMALL) -> int:
     """Kill a run at random moments, every third time inside a save; how many of these hit one."""
     chance, inside = random.Random(0), 0
     for number in range(kills):
         done = max(saved_steps(folder), default=0)
-        process = start(folder, *LONG, script=script, XDG_CACHE_HOME=str(undisturbed.parent))
+        process = start(folder, *LONG, script=script, small=small, XDG_CACHE_HOME=str(undisturbed.parent))
         assert process.stdout is not None
         lines: Iterator[str] = iter(process.stdout.readline, "")
         target = chance.randint(0, 12) if number % 3 else chance.randint(4, 20)
@@ -127,7 +129,8 @@ def is_good(path: Path) -> bool:
 def assert_as_undisturbed(folder: Path, undisturbed: Path) -> None:
     assert digest(folder) == digest(undisturbed)
     assert rows(folder) == rows(undisturbed)
-    assert code_use(folder) == code_use(undisturbed)
+    told = "codebook.jsonl" if (undisturbed / "codebook.jsonl").exists() else "evaluation.json"  # else of a prior
+    assert (folder / told).read_text() == (undisturbed / told).read_text()
     assert unfinished(folder) == []
 
 
@@ -143,6 +146,22 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path: Pat
     assert inside >= KILLS // 4, "too few kills have hit a save to prove anything"
     train(tmp_path / "run", *LONG, XDG_CACHE_HOME=str(undisturbed.parent))
     assert_as_undisturbed(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_prior_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    tokens = write_codes(tmp_path / "tokens", {f"{n}.mp4": markov((6, 2, 3), 1, n)[0] for n in range(10)}, 4)
+    small = ("--config-name", "prior", *priors.SMALL, f"data.root={tokens}", "prior.dropout=0.2")
+    whole = tmp_path / "whole"
+    code, _, error = finish(start(whole, *LONG, small=small, XDG_CACHE_HOME=str(tmp_path)))
+    assert code == 0, error
+    script = tmp_path / "slow_save.py"
+    script.write_text(SLOW_SAVE)
+    assert torture(tmp_path / "run", whole, script, KILLS // 2, small) > 0
+    code, _, error = finish(start(tmp_path / "run", *LONG, small=small, XDG_CACHE_HOME=str(tmp_path)))
+    assert code == 0, error
+    assert_as_undisturbed(tmp_path / "run", whole)
 
 
 POINTS = [

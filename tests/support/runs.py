@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,17 @@ SMALL = (
 
 
 def start(
-    folder: Path, *overrides: str, script: Path | None = None, processes: int = 1, **environment: str
+    folder: Path,
+    *overrides: str,
+    script: Path | None = None,
+    processes: int = 1,
+    small: Sequence[str] = SMALL,
+    **environment: str,
 ) -> subprocess.Popen[str]:
     """A training process, or the `torchrun` of several; `script` takes the place of `train.py`."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(torchrun if processes > 1 else [])]
-    command += [str(script or ROOT / "train.py"), *SMALL, f"run_dir={folder}", *overrides]
+    command += [str(script or ROOT / "train.py"), *small, f"run_dir={folder}", *overrides]
     return subprocess.Popen(
         command,
         cwd=ROOT,

@@ -78,8 +78,7 @@ def compare(folders: Sequence[Path], metric: str | None, out: Path | None, wants
     replace_text(target, page(found, target.parent.resolve()))
     replace_text(table, as_csv(found))
     if plane:
-        for name, text in (("rates.html", rates.as_page(plane)), ("rates.csv", rates.as_csv(plane))):
-            replace_text(target.with_name(name), text)
+        rates.write(plane, target.parent)
     if wants_json:
         rated = {**as_json(found), "rates": list(map(asdict, plane)), "page": str(target), "table": str(table)}
         return json.dumps(rated, indent=1, allow_nan=False)

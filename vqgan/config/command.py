@@ -24,8 +24,13 @@ def with_home(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or not re.fullmatch(r"\+{0,2}[\w./@]+", key) or not re.fullmatch(r"~[\w.-]*(/[^,]*)?", value):
         return argument
-    quoted = os.path.expanduser(value).replace("\\", "\\\\").replace("'", "\\'")  # noqa: PTH111  # for any user
-    return f"{key}='{quoted}'"
+    return f"{key}={quoted(os.path.expanduser(value))}"  # noqa: PTH111  # for any user
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it, whatever is in it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] | None = None) -> DictConfig:

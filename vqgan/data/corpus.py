@@ -52,6 +52,10 @@ class ClipDataset(Dataset[Tensor], ABC):
         """When in its file each frame of clip `index`, without augmentation, is shown; None where there is no time."""
         return None
 
+    def lasts(self, index: int) -> float | None:  # noqa: ARG002
+        """Seconds of video that clip `index` stands for; None where there is no time."""
+        return None
+
     def order(self, seed: int, epoch: int) -> Order:
         """The order in which an epoch passes over all clips, each once: a function of the arguments alone."""
         return _permutation(len(self), seed, epoch)

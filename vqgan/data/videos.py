@@ -116,6 +116,11 @@ class VideoFolder(ClipDataset):
         shown: list[float] = video.seconds[self._positions(video, part, None)].tolist()
         return shown
 
+    def lasts(self, index: int) -> float | None:
+        """See `ClipDataset.lasts`; by the average rate of its file, unless frames are taken by time."""
+        video = self.videos[self._locate(index)[0]]
+        return self.clip_frames / (self.fps or average_rate(video.time_base, video.pts) / (self.stride or 1))
+
     def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
         """Clip `index`; see `ClipDataset.read`."""
         return self.read_as(index, self.videos[self._locate(index)[0]], rng)

@@ -17,7 +17,7 @@ from typing import Any
 from vqgan.config.build import build, values_of
 from vqgan.config.command import command_config
 from vqgan.config.outside import look_in
-from vqgan.data import BadFiles, Corpus
+from vqgan.data import BadFiles, ClipDataset, Corpus
 from vqgan.data.loader import spread
 from vqgan.errors import ConfigError, StoppedError, VQGANError, check
 from vqgan.evaluation.counterparts import Counterparts
@@ -274,7 +274,8 @@ def _measure(subject: Subject, protocol: _Protocol, ledger: Path, gallery: Galle
         read, most = network.read_beside(dataset, spread(len(dataset), most), folder), None
     with contextlib.closing(read_clips(read, most, folder, bad_files)) as clips:
         evaluation = evaluator.measure(network, clips, gallery)
-    data = _data(protocol, len(spread(len(read), most)), evaluation)
+    chosen = spread(len(read), most)
+    data = _data(protocol, len(chosen), evaluation)
     if isinstance(network, Reconstructor):
         about = {
             "sha256": network.identity(),
@@ -289,7 +290,7 @@ def _measure(subject: Subject, protocol: _Protocol, ledger: Path, gallery: Galle
         evaluation.metrics,
         {
             "tokenizer": {"name": subject.name, "step": subject.step, **about},
-            "data": data | {"bad_files": len(bad_files.reasons)},
+            "data": data | {"bad_files": len(bad_files.reasons), "seconds": _seconds(read, chosen, evaluation)},
             "settings": {"device": str(evaluator.hardware), **{key: getattr(evaluator, key) for key in settings}},
             "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
             "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
@@ -341,6 +342,12 @@ def _data(protocol: _Protocol, asked: int, evaluation: Measurement) -> dict[str,
         "stride": stride,
         "fps": fps,
     }
+
+
+def _seconds(dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
+    """How long the measured clips last, those that could not be read having been of mean length; None if unknown."""
+    found = [seconds for seconds in map(dataset.lasts, chosen) if seconds is not None]
+    return sum(found) / len(found) * evaluation.clips if len(found) == len(chosen) else None
 
 
 def _versions() -> dict[str, str]:

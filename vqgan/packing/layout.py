@@ -16,6 +16,8 @@ from vqgan.errors import check
 
 ORDER = ("t", "y", "x")  # and depth, and digit, where there are several
 LARGEST_OF_16_BITS = 2**16
+LARGEST_ID = 2**31 - 2  # Megatron's index has int32 alone
+SPECIAL = ("begin_of_video", "end_of_frame", "end_of_video")
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,42 @@ class Layout:
 
         code = Σ_i token_i · Π_{j<i} bases_j
 
-    Special tokens come after all digits, in the order of their names here; those that are False are not there.
+    Special tokens have the ids that are asked for, or, where they are True, the first ones after all digits that are
+    not asked for, in the order of their names here; those that are False are not there.
 
     Args:
         codebook_size: codes that an index can name.
         depth: codes a position.
         bases: of the digits of a code, each at least 2 where there are several; their product holds the codebook.
-        begin_of_video: whether a token says so.
+        begin_of_video: whether a token says so, or its id.
         end_of_frame: after each time of codes, which stands for several frames where the tokenizer folds time.
-        end_of_video: whether a token says so.
+        end_of_video: whether a token says so, or its id.
+
+    Raises:
+        InvalidValueError: an id is that of a code, or of two tokens.
     """
 
     codebook_size: int
     depth: int
     bases: tuple[int, ...]
-    begin_of_video: bool
-    end_of_frame: bool
-    end_of_video: bool
+    begin_of_video: bool | int
+    end_of_frame: bool | int
+    end_of_video: bool | int
 
     def __post_init__(self) -> None:
         fits = min(self.bases) >= min(2, self.codebook_size) and math.prod(self.bases) >= self.codebook_size
         check(fits, "factors", self.bases, "digits that hold the codebook")
+        for name, chosen in self._chosen.items():
+            fits = self.digits <= chosen <= LARGEST_ID
+            check(fits, name, chosen, f"true, false, or an id in [{self.digits}, {LARGEST_ID}], which no code has")
+            other = next(key for key, value in self._chosen.items() if value == chosen)
+            check(other == name, name, chosen, f"another id than that of {other}")
+
+    @property
+    def _chosen(self) -> dict[str, int]:
+        """The ids that are asked for."""
+        asked = {name: getattr(self, name) for name in SPECIAL}
+        return {name: value for name, value in asked.items() if not isinstance(value, bool)}
 
     @property
     def digits(self) -> int:
@@ -57,14 +74,15 @@ class Layout:
     @property
     def special(self) -> dict[str, int | None]:
         """The id of each special token, or None."""
-        asked = {name: getattr(self, name) for name in ("begin_of_video", "end_of_frame", "end_of_video")}
-        ids = itertools.count(self.digits)
-        return {name: next(ids) if there else None for name, there in asked.items()}
+        chosen = self._chosen
+        left = (number for number in itertools.count(self.digits) if number not in chosen.values())
+        others = {name: next(left) if getattr(self, name) else None for name in SPECIAL if name not in chosen}
+        return {name: chosen[name] if name in chosen else others[name] for name in SPECIAL}
 
     @property
     def vocabulary(self) -> int:
-        """The number of different tokens."""
-        return self.digits + sum(there is not None for there in self.special.values())
+        """The largest id and one: the number of different tokens, unless ids were chosen that leave some out."""
+        return max([self.digits, *(1 + number for number in self.special.values() if number is not None)])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -78,11 +96,12 @@ class Layout:
 
     def of_time(self, shape: Sequence[int]) -> int:
         """Tokens of one time of codes of this shape (times, rows, columns[, depth])."""
-        return math.prod(shape[1:]) * len(self.bases) + self.end_of_frame
+        return math.prod(shape[1:]) * len(self.bases) + self._has("end_of_frame")
 
     def length(self, shape: Sequence[int], begins: bool, ends: bool) -> int:
         """Tokens of a document with codes of this shape, which may begin or end its video."""
-        return shape[0] * self.of_time(shape) + (begins and self.begin_of_video) + (ends and self.end_of_video)
+        there = [begins and self._has("begin_of_video"), ends and self._has("end_of_video")]
+        return shape[0] * self.of_time(shape) + sum(there)
 
     def write(self, codes: UInt[np.ndarray, "times rows columns *depth"], begins: bool, ends: bool) -> np.ndarray:
         """Tokens of whole times of codes, of `dtype`, as one line.
@@ -104,14 +123,17 @@ class Layout:
                 rest, digit = np.divmod(rest, base)
                 digits.append(digit.astype(self.dtype))
             tokens = np.stack(digits, -1).reshape(len(codes), -1)
-        if self.end_of_frame:
+        if self._has("end_of_frame"):
             tokens = np.concatenate([tokens, self._token("end_of_frame").repeat(len(tokens))[:, None]], 1)
         parts = [tokens.reshape(-1)]
-        if begins and self.begin_of_video:
+        if begins and self._has("begin_of_video"):
             parts.insert(0, self._token("begin_of_video"))
-        if ends and self.end_of_video:
+        if ends and self._has("end_of_video"):
             parts.append(self._token("end_of_video"))
         return np.concatenate(parts)
+
+    def _has(self, name: str) -> bool:
+        return getattr(self, name) is not False
 
     def _token(self, name: str) -> np.ndarray:
         return np.array([self.special[name]], self.dtype)
@@ -127,6 +149,10 @@ class Layout:
         line = np.asarray(tokens).astype(np.int64)
         if line.size and not 0 <= line.min() <= line.max() < self.vocabulary:
             raise ValueError(f"a token of {line.max()} in a vocabulary of {self.vocabulary}")
+        others = line[line >= self.digits]
+        unknown = others[~np.isin(others, [number for number in self.special.values() if number is not None])]
+        if unknown.size:
+            raise ValueError(f"a token of {unknown[0]}, which stands for nothing")
         line = line[line < self.digits]
         of_time = rows * columns * self.depth * len(self.bases)
         shape = (-1, rows, columns, self.depth, len(self.bases))

@@ -32,9 +32,9 @@ class Packing:
         lists: splits of one's own instead: for each name a file with the paths of its videos, one a line.
         window: times of codes that a document has at most; longer videos become several. None for whole videos.
         overlap: times that a window has in common with the one before; below `window`.
-        begin_of_video: a token before the first code of a video.
-        end_of_frame: a token after each time of codes.
-        end_of_video: a token after the last code of a video.
+        begin_of_video: a token before the first code of a video: true, false, or its id.
+        end_of_frame: likewise after each time of codes.
+        end_of_video: likewise after the last code of a video.
         factors: tokens that a code becomes; see `bases_of`.
         pad_to: the padded vocabulary is a multiple of it.
         side: take the numbers per frame along that the token folder has.
@@ -45,9 +45,9 @@ class Packing:
     lists: dict[str, str] | None
     window: int | None
     overlap: int
-    begin_of_video: bool
-    end_of_frame: bool
-    end_of_video: bool
+    begin_of_video: bool | int
+    end_of_frame: bool | int
+    end_of_video: bool | int
     factors: int
     pad_to: int
     side: bool

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqgan.files.reading import number, read_object
+from vqgan.files.writing import replace_text
 from vqgan.reports.page import names_of
 from vqgan.reports.referee import page
 
@@ -19,7 +20,7 @@ QUALITIES = {"psnr": "dB", "ssim": "", "lpips": "", "rfid": "", "rfvd": ""}  # a
 UNITS = {**COSTS, **QUALITIES}
 BITS = (
     "Bits of a tokenizer are those of its codes under its prior, on the prior's held-out videos; of a codec its "
-    "packets. Quality is what vqgan evaluate measured."
+    "packets, by the seconds that they last. Quality is what vqgan evaluate measured."
 )
 MOST_CODECS = 200  # points
 Ends = tuple[float | None, float | None, float | None]  # value, low, high
@@ -68,13 +69,35 @@ def _codecs(folders: Sequence[Path]) -> Iterator[Point]:
         curve = _tokenizer(content).get("curve")
         if isinstance(curve, str):
             name = str(_tokenizer(content).get("name", curve))[:100]
-            yield Point(name, curve[:100], _metrics(content, UNITS))
+            yield Point(name, curve[:100], {**_metrics(content, UNITS), "bits_per_second": _bits_per_second(content)})
+
+
+def _bits_per_second(content: Mapping[str, Any]) -> Ends:
+    """Of a codec: the bits of all pixels by the seconds that they last."""
+    data = _part(content, "data")
+    frames, side, seconds = (number(data.get(key)) for key in ("frames", "resolution", "seconds"))
+    if not frames or not side or not seconds:
+        return None, None, None
+    of_a_pixel = _metrics(content, ("bits_per_pixel",))["bits_per_pixel"]
+    value, low, high = (None if bits is None else bits * frames * side**2 / seconds for bits in of_a_pixel)
+    return value, low, high
+
+
+def write(found: Sequence[Point], folder: Path) -> Path:
+    """Write the plane into a folder, with its table beside; returns where the page is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    replace_text(folder / "rates.csv", as_csv(found))
+    replace_text(folder / "rates.html", as_page(found))
+    return folder / "rates.html"
 
 
 def as_page(found: Sequence[Point]) -> str:
     """The plane, with its figures."""
     subjects = [{**asdict(one), "yardstick": one.curve is not None, "clips": None} for one in found]
-    return page(subjects, UNITS, [BITS], BITS)
+    return page(subjects, UNITS, [BITS], BITS, rate="bits_per_second")
 
 
 def as_csv(found: Sequence[Point]) -> str:
@@ -98,8 +121,12 @@ def as_text(found: Sequence[Point]) -> str:
 
 
 def _tokenizer(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _part(content, "tokenizer")
+
+
+def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     protocol = content.get("protocol")
-    found = protocol.get("tokenizer") if isinstance(protocol, dict) else None
+    found = protocol.get(name) if isinstance(protocol, dict) else None
     return found if isinstance(found, dict) else {}
 
 

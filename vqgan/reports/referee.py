@@ -19,7 +19,11 @@ BITS = (
 
 
 def page(
-    subjects: Sequence[Mapping[str, Any]], units: Mapping[str, str], remarks: Sequence[str], bits: str = BITS
+    subjects: Sequence[Mapping[str, Any]],
+    units: Mapping[str, str],
+    remarks: Sequence[str],
+    bits: str = BITS,
+    rate: str = "bits_per_pixel",
 ) -> str:
     """The page.
 
@@ -30,6 +34,7 @@ def page(
         units: of the metrics, in their order.
         remarks: what stands under the table.
         bits: what they are of.
+        rate: the metric that quality is drawn over.
     """
     shown = [number for number, subject in enumerate(subjects) if subject["clips"] is not None]
     data = {
@@ -41,6 +46,7 @@ def page(
         "units": dict(units),
         "remarks": list(remarks),
         "bits": bits,
+        "rate": rate,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         "version": version("vqgan"),
     }

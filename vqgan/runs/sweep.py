@@ -21,6 +21,7 @@ from vqgan.runs.saved import typed_for
 
 SWEEP = "sweep.yaml"  # in the sweep's folder
 SEARCH = "hydra_plugins.vqgan_search.Search"  # the sweeper of a search
+RATE = "vqgan.sweeps.rate.Rate"  # the hook of a study of rate and distortion
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Definition:
 def is_search(hydra_config: DictConfig) -> bool:
     """Whether Hydra's own config asks for a search; without loading Optuna, which is an extra."""
     return bool(OmegaConf.select(hydra_config, "sweeper._target_") == SEARCH)
+
+
+def is_rate(hydra_config: DictConfig) -> bool:
+    """Whether it asks for what tokens cost under priors as well; without loading these."""
+    return bool(OmegaConf.select(hydra_config, "callbacks.sweep._target_") == RATE)
 
 
 def own_overrides(typed: Iterable[str]) -> list[str]:

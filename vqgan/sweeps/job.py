@@ -17,7 +17,7 @@ from vqgan.errors import PrunedError, RunFolderInUseError, StoppedError, Storage
 from vqgan.files.writing import replace_text
 from vqgan.runs.criterion import Criterion
 from vqgan.runs.status import SETTLED, record_end, status_of
-from vqgan.runs.sweep import is_search, own_overrides, refuse_another_job, swept_overrides
+from vqgan.runs.sweep import is_rate, is_search, own_overrides, refuse_another_job, swept_overrides
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import StopSignals
 from vqgan.sweeps.sweep import values_of
@@ -47,12 +47,16 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     label = f"Job {folder.name}: {values_of(swept_overrides(sweep, typed))}"
     stop = StopSignals()
     try:
-        if status is not None and status.state in SETTLED:
-            print(f"{label} ({status.state} before)", flush=True)
-        else:
-            print(f"\n{label}", flush=True)
-            with stop, stop.at_once():
+        with stop, stop.at_once():
+            if status is not None and status.state in SETTLED:
+                print(f"{label} ({status.state} before)", flush=True)
+            else:
+                print(f"\n{label}", flush=True)
                 _train(config, own_overrides(typed), hydra_config)
+            if is_rate(hydra_config) and _is_finished(folder):
+                from vqgan.sweeps import rate
+
+                rate.Rate.of(hydra_config).follow(config, folder)
     except StoppedError as error:
         raise StoppedError(f"{error}, or with all of the sweep: its own command, with run_dir={sweep}") from None
     except PrunedError as error:
@@ -65,8 +69,12 @@ def run_job(config: DictConfig, hydra_config: DictConfig) -> float | None:
     if stop.requested:  # too late for the run to stop, which has finished meanwhile
         said = f"Stopped by {stop.name}; job {folder.name} is over."
         raise StoppedError(f"{said} Go on with the sweep's own command, with run_dir={sweep}")
+    return objective.best(folder) if _is_finished(folder) else None
+
+
+def _is_finished(folder: Path) -> bool:
     status = status_of(folder)
-    return objective.best(folder) if status is not None and status.state == "finished" else None
+    return status is not None and status.state == "finished"
 
 
 def _train(config: DictConfig, typed: Sequence[str], hydra_config: DictConfig) -> None:

@@ -29,7 +29,7 @@ def composed() -> Iterator[Callable[..., DictConfig]]:
 @pytest.mark.parametrize("file", HYDRA, ids=lambda file: file.stem)
 def test_a_hydra_study_composes(file: Path, composed: Callable[..., DictConfig]) -> None:
     package, question, command = file.read_text().splitlines()[:3]
-    assert package == "# @package hydra.sweeper"
+    assert package in ("# @package hydra.sweeper", "# @package hydra")
     assert question.endswith("?")
     assert command.startswith(f"# python train.py -m sweep={file.stem} ")
     typed = shlex.split(command)[4:]
@@ -88,4 +88,6 @@ def test_both_engines_ask_the_same_questions() -> None:
         comments = ([line for line in file.read_text().splitlines() if "@package" not in line] for file in files)
         return {file.stem: lines[0] for file, lines in zip(files, comments)}
 
-    assert questions(HYDRA) == questions(WANDB)
+    of_hydra = questions(HYDRA)
+    del of_hydra["rate"]  # goes on after its runs, which no agent of W&B's does
+    assert of_hydra == questions(WANDB)

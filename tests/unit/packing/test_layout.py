@@ -52,6 +52,39 @@ def test_tokens_are_as_defined_and_come_back(
     np.testing.assert_array_equal(np.concatenate([*in_parts, layout.write(codes[3:], False, True)]), tokens)
 
 
+def test_special_tokens_have_the_ids_that_are_asked_for() -> None:
+    layout = Layout(300, 1, (300,), True, 301, 70_000)
+    assert layout.special == {"begin_of_video": 300, "end_of_frame": 301, "end_of_video": 70_000}
+    assert layout.vocabulary == 70_001
+    assert layout.dtype.str == "<u4"
+    codes = random_codes(300, 2, 1, 2)
+    (a, b), (c, d) = codes.reshape(2, 2).tolist()
+    tokens = layout.write(codes, begins=True, ends=True)
+    assert tokens.tolist() == [300, a, b, 301, c, d, 301, 70_000]
+    assert len(tokens) == layout.length(codes.shape, True, True)
+    np.testing.assert_array_equal(layout.read(tokens, 1, 2), codes)
+    with pytest.raises(ValueError, match="a token of 302, which stands for nothing"):
+        layout.read(np.array([302]), 1, 1)
+    assert Layout(300, 1, (300,), True, 300, True).special == {
+        "begin_of_video": 301, "end_of_frame": 300, "end_of_video": 302,
+    }  # fmt: skip
+    assert Layout(300, 1, (20, 20), False, False, 20).vocabulary == 21
+
+
+@pytest.mark.parametrize(
+    ("special", "said"),
+    [
+        ((299, False, True), r"begin_of_video must be true, false, or an id in \[300, 2147483646\].*, but is 299"),
+        ((True, 0, True), "end_of_frame must be .* but is 0"),
+        ((True, False, 2**31 - 1), "end_of_video must be .* but is 2147483647"),
+        ((301, False, 301), "end_of_video must be another id than that of begin_of_video, but is 301"),
+    ],
+)
+def test_ids_that_are_taken_are_refused(special: tuple[bool | int, bool | int, bool | int], said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        Layout(300, 1, (300,), *special)
+
+
 @pytest.mark.parametrize(("size", "expected"), [(65534, "<u2"), (65535, "<u4"), (2**18, "<u4")])
 def test_two_bytes_hold_tokens_as_long_as_they_can(size: int, expected: str) -> None:
     layout = Layout(size, 1, (size,), True, False, True)

@@ -88,6 +88,21 @@ def test_a_pack_says_what_it_is_and_is_that(tmp_path: Path) -> None:
     assert sorted(seen) == sorted(SHAPES)
 
 
+def test_a_pack_says_which_ids_were_chosen(tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens")
+    pack(tokens, tmp_path / "pack", "begin_of_video=false", "end_of_frame=400", "end_of_video=true")
+    split = tmp_path / "pack" / "train"
+    said = json.loads((split / "meta.json").read_text())
+    assert said["special_tokens"] == {"begin_of_video": None, "end_of_frame": 400, "end_of_video": 300}
+    assert (said["vocabulary"], said["padded_vocabulary"]) == (401, 512)
+    for document, line in zip(vqgan.packing.open(split), read_by_description(split)):
+        times = codes_of(document.path, SHAPES[document.path]).reshape(SHAPES[document.path][0], -1).tolist()
+        assert line.tolist() == [*(token for time in times for token in [*time, 400]), 300]
+        np.testing.assert_array_equal(document.codes, codes_of(document.path, SHAPES[document.path]))
+    with pytest.raises(ConfigError, match=r"end_of_frame must be true, false, or an id in \[300, .*, but is 3\."):
+        pack(tokens, tmp_path / "other", "end_of_frame=3")
+
+
 def test_the_split_is_that_of_training(tmp_path: Path) -> None:
     shapes = {f"{number}.mp4": (1, 1, 1) for number in range(60)}
     pack(write_tokens(tmp_path / "tokens", shapes), tmp_path / "pack", "val_fraction=0.2")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from vqgan.commands.compare import compare
@@ -44,8 +45,11 @@ def corpus(folder: Path) -> list[Path]:
         write(folder / "other", "d", bits, bits_per_second=metric(1.0), bits_per_pixel=metric(0.1)),
     ]
     (folder / "evaluation").mkdir()
-    codec = {"metrics": {"psnr": metric(28.0), "bits_per_pixel": metric(0.2)}}
-    codec["protocol"] = {"tokenizer": {"name": "codec:libx264 30", "curve": "codec:libx264"}}  # type: ignore[dict-item]
+    codec = {"metrics": {"psnr": metric(28.0), "bits_per_pixel": metric(0.2, 0.1, 0.3)}}
+    codec["protocol"] = {
+        "tokenizer": {"name": "codec:libx264 30", "curve": "codec:libx264"},  # type: ignore[dict-item]
+        "data": {"frames": 96, "resolution": 16, "seconds": 4.0},  # type: ignore[dict-item]
+    }
     (folder / "evaluation" / "libx264.json").write_text(json.dumps(codec))
     (folder / "evaluation" / "broken.json").write_text("{")
     return made
@@ -58,11 +62,15 @@ def test_a_tokenizer_has_its_own_prior_s_bits_and_its_own_quality(tmp_path: Path
     assert found[0].metrics["bits_per_pixel"] == (0.05, None, None), "not the entropy of the evaluation"
     assert found[0].metrics["psnr"] == (24.0, 23.0, 25.0)
     assert found[2].curve == "codec:libx264"
+    pixels_a_second = 96 * 16**2 / 4
+    expected = tuple(bits * pixels_a_second for bits in (0.2, 0.1, 0.3))
+    assert found[2].metrics["bits_per_second"] == pytest.approx(expected)
     rows = list(csv.DictReader(as_csv(found).splitlines()))
     assert [(row["name"], row["bits_per_second"], row["psnr"]) for row in rows[:2]] == [
         ("f8 under p8", "900.0", "24.0"), ("f4 under p4", "5000.0", "30.0"),
     ]  # fmt: skip
     assert "under its prior" in as_page(found)
+    assert '"rate":"bits_per_second"' in as_page(found)
     assert as_text(found).splitlines()[1].split()[:4] == ["f8", "under", "p8", "900"]
 
 

@@ -1,7 +1,7 @@
 // Several tokenizers and others on the same frames, from top to bottom.
 
-const RATE = "bits_per_pixel";
-const QUALITIES = ["psnr", "ssim", "lpips"];
+const RATE = data.rate;
+const QUALITIES = ["psnr", "ssim", "lpips", "rfvd"];
 const value = (subject, name) => subject.metrics[name][0];
 
 /** Every figure of every subject, with its interval where it has one. */
@@ -20,7 +20,7 @@ function rates() {
   if (known.length < 2) return null;
   const groups = [...new Set(known.map((subject) => subject.curve ?? subject.name))];
   const charted = QUALITIES.filter((name) => known.some((subject) => value(subject, name) !== null)).map((name) => chart({
-    title: `${name} over bits a pixel`, caption: name === "lpips" ? "lower is better" : "higher is better", tall: true,
+    title: `${name} over ${RATE.replace("_per_", " a ").replace("_", " ")}`, caption: ["lpips", "rfvd"].includes(name) ? "lower is better" : "higher is better", tall: true,
     make: (colours) => ({
       traces: groups.map((group, number) => {
         const points = known.filter((subject) => (subject.curve ?? subject.name) === group && value(subject, name) !== null)
@@ -30,10 +30,10 @@ function rates() {
           x: points.map((subject) => value(subject, RATE)), y: points.map((subject) => value(subject, name)),
           text: points.map((subject) => plain(subject.name)), name: plain(group), mode: isCurve ? "lines+markers" : "markers",
           line: lineOf(number, colours), marker: { size: isCurve ? 6 : 12, color: colours.line(number), symbol: isCurve ? "circle" : "diamond" },
-          hovertemplate: "%{text}<br>%{x:.4g} bit/pixel, %{y:.4g}<extra></extra>",
+          hovertemplate: `%{text}<br>%{x:.4g} ${data.units[RATE]}, %{y:.4g}<extra></extra>`,
         };
       }),
-      hovermode: "closest", x: { type: "log", title: { text: "bit/pixel", standoff: 4 } }, y: { title: { text: data.units[name] || name } },
+      hovermode: "closest", x: { type: "log", title: { text: data.units[RATE], standoff: 4 } }, y: { title: { text: data.units[name] || name } },
     }),
   }));
   const legend = element("p", {}, groups.map((group, number) => element("span", {}, swatch(number, RUN_DASHES[Math.floor(number / COLOURS) % RUN_DASHES.length]), `${group} `)));
