@@ -63,7 +63,7 @@ def main() -> None:
         def read(keep: list[torch.Tensor] | None = None) -> None:
             results = read_jobs(
                 FrameSource(videos, encoder.reading, encoder.parts).read,
-                lambda position: batches[position:],
+                batches,
                 encoding.workers,
                 encoding.limits,
                 lambda video: videos[video].path,

@@ -5,7 +5,7 @@ from vqgan.data.folder import Folder
 from vqgan.data.images import Images
 from vqgan.data.loader import Loader
 from vqgan.data.reading.bad_files import BadFiles
-from vqgan.data.reading.workers import Limits
+from vqgan.data.reading.limits import Limits
 from vqgan.data.shards import Shards
 from vqgan.data.synthetic import SyntheticVideos
 from vqgan.data.videos import Videos

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqgan.data.reading.bad_files import BadFiles
-from vqgan.data.reading.workers import Limits
+from vqgan.data.reading.limits import Limits
 from vqgan.errors import ConfigError, check
 
 

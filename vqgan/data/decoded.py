@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt64
+
+from vqgan.data.reading.shared import Shared
 
 MEGABYTE = 2**20
 
@@ -17,8 +17,8 @@ MEGABYTE = 2**20
 class Decoded:
     """A place for the pixels of each of some items, empty at first.
 
-    The memory is taken as it is filled. Processes that are forked share it; one that gets it in another way, by
-    pickling, decodes for itself.
+    The memory is taken as it is filled. Reading processes share it; one that gets it in another way, by pickling,
+    decodes for itself.
 
     Args:
         shapes: of the items.
@@ -27,12 +27,22 @@ class Decoded:
     def __init__(self, shapes: Sequence[tuple[int, int, int, int]]) -> None:
         self.shapes = shapes
         self.ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        self._share()
+        self.memory = Shared(-(-self.size // 8) * 8 + 8 * len(shapes))
 
     @property
     def size(self) -> int:
         """Bytes in which all fit."""
         return int(self.ends[-1])
+
+    @property
+    def pixels(self) -> UInt8[np.ndarray, "bytes"]:
+        """Of all items."""
+        return self.memory.bytes()[: self.size]
+
+    @property
+    def sums(self) -> UInt64[np.ndarray, "items"]:
+        """A checksum of each."""
+        return self.memory.bytes()[-8 * len(self.shapes) :].view(np.uint64)
 
     def take(
         self, number: int, decode: Callable[[], UInt8[np.ndarray, "time h w 3"]]
@@ -42,25 +52,16 @@ class Decoded:
         Of an item two processes may write at once, and then the same; its checksum, which comes last, says whether all
         of it is there, whatever the order in which another processor sees the writes.
         """
-        if self.pixels is None or self.sums is None:
+        if sys.platform != "linux":  # elsewhere it would be a file
             return decode()
         shape = self.shapes[number]
         end = int(self.ends[number])
         place = self.pixels[end - int(np.prod(shape)) : end].reshape(shape)
-        if self.sums[number] != _checksum(place):
+        sums = self.sums
+        if sums[number] != _checksum(place):
             place[:] = decode()
-            self.sums[number] = _checksum(place)
+            sums[number] = _checksum(place)
         return place
-
-    def _share(self) -> None:
-        self.pixels: UInt8[np.ndarray, "bytes"] | None = None
-        self.sums: np.ndarray[Any, np.dtype[np.uint64]] | None = None
-        if sys.platform == "linux":  # elsewhere processes are not forked
-            self.pixels = np.frombuffer(mmap.mmap(-1, self.size), np.uint8)
-            self.sums = np.frombuffer(mmap.mmap(-1, 8 * len(self.shapes)), np.uint64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "pixels": None, "sums": None}
 
 
 def _checksum(pixels: UInt8[np.ndarray, "time h w 3"]) -> int:

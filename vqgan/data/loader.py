@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from vqgan.data.corpus import ClipDataset
 from vqgan.data.reading.bad_files import BadFiles
-from vqgan.data.reading.workers import Limits, Watch, read_jobs, supervised
+from vqgan.data.reading.limits import Limits
+from vqgan.data.reading.workers import Watch, read_jobs, supervised
 from vqgan.errors import DataError, UnusableError
 from vqgan.runtime.collectives import gather
 from vqgan.runtime.process import ALONE, Process
@@ -93,7 +94,7 @@ class Loader:
     @property
     def reading_seconds(self) -> float:
         """Processor's seconds that reading has taken, in this process and its workers."""
-        return float(self.watch.spent.sum())
+        return self.watch.spent
 
     @property
     def share(self) -> int:
@@ -110,16 +111,14 @@ class Loader:
         """
         size = self.batch_size
 
-        def numbers(position: int) -> Iterator[list[int]]:
-            begins = (n * size + self.process.rank * self.share for n in count(first + position))
-            return (list(range(begin, begin + self.share)) for begin in begins)
+        begins = (n * size + self.process.rank * self.share for n in count(first))
+        numbers = (list(range(begin, begin + self.share)) for begin in begins)
 
         def lose(clip: int, position: int, reason: str) -> str:
             path = str(self.dataset.path(clip))
             self.sequence.lost[path] = [(first + position) * size, reason]
             return path
 
-        # Pinned here: torch's thread for it would wait for ever for what a worker was sending when it was ended.
         pinned = torch.cuda.is_available()  # the device reads such memory directly, while other work goes on
         with closing(supervised(self.sequence, numbers, self.watch, lose, _collate, self.dataset.path)) as batches:
             for number, batch in enumerate(batches, start=first):
@@ -226,7 +225,7 @@ def stream_evenly(
     """
     indices = spread(len(dataset), most)
     read: Generator[Tensor | str, None, None] = read_jobs(
-        dataset.__getitem__, lambda position: ((index,) for index in indices[position:]), workers, limits, dataset.path
+        dataset.__getitem__, ((index,) for index in indices), workers, limits, dataset.path
     )
     with closing(read):
         for index, result in zip(indices, read):

@@ -149,16 +149,16 @@ class FolderEncoder:
         cut_off = {n for n, v in enumerate(videos) if is_cut_off(bad_files.reasons.get(str(v.path)))}
         source = Frames(videos, self.reading, self.parts, cut_off)
 
-        def order(position: int) -> Iterator[tuple[int, int] | None]:
-            return itertools.islice(in_turn(streams, counts, self.parts.firsts), position, None)
+        def order() -> Iterator[tuple[int, int] | None]:
+            return in_turn(streams, counts, self.parts.firsts)
 
         over: set[int] = set()  # videos of which nothing more is wanted
         read: Generator[Tensor | str, None, None] = read_jobs(
-            source.read, order, self.encoding.workers, self.encoding.limits,
+            source.read, order(), self.encoding.workers, self.encoding.limits,
             file_of=lambda video: videos[video].path, whole=True,
         )  # fmt: skip
         with closing(read):
-            for job, result in zip(order(0), read):
+            for job, result in zip(order(), read):
                 video, first = job or (-1, 0)
                 if job is None or video in over:
                     yield None

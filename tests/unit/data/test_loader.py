@@ -17,34 +17,14 @@ import torch
 from torch import Tensor
 
 from tests.conftest import LIMITS
+from tests.support.numbered import CLIPS, Numbered
 from tests.unit.video.test_video_file import Recording
-from vqgan.data import BadFiles, ClipDataset, Loader, loader
+from vqgan.data import BadFiles, Loader, loader
 from vqgan.data.loader import read_evenly
 from vqgan.data.videos import VideoFolder
-from vqgan.errors import DataError, UnusableError
+from vqgan.errors import DataError
 from vqgan.video.crop import augment
 from vqgan.video.file import scan_video
-
-CLIPS = 11
-
-
-class Numbered(ClipDataset):
-    """Clips of one grey pixel that is their number, and one of chance; some cannot be read."""
-
-    def __init__(self, unusable: frozenset[int] = frozenset(), clips: int = CLIPS) -> None:
-        self.unusable, self.clips = unusable, clips
-
-    def __len__(self) -> int:
-        return self.clips
-
-    def path(self, index: int) -> Path:
-        return Path(f"clip{index}")
-
-    def read(self, index: int, rng: np.random.Generator | None) -> Tensor:
-        if index in self.unusable:
-            raise UnusableError("damaged")
-        chance = 0 if rng is None else int(rng.integers(256))
-        return torch.tensor([index, chance], dtype=torch.uint8).reshape(1, 1, 2, 1).expand(1, 1, 2, 3)
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from vqgan.data.reading.bad_files import BadFiles
 from vqgan.data.reading.index import Index
+from vqgan.data.reading.limits import Limits
 from vqgan.data.reading.own_folders import is_own, refuse_run_folder
-from vqgan.data.reading.workers import Limits, read_jobs
+from vqgan.data.reading.workers import read_jobs
 from vqgan.errors import DataError, UnusableError
 from vqgan.runtime.process import this_process
 from vqgan.text import counted
@@ -141,7 +142,7 @@ def _scan(
     workers = max(workers, min(MOST_SCANNERS, os.cpu_count() or 1)) if workers else 0
     scan = read_jobs(
         partial(_look, kind.scan, files),
-        lambda position: ((number,) for number in range(position, len(files))),
+        ((number,) for number in range(len(files))),
         min(workers, len(files)),
         limits,
         files.__getitem__,

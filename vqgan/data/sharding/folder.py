@@ -87,19 +87,19 @@ class FolderSharder:
         streams = dealt_out(range(len(counts)), counts, max(1, self.sharding.workers))
         source = Clips(videos, self.sharding)
 
-        def order(position: int) -> Iterator[tuple[int, int] | None]:
-            return itertools.islice(in_turn(streams, counts, range), position, None)
+        def order() -> Iterator[tuple[int, int] | None]:
+            return in_turn(streams, counts, range)
 
         given = [0] * len(videos)  # clips of each video
         read = read_jobs(
-            source.read, order, self.sharding.workers, self.sharding.limits, file_of=lambda video: videos[video].path
+            source.read, order(), self.sharding.workers, self.sharding.limits, file_of=lambda video: videos[video].path
         )
         bar = tqdm(total=sum(counts), unit="clip", disable=None if self.process.rank == 0 else True)
         with ExitStack() as stack:
             stack.enter_context(closing(bar))
             writers = [stack.enter_context(closing(self._writer(number))) for number in range(len(streams))]
             stack.enter_context(closing(read))
-            for job, result, writer in zip(order(0), read, itertools.cycle(writers)):
+            for job, result, writer in zip(order(), read, itertools.cycle(writers)):
                 if job is None:
                     continue
                 (video, part), path = job, videos[job[0]].path
