@@ -15,6 +15,7 @@ from vqgan.reports.differences import Values, typed_values
 
 KEPT = Path(__file__).with_name("assets") / "healthy"
 DEMO, DEFAULT = "demo", "default"  # what is trained where no recipe is typed: on synthetic videos, on others
+DEFAULTS = {"SyntheticVideos": DEMO, "Videos": DEFAULT, "Shards": DEFAULT}  # by the kind of data
 PLACES = ("data.root", "data.val_root")
 CHOICES = ("experiment", "data")  # in which the recipe itself is typed, and where its videos are
 
@@ -69,7 +70,7 @@ def healthy_for(runs: Sequence[tuple[Sequence[str], Values]]) -> Healthy | None:
 def recipe_of(typed: Sequence[str], values: Values) -> str | None:
     """The recipe of a tokenizer's run by what was typed and its config's values; None for runs of other kinds."""
     kind = values.get("data._target_", "").rpartition(".")[2]
-    default = {"SyntheticVideos": DEMO, "Videos": DEFAULT}.get(kind) if "backbone._target_" in values else None
+    default = DEFAULTS.get(kind) if "backbone._target_" in values else None
     return typed_values([one.lstrip("+") for one in typed]).get("experiment", default)
 
 
