@@ -28,10 +28,12 @@ def main() -> None:
     parser.add_argument("--format", choices=[*found], default="safetensors", help="see below; safetensors if not said")
     add_parts(parser)
     arguments = parser.parse_args()
-    from vqgan.tokenizer.export import export  # here, as it brings torch, which --help need not wait for
+    from vqgan.tokenizer.export import export, further  # here, as it brings torch, which --help need not wait for
 
     said = export(arguments.run, arguments.out, arguments.format, arguments.parts)
-    print("\n".join(filter(None, [f"{arguments.out} holds the tokenizer of {arguments.run}.", said])))
+    typed = further(arguments.run, arguments.out) if arguments.format == "safetensors" else None
+    go_on = f"Train it further with:\n  {typed}" if typed else None
+    print("\n".join(filter(None, [f"{arguments.out} holds the tokenizer of {arguments.run}.", said, go_on])))
 
 
 def _summary(name: str) -> str:

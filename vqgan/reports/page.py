@@ -20,6 +20,7 @@ from typing import Any
 
 from vqgan.files.writing import replace_text
 from vqgan.reports.differences import differing, typed_values
+from vqgan.reports.healthy import healthy_for
 from vqgan.reports.run import Run, collect
 from vqgan.reports.strips import BUDGET, SPREAD
 from vqgan.runs.saved import is_run
@@ -66,6 +67,7 @@ def page(folders: Sequence[Path], state: str | None = None) -> str:
         "runs": runs,
         "typed": typed,
         "config": differing([values for _, values in collected]),
+        "healthy": healthy_for([(run["overrides"], values) for run, values in collected]),
         "points": points,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"),
         "version": version("vqgan"),

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 from vqgan.files.reading import number, read_rows
 
 MUCH_WAITING = 0.25  # of the time; it is below 0.06 in the demo
+ENOUGH_STEPS = 50  # before them the first batch, compilers and caches weigh too much to say what is slow
 HOURS = "speed/hours"  # the scalar that says how long a run has trained
 FACTS = "facts.json"  # beside the metrics: what the parts and the data of the run come to
 MOST_CURVES, LONGEST_NAME = 200, 100
@@ -145,6 +146,10 @@ def speed_of(metrics: Metrics) -> str:
             return "nothing was trained"
     rate, wait = medians["speed/frames_per_second"], medians["speed/data_wait"]
     reading = medians.get("speed/reading", 0.0)
+    if metrics.steps[-1] < ENOUGH_STEPS:
+        return (
+            f"{rate:.3g} frames/s, {wait:.1%} of the time waiting for data (of few steps, in which things still start)"
+        )
     slower = (
         "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
     )

@@ -12,11 +12,13 @@ from vqgan.config.keys import NOT_SHOWN
 from vqgan.errors import ConfigError
 from vqgan.files.reading import number, read_object, read_rows, read_yaml
 from vqgan.runs.checkpoint import Checkpoints
+from vqgan.runs.saved import load_config
 from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.exporting import formats
 from vqgan.tokenizer.exporting.made import PICTURE, Made, write_out
-from vqgan.tokenizer.folder import autoencoder_in, describe, discriminator_of, read, tensors_in
+from vqgan.tokenizer.folder import autoencoder_in, describe, discriminator_of, part_in, read, tensors_in
 from vqgan.tokenizer.tokenizer import Tokenizer, rebuild
+from vqgan.tokenizer.typed import command, overrides_for
 
 MEASURED = """Trained for {step} steps.
 
@@ -77,6 +79,17 @@ def export(source: Path, out: Path, layout: str, parts: Path | None = None) -> s
     picture = picture_at(step, source)
     write_out(made, out, card_of(source, out.resolve().name, step, tokenizer, made, picture is not None), picture)
     return made.said
+
+
+def further(source: Path, out: Path) -> str | None:
+    """The command that trains further what was exported; None if that has parts of which there is no choice here."""
+    description, _ = read(out)
+    config = load_config(source)
+    critic = None
+    if config is not None and discriminator_of(out):
+        critic = part_in(config, "discriminator")
+    typed = overrides_for(description["backbone"], description["quantizer"], critic)
+    return None if typed is None else command(out, typed)
 
 
 def validation_at(step: int, run: Path) -> dict[str, float]:

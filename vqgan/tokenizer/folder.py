@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from vqgan.files.lock import filling
 from vqgan.files.reading import read_json
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
+from vqgan.tokenizer.typed import overrides_for
 
 FORMAT = 2  # of config.json; in 1 there was one class of backbones, which held the latent dimension
 LARGEST_DESCRIPTION = 2**20  # bytes
@@ -57,7 +59,7 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
         CheckpointError: see `load`.
     """
     folder = _folder_of(source, {})
-    _, state = read(folder)
+    description, state = read(folder)
     ours = autoencoder.state_dict()
     along_time = {name: ours[name] for name in temporal_names(autoencoder)}
     networks: list[tuple[str, nn.Module, dict[str, Tensor]]] = [("autoencoder", autoencoder, along_time | state)]
@@ -69,7 +71,17 @@ def load_weights(source: str | Path, autoencoder: Autoencoder, discriminator: nn
             compare(network.state_dict(), tensors)
             network.load_state_dict(tensors)
         except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"init_from={source}: its {name} is not the configuration's. {error}") from None
+            cure = _cure(description) if name == "autoencoder" else ""
+            raise ConfigError(f"init_from={source}: its {name} is not the configuration's. {error}.{cure}") from None
+
+
+def _cure(description: Mapping[str, Any]) -> str:
+    """What to type to have the networks of a description; nothing where that cannot be said, or not in a few words."""
+    try:
+        typed = shlex.join(overrides_for(description["backbone"], description["quantizer"]) or [])
+    except (LookupError, TypeError, ValueError, RecursionError):  # it may be a stranger's
+        return ""
+    return f" Type what it is made of: {typed}" if 0 < len(typed) < LONGEST_REASON else ""
 
 
 def describe(run: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ OPEN_OPTIONS = {
 }
 # Within one call FFmpeg cannot be interrupted otherwise: a file's tail that was never written is read to its end there.
 CALL_SECONDS = 5
+MOST_BOXES = 1000  # of a file's outermost ones; usual files have five
 T = TypeVar("T")
 Packet: TypeAlias = "av.Packet[VideoStream]"
 
@@ -66,6 +67,25 @@ def open_video(path: Path, content: bytes | None = None) -> tuple[InputContainer
         raise UnusableError("no decodable video stream")
     stream.codec_context.thread_count = 1
     return container, stream
+
+
+def lacks_its_index(path: Path, content: bytes | None = None) -> bool:
+    """Whether no index, the box `moov`, is found in a file of the MP4 and QuickTime kind.
+
+    Recorders write it last; without it nothing can be decoded.
+    """
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
+        for number in range(MOST_BOXES):
+            head = file.read(8)
+            size, kind = int.from_bytes(head[:4]), head[4:]
+            if kind == b"moov" or (number == 0 and kind != b"ftyp"):
+                return False
+            if size == 1:  # the size follows, in eight bytes
+                size = int.from_bytes(file.read(8)) - 8
+            if len(head) < 8 or size < 8:  # the end; 0: it reaches to there
+                return True
+            file.seek(size - 8, io.SEEK_CUR)
+    return False
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, Int
 
 from vqgan.errors import UnusableError
-from vqgan.video.container import Packet, decoded, open_video, packets_of, until_error
+from vqgan.video.container import Packet, decoded, lacks_its_index, open_video, packets_of, until_error
 from vqgan.video.crop import check_size
 
 # Containers whose packets carry decoding, not presentation times: where a codec reorders, frames are counted.
@@ -145,6 +145,10 @@ def scan_video(path: Path, content: bytes | None = None) -> tuple[VideoFile, str
             del first, frames
             gc.collect(1)  # a frame whose side data were looked at is in a cycle of references, and may be large
     except av.FFmpegError as error:
+        if lacks_its_index(path, content):
+            raise UnusableError(
+                "unreadable: its index (moov atom) is not found: it was cut off, or is damaged"
+            ) from None
         raise UnusableError(f"unreadable: {error.strerror or error}") from None
     check_size(video.width * video.pixel_aspect, video.height)
     declared = len(index.times) + index.missing

@@ -96,7 +96,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("not a video\n" * 50), "not a video|unreadable"),
     "random bytes": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(50_000)), "not a video|unreadable"),
     "zeros": (lambda path: path.write_bytes(bytes(50_000)), "not a video|unreadable"),
-    "truncated, contents last": (write_without_end, "unreadable"),
+    "truncated, contents last": (write_without_end, "unreadable: its index (moov atom) is not found: it was cut off"),
     "truncated, contents first": (write_cut_at_the_start, "unreadable|no frames|too short"),
     "sound only": (write_sound, "no video stream"),
     "dangling link": (lambda path: path.symlink_to("nowhere.mp4"), "dangling link"),

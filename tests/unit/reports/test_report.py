@@ -105,13 +105,20 @@ def test_the_speed_is_said_in_words(tmp_path: Path) -> None:
         0.3: "the data are the bottleneck: try more workers",
     }.items():
         rows = [{"step": n, "speed/frames_per_second": 10 * n, "speed/data_wait": wait} for n in range(1, 4)]
+        rows[-1]["step"] = 50
         write_lines(tmp_path / "metrics.jsonl", rows)
         assert speed(tmp_path) == f"20 frames/s, {wait:.1%} of the time waiting for data ({slower})"
 
 
+def test_of_few_steps_it_is_not_said_what_is_slow(tmp_path: Path) -> None:
+    rows = [{"step": step, "speed/frames_per_second": 3, "speed/data_wait": 0.9} for step in (2, 49)]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    assert speed(tmp_path).startswith("3 frames/s, 90.0% of the time waiting for data (of few steps")
+
+
 def test_cores_that_reading_takes_are_said_although_nobody_waits(tmp_path: Path) -> None:
     rows = [
-        {"step": n, "speed/frames_per_second": 10, "speed/data_wait": 0.001, "speed/reading": 0.46} for n in range(1, 4)
+        {"step": n, "speed/frames_per_second": 10, "speed/data_wait": 0.001, "speed/reading": 0.46} for n in (1, 2, 50)
     ]
     write_lines(tmp_path / "metrics.jsonl", rows)
     assert "the networks are the bottleneck, and reading takes 46% of the cores" in speed(tmp_path)

@@ -69,7 +69,7 @@ function draw(one) {
   const { traces, x = {}, y = {}, ...own } = one.make(colours);
   const axis = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.grid };
   const layout = {
-    margin: { l: 58, r: 12, t: touch ? 30 : 8, b: 38 }, showlegend: false,
+    margin: { l: 58, r: 12, t: 30, b: 38 }, showlegend: false,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.faint, size: 12 },
     hovermode: traces.length > 6 ? "closest" : "x", hoverlabel: { bgcolor: colours.page, bordercolor: colours.faint, font: { color: colours.text }, namelength: 30 },
     dragmode: touch ? false : "zoom", // else a finger could not scroll the page

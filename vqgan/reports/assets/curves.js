@@ -1,6 +1,6 @@
 // Curves: a chart for each metric, in groups by panel, with one smoothing, x-axis and zoom for all of them.
 
-const view = { smoothing: 0.6, axis: "steps", log: false, range: null, hidden: new Set() };
+const view = { smoothing: 0.6, axis: "steps", log: false, range: null, hidden: new Set(), healthy: true };
 const FEW = 20; // points; curves that have fewer are shown as they are
 const PANELS = ["train", "validation", "codebook", "adversarial", "learning_rate", "speed"];
 const TOGETHER = { // metrics that are read against each other
@@ -40,9 +40,18 @@ function smoothed(values, amount) {
   });
 }
 
+/** A healthy run's curves, to lie behind; none over hours, which would be another machine's. */
+function healthyTraces(metrics, colours) {
+  if (!data.healthy || !view.healthy || view.axis !== "steps") return [];
+  return metrics.map((metric, part) => [data.healthy.curves[metric], part]).filter(([curve]) => curve).map(([curve, part]) => ({
+    x: curve.steps, y: curve.values, name: plain(`healthy ${data.healthy.recipe}`), mode: "lines", opacity: 0.45,
+    line: { color: colours.faint, width: 4, dash: part ? "dot" : "solid" }, hovertemplate: "%{y:.5g}",
+  }));
+}
+
 /** The lines of one chart: each run's curve of each metric in it. */
 function traces(metrics, colours) {
-  const found = [];
+  const found = healthyTraces(metrics, colours);
   runs.forEach((run, number) => metrics.forEach((metric, part) => {
     const curve = run.curves[metric];
     if (!curve || view.hidden.has(number)) return;
@@ -60,7 +69,7 @@ function traces(metrics, colours) {
 
 /** The range of y in the part of x that is shown, so that a zoom in x makes use of the height. */
 function heightOf(lines, log) {
-  const [first, last] = view.range || [-Infinity, Infinity];
+  const [first, last] = view.range || whole();
   let low = Infinity, high = -Infinity;
   for (const { x, y } of lines) {
     x.forEach((at, n) => {
@@ -77,7 +86,7 @@ function heightOf(lines, log) {
 }
 
 function curveChart(title, metrics) {
-  const positive = runs.every((run) => metrics.every((metric) => (run.curves[metric]?.values ?? []).every((value) => value === null || value > 0)));
+  const positive = runs.every((run) => metrics.every((metric) => [...(run.curves[metric]?.values ?? []), ...(data.healthy?.curves[metric]?.values ?? [])].every((value) => value === null || value > 0)));
   const made = chart({
     title, caption: MEANINGS[title] || "",
     on: { plotly_relayout: zoomed },
@@ -165,9 +174,10 @@ function curveControls(...own) {
   const axis = element("select", { "aria-label": "x-axis", onchange: (event) => { view.axis = event.target.value; zoom(null); } },
     element("option", { value: "steps" }, "steps"), element("option", { value: "hours" }, "hours of training"));
   const log = element("input", { type: "checkbox", onchange: (event) => { view.log = event.target.checked; redraw(curveCharts); } });
+  const healthy = element("input", { type: "checkbox", checked: true, onchange: (event) => { view.healthy = event.target.checked; redraw(curveCharts); } });
   const toggles = several && !own.length ? element("div", { class: "runs", role: "group", "aria-label": "runs shown" }, runs.map(runToggle)) : null;
   return element("div", { class: "controls sticky" }, toggles, own,
-    smoothing.label, element("label", {}, "x-axis", axis), element("label", {}, log, "logarithmic y"),
+    smoothing.label, element("label", {}, "x-axis", axis), element("label", {}, log, "logarithmic y"), data.healthy ? element("label", {}, healthy, "healthy run") : null,
     fromSlider.label, toSlider.label, element("button", { type: "button", onclick: () => zoom(null) }, "whole run"));
 }
 

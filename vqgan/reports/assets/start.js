@@ -11,9 +11,14 @@ function curves() {
   const how = touch ? "Zoom into all charts by from and to, or by the buttons of one" : "Drag over a chart to zoom into all of them, double-click to see the whole run";
   const hint = `${how}. Lines of ${FEW} points and more are smoothed, with the raw values behind.${thinned}`;
   return [
-    section("curves", "Curves", curveControls(), element("p", { class: "faint" }, hint), [...groups].map(([panel, figures]) => element("div", { class: "panel" }, element("h3", {}, panel.replace("_", " ")), box(figures)))),
+    section("curves", "Curves", curveControls(), element("p", { class: "faint" }, hint), healthyLegend(), [...groups].map(([panel, figures]) => element("div", { class: "panel" }, element("h3", {}, panel.replace("_", " ")), box(figures)))),
     section("codebook", "Codebook", codebookUse(), codebook ? box(codebook) : null),
   ];
+}
+
+/** Whose the grey lines are. */
+function healthyLegend() {
+  return data.healthy ? element("p", { class: "faint" }, element("span", { class: "swatch healthy", "data-dash": "solid", "aria-hidden": "true" }), data.healthy.said) : null;
 }
 
 addDeadCodes();
