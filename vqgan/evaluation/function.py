@@ -130,14 +130,23 @@ def _load(module: str) -> Any:
         assert spec.loader is not None
         found = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = found  # dataclasses look their module up
-        look_in(file.parent)  # what lies beside it
+        for folder in (Path.cwd(), file.parent):  # a checkout that the command is started in; what lies beside it
+            look_in(folder)
         spec.loader.exec_module(found)
         return found
     except ConfigError:
         raise
+    except ModuleNotFoundError as error:
+        if error.name is None or module.partition(".")[0] == error.name:
+            raise ConfigError(f"python:{module} cannot be imported: there is no module {error.name}.") from None
+        raise ConfigError(
+            f"python:{module} needs {error.name}, which is not here: install it, or start in the folder that it is in."
+        ) from None
     except (Exception, SystemExit) as error:  # whatever importing a module can end with
         raise ConfigError(f"python:{module} cannot be imported: {type(error).__name__}: {_line(error)}.") from error
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+    """The first line of what it says, with the next where that only leads up to it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".:")

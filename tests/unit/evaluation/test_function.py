@@ -142,7 +142,7 @@ def test_a_name_may_lie_in_a_class_or_be_of_an_installed_module(address: Callabl
     [
         ("theirs", "names no function"),
         ("nowhere.py:name", "there is no such file"),
-        ("no_such_module_at_all:name", "cannot be imported: ModuleNotFoundError"),
+        ("no_such_module_at_all:name", "cannot be imported: there is no module no_such_module_at_all"),
         ("torch:no_such_name", "torch has no function no_such_name"),
     ],
 )
@@ -154,6 +154,12 @@ def test_an_address_that_leads_nowhere(text: str, message: str) -> None:
 def test_a_file_that_ends_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(ConfigError, match="cannot be imported: ZeroDivisionError: division by zero"):
+        FromFunction(f"{tmp_path / 'broken.py'}:name")
+
+
+def test_the_reason_is_told_where_the_first_line_only_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('Failed to import it (look up):\\n\\nno such operator')")
+    with pytest.raises(ConfigError, match=r"RuntimeError: Failed to import it \(look up\): no such operator\.$"):
         FromFunction(f"{tmp_path / 'broken.py'}:name")
 
 

@@ -8,12 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from vqgan.errors import ConfigError
+from vqgan.evaluation.function import FromFunction
+
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "referee.md"
+NEEDED = {"Cosmos": "cosmos_tokenizer", "VidTok": "scripts", "LlamaGen": "tokenizer", "Open-MAGVIT2": "src"}
 FILES = dict(re.findall(r"^### (.+?)\n.*?^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 
 
 def test_there_is_one_for_each_project() -> None:
-    assert list(FILES) == ["Cosmos", "VidTok", "LlamaGen", "Open-MAGVIT2", "Wan", "diffusers"]
+    assert [*FILES] == [*NEEDED, "Wan", "diffusers' VQModel", "diffusers' AutoencoderKL"]
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_is_missing_is_said_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text(FILES[name])
+    with pytest.raises(ConfigError, match=f"^python:theirs.py needs {NEEDED[name]}, which is not here: install it, or"):
+        FromFunction("theirs.py:reconstruct")
 
 
 @pytest.mark.parametrize("name", FILES)
