@@ -1,4 +1,4 @@
-# docker build -t vqgan . && docker run --shm-size=8g -v "$PWD:/work" vqgan train data=videos data.root=VIDEOS
+# docker build -t vqgan . && docker run -v "$PWD:/work" vqgan train data=videos data.root=VIDEOS
 # With --gpus all, build with --build-arg INDEX=https://download.pytorch.org/whl/cu130
 FROM python:3.12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*

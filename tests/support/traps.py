@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import Any
@@ -140,3 +142,29 @@ class Large:
 
     def __getitem__(self, number: int) -> bytes:
         return bytes([number]) * 2**20
+
+
+class Batches:
+    """Arrays of a megabyte that are their number, and where they come from."""
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+        return {"pixels": torch.full((2**20,), number, dtype=torch.uint8), "parent": os.getppid(), "threads": threads}
+
+
+class Complaining:
+    """Warns, and fails at the third."""
+
+    def __getitem__(self, number: int) -> int:
+        if number == 2:
+            raise KeyError("no such thing")
+        warnings.warn(f"about {number}", stacklevel=2)
+        return number
+
+
+class Surrounded:
+    """Tells where it is."""
+
+    def __getitem__(self, number: int) -> tuple[str | None, str, str]:
+        module: Any = importlib.import_module("only_there")
+        return os.environ.get("ONLY_NOW"), os.getcwd(), module.NAME  # noqa: PTH109

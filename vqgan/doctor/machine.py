@@ -6,7 +6,6 @@ import importlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -17,8 +16,7 @@ from vqgan.doctor.finding import Finding, found
 from vqgan.errors import VQGANError
 
 GIBIBYTE = 2**30
-SHARED = Path("/dev/shm")
-LITTLE_SHARED, LITTLE_DISK, LITTLE_MEMORY = GIBIBYTE, 5 * GIBIBYTE, 2 * GIBIBYTE
+LITTLE_DISK, LITTLE_MEMORY = 5 * GIBIBYTE, 2 * GIBIBYTE
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # of a container: less than the machine has
 MEMORY = Path("/proc/meminfo")
 TRACKERS = {"wandb": None, "tensorboard": "tensorboard", "mlflow": "mlflow"}  # package: the extra that brings it
@@ -126,23 +124,15 @@ def _memory() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    import torch
+    """In which reading processes hand over what they read; not in /dev/shm, of which a container has little."""
+    from vqgan.data.reading.shared import Shared
 
-    wish = "In a container: docker run --shm-size=8g (or --ipc=host)."
     try:
-        torch.zeros(1).share_memory_()  # by which reading processes hand over what they read
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        return Finding("shared memory", f"cannot be used: {reason}", {"usable": False}, f"Training needs some. {wish}")
-    if not SHARED.is_dir():
-        missing = sys.platform == "linux"
-        said = f"there is no {SHARED}" if missing else "as the system gives it"
-        change = f"Reading processes hand batches over in {SHARED}, which is missing. {wish}" if missing else None
-        return Finding("shared memory", said, {"usable": not missing}, change)
-    free = shutil.disk_usage(SHARED).free
-    change = f"Little shared memory: large batches from many data.workers may not fit. {wish}"
-    little = free < LITTLE_SHARED
-    return Finding("shared memory", f"{_size(free)} free", {"usable": True, "free": free}, change if little else None)
+        Shared(1).bytes()
+    except OSError as error:
+        change = "Reading processes hand batches over in shared memory; data.workers=0 reads in the training process."
+        return Finding("shared memory", f"cannot be used: {error.strerror or error}", {"usable": False}, change)
+    return Finding("shared memory", "can be used", {"usable": True}, None)
 
 
 def _disk(folder: Path) -> Finding:

@@ -19,6 +19,7 @@ from vqgan.backbones import Backbone, Downsampling
 from vqgan.config.build import build, discriminator_optimizer_values, find_class, public_values
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
+from vqgan.data.reading.nursery import nursery
 from vqgan.errors import ConfigError, DataError, check
 from vqgan.loggers import JsonLines, Logger, Loggers
 from vqgan.losses import FeatureTerm, Objective
@@ -57,6 +58,8 @@ def make_trainer(
         raise ConfigError(f"trainer.freeze={settings.freeze}: that would stay random; say whose it is: init_from=RUN.")
     refuse_shared_gpu(find_device(settings.device))
     backbone: Backbone = build(config.backbone, "backbone")
+    if config.data.get("workers"):
+        nursery()  # which imports what reading needs while the networks are built
     with first_alone():
         loss = make_loss(config)  # the first one downloads the perceptual network for all on its machine
     objective = make_criterion(config, loss, process)

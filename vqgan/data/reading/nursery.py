@@ -50,8 +50,9 @@ class Nursery:
         self.control, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                _command("serve", theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-            )
+                _command("serve", theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                env={"OPENBLAS_NUM_THREADS": "1", **os.environ},  # NumPy's starts threads as it is imported
+            )  # fmt: skip
         atexit.register(self.close)
 
     def start(self, pipe: socket.socket) -> int:

@@ -106,6 +106,7 @@ class _Worker:
         self.slots = [_Slot() for _ in range(WINDOW + LENT)]
         self.nursery = nursery()
         self.pipe, theirs = socket.socketpair()
+        self.process = 0  # there is something to end, even if a signal comes now
         with theirs:
             self.process = self.nursery.start(theirs)
         surroundings = Shared()

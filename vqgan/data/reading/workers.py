@@ -176,8 +176,10 @@ def supervised(
                 return
             except WorkerError as fault:
                 restarts += 1
-                if fault.stalled and file_of is not None and not _can_be_read([file_of(s) for s in fault.subjects]):
-                    fault = _no_storage(fault, str(file_of(fault.subjects[0])), restarts)
+                if fault.stalled and fault.subjects and file_of is not None:
+                    files = [file_of(subject) for subject in fault.subjects]
+                    if not _can_be_read(files):
+                        fault = _no_storage(fault, str(files[0]), restarts)
                 suspicions.update(fault.subjects)
                 lost = [s for s in fault.subjects if suspicions[s] == CHANCES]
                 names = [lose(subject, position, fault.reason) for subject in lost]
