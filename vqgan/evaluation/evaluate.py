@@ -40,7 +40,10 @@ from vqgan.evaluation.showing import page_entries
 from vqgan.evaluation.subject import Subject, data_section, has_data, is_outside, open_outside, open_subject, read_clips
 from vqgan.files.writing import replace_text, storing
 from vqgan.reports.referee import page as page_of
+from vqgan.reports.trial import read_trial
+from vqgan.reports.varied import short_names, short_value, varied
 from vqgan.runs.provenance import environment
+from vqgan.runs.saved import is_run
 from vqgan.runtime.process import this_process
 from vqgan.tokenizer.tokenizer import Tokenizer
 
@@ -91,7 +94,7 @@ def evaluate(
         f"not measured: {error}" if str(error).startswith(name) else f"{name} is not measured: {error}"
         for name, error in session.failures
     ]
-    print("\n" + "\n".join([table(session.reports), *failed]), flush=True)
+    print("\n" + "\n".join([table(session.reports, session.varied()), *failed]), flush=True)
     session.write_page(failed)
     if show_json is not None:
         show_json(as_json(session.reports, failed))
@@ -119,6 +122,7 @@ class _Session:
         self.runs, self.data, self.out, self.csv, self.typed, self.parts = runs, data, out, csv, typed, parts
         self.reports: list[Report] = []
         self.galleries: list[Gallery] = []
+        self.folders: dict[str, Path] = {}  # of tokenizers, by name
         self.failures: list[tuple[str, VQGANError]] = []
         self.opened: dict[str, Subject] = {}  # of ours, until it has been measured
 
@@ -176,7 +180,20 @@ class _Session:
         add_row(report, places.rows)
         self.reports.append(report)
         self.galleries.append(gallery)
+        if subject.folder is not None:
+            self.folders[subject.name] = subject.folder
         print(f"{subject.name} is measured: {places.report}, {places.rows}", flush=True)
+
+    def varied(self) -> dict[str, list[str]]:
+        """What was varied in the runs among them, by their names, as a comparison has it."""
+        runs = [(name, folder) for name, folder in self.folders.items() if is_run(folder)]
+        trials = [read_trial(folder, name, points=0) for name, folder in runs]
+        keys = varied(trials) if len(trials) > 1 else []
+        names = short_names([key.name for key in keys])
+        return {
+            trial.name: [f"{name}={short_value(key.values[n])}" for name, key in zip(names, keys)]
+            for n, trial in enumerate(trials)
+        }
 
     def write_page(self, failed: Sequence[str]) -> None:
         """The page of all, where they have a place in common."""

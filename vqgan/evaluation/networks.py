@@ -104,14 +104,14 @@ def find_weights(published: WeightFile, file: str | None, download: bool) -> Pat
         NotAvailableError: there is none, or another.
     """
     path = published.cached if file is None else Path(file).expanduser()
-    advice = f"give a file with weights.{published.key}=FILE"
+    advice = f"give files: weights.{published.key}=DIR/{published.name}"
     # Reasons stand in reports, which may be shared: they do not say where files lie.
     called = f"{path.name} in torch's cache" if file is None else f"weights.{published.key}=…/{path.name}"
     if file is not None and not path.is_file():
         raise NotAvailableError(f"{called} is not there")
     if not path.is_file():
         if not download:
-            raise NotAvailableError(f"no {called}, and download=false: {advice}")
+            raise NotAvailableError(f"no weights in torch's cache, and download=false; {advice}")
         try:
             published.download()
         except NotAvailableError as error:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vqgan.errors import ConfigError, RunFolderInUseError
 from vqgan.evaluation.figures import UNITS, Metric
 from vqgan.files.reading import read_object, read_whole
 from vqgan.files.writing import replace_text, storing
+from vqgan.text import counted
 
 # Columns of the protocol in `evaluation.csv`: section, key.
 PROTOCOL_COLUMNS = (
@@ -134,33 +136,51 @@ def _held(file: Path) -> AcquireReturnProxy[FileLock]:
             ) from None
 
 
-def table(reports: Sequence[Report]) -> str:
+def table(reports: Sequence[Report], varied: Mapping[str, Sequence[str]] | None = None) -> str:
     """A column for each tokenizer, a row for each metric; of more than fit beside each other a row for each.
 
     Below, what was not computed and what to bear in mind.
+
+    Args:
+        reports: of what was measured.
+        varied: what was varied in runs, by their names.
     """
-    lines = _columns(reports) if len(reports) <= MOST_COLUMNS else _rows(reports)
+    lines = _columns(reports, varied or {}) if len(reports) <= MOST_COLUMNS else _rows(reports, varied or {})
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
     return "\n".join([text, "", *remarks(reports)])
 
 
-def _columns(reports: Sequence[Report]) -> list[list[str]]:
-    heads = [_head(report) for report in reports]
-    lines = [["", *heads, ""], ["data", *(_measured_on(report) for report in reports), ""]]
-    for name, unit in UNITS.items():
-        lines.append([name, *(_cell(report.metrics[name]) for report in reports), unit])
+def _columns(reports: Sequence[Report], varied: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Values and intervals; that all are of the same data is said once, below."""
+    of = [varied.get(_name(report), []) for report in reports]
+    # A line for each choice, so that a column is no wider than its figures.
+    choices = [["", *parts, ""] for parts in zip_longest(*of, fillvalue="")]
+    lines = [["", *map(_head, reports), ""], *choices]
+    if len(reports) == 1:
+        lines.append(["data", *map(_measured_on, reports), ""])
+    for name in _measured(reports):
+        lines.append([name, *(_cell(report.metrics[name]) for report in reports), UNITS[name]])
     return lines
 
 
-def _rows(reports: Sequence[Report]) -> list[list[str]]:
-    """Values alone, of the metrics that any of them has."""
-    names = [name for name in UNITS if any(report.metrics[name].value is not None for report in reports)]
-    lines = [["", *names], ["", *(UNITS[name] for name in names)]]
+def _rows(reports: Sequence[Report], varied: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Values alone."""
+    names = _measured(reports)
+    lines = [["", *names, ""], ["", *(UNITS[name] for name in names), ""]]
     for report in reports:
         values = (report.metrics[name] for name in names)
-        lines.append([_head(report), *map(_cell_value, values)])
+        lines.append([_head(report), *map(_cell_value, values), ", ".join(varied.get(_name(report), []))])
     return lines
+
+
+def _measured(reports: Sequence[Report]) -> list[str]:
+    """The metrics that any of them has."""
+    return [name for name in UNITS if any(report.metrics[name].value is not None for report in reports)]
+
+
+def _name(report: Report) -> str:
+    return str(report.protocol["tokenizer"]["name"])
 
 
 def _head(report: Report) -> str:
@@ -189,10 +209,11 @@ def remarks(reports: Sequence[Report]) -> list[str]:
         head = tokenizer.get("curve") or _head(report)
         reasons |= {f"{head}: {remark}": None for remark in tokenizer.get("remarks", [])}
     reasons |= dict.fromkeys(against_codecs(reports))
+    reasons |= dict.fromkeys(_not_computed(reports))
     for report in reports:
         for name, metric in report.metrics.items():
-            if metric.reason is not None:
-                reasons[f"{name}{' not computed' if metric.value is None else ''}: {metric.reason}"] = None
+            if metric.reason is not None and metric.value is not None:
+                reasons[f"{name}: {metric.reason}"] = None
         first, later = report.psnr_by_position[:1], report.psnr_by_position[1:]
         if later:
             lowest = min(range(len(later)), key=later.__getitem__)
@@ -232,8 +253,8 @@ def _protocol(reports: Sequence[Report]) -> list[str]:
     if len(lines) > 1:
         lines = [line.replace("all: ", "all others: ", 1) if line.startswith("all: ") else line for line in lines]
     pixels = {
-        f"clips of {of['clip_frames']} frames, {of['resize']} ({of['resolution']} pixels), {of['crop']} crop, "
-        f"{of['values']}, in [-1, 1] for whoever works with floats; {_whose(of)}"
+        f"clips of {counted(of['clip_frames'], 'frame')}, {of['resize']} ({of['resolution']} pixels), "
+        f"{of['crop']} crop, {of['values']}, in [-1, 1] for whoever works with floats; {_whose(of)}"
         for of in (report.protocol["data"] for report in reports)
     }
     return [*lines, *(pixels if len(pixels) == 1 else [])]
@@ -245,6 +266,21 @@ def _whose(data: Mapping[str, Any]) -> str:
     rate = rate if data.get("fps") is None else f" (data.fps={data['fps']:g})"
     whose = "those of conf/data" if data.get("values_of") is None else f"those of {data['values_of']}"
     return f"sizes and times{rate} are {whose}, but for what was typed"
+
+
+def _not_computed(reports: Sequence[Report]) -> list[str]:
+    """Why metrics are missing: those for the same reason together, with what each needs."""
+    by_reason: dict[str, dict[str, str]] = {}
+    for report in reports:
+        for name, metric in report.metrics.items():
+            if metric.value is None and metric.reason is not None:
+                reason, _, needs = metric.reason.rpartition(": ")
+                by_reason.setdefault(reason, {})[name] = needs
+    lines = []
+    for reason, found in by_reason.items():
+        needs = " ".join(dict.fromkeys(filter(None, found.values())))
+        lines.append(f"{', '.join(found)} not computed: {': '.join(filter(None, [reason, needs]))}")
+    return lines
 
 
 def against_codecs(reports: Sequence[Report]) -> list[str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vqgan.files.reading import number, read_object, read_rows, read_text
-from vqgan.reports.differences import Values, config_values, overrides
+from vqgan.reports.differences import Values, config_values, overrides, shown
 from vqgan.reports.strips import Comparison, Extreme, Moment, Moving, Strips, spread
 from vqgan.runs.criterion import Criterion, criterion_in
-from vqgan.runs.metrics import Curve, Metrics, read_metrics, speed_of
+from vqgan.runs.metrics import FACTS, Curve, Metrics, read_metrics, speed_of
 from vqgan.runs.status import state_of
 
 BAD_FILES = "bad_files.jsonl"
@@ -47,6 +47,7 @@ class Run(TypedDict):
     steps: float | None
     hours: float | None
     speed: str
+    about: str  # the data, and what tokens cost
     figures: list[Figure]
     advice: list[list[str]]
     curves: dict[str, Curve]
@@ -78,7 +79,7 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         budget: bytes that pictures may take.
     """
     metrics, values = read_metrics(folder), config_values(folder)
-    steps = steps_of(values)
+    steps, facts = steps_of(values), read_object(folder, FACTS)
     strips = Strips(folder, budget)
     extremes, moving, reconstructions = strips.extremes(), strips.moving(), strips.over_time(pictures)
     hours = [hour for hour in metrics.hours() if hour is not None]
@@ -90,6 +91,7 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "steps": steps,
         "hours": hours[-1] if hours else None,
         "speed": speed_of(metrics),
+        "about": _about(values, facts),
         "figures": list(figures(metrics, criterion_in(values), "validation/")),
         "advice": _advice(folder),
         "curves": metrics.curves(points),
@@ -106,9 +108,29 @@ def collect(folder: Path, name: str, state: str | None, points: int, pictures: i
         "skipped": _table(_skipped(folder)),
         "overrides": overrides(folder),
         "config": read_text(folder, "config.yaml"),
-        "environment": [[key, text(value)] for key, value in read_object(folder, "environment.json").items()],
+        "environment": _environment(folder, facts),
     }
     return run, values
+
+
+def _about(values: Values, facts: dict[str, Any]) -> str:
+    """The data and what tokens cost, as far as a run says so."""
+    kind, root, resolution = (
+        shown(values.get(f"data.{key}", ""), values) for key in ("_target_", "root", "resolution")
+    )
+    where = f" in {Path(root).name}" if root else ""
+    parts = [f"{kind.rpartition('.')[2]}{where}"] if kind else []
+    parts += [f"{resolution} pixels"] if resolution else []
+    clips, tokens, bits = (number(facts.get(key)) for key in ("training_clips", "tokens_per_frame", "bits_per_pixel"))
+    parts += [] if clips is None else [f"{clips:.0f} clips to train on"]
+    parts += [] if tokens is None else [f"{text(facts.get('fold', ''))}: {tokens:.4g} tokens a frame"]
+    parts += [] if bits is None else [f"{bits:.3g} bits a pixel"]
+    return ", ".join(parts)
+
+
+def _environment(folder: Path, facts: dict[str, Any]) -> list[list[str]]:
+    rows = [[key, text(value)] for key, value in read_object(folder, "environment.json").items()]
+    return rows + ([["commit", text(facts["commit"])]] if facts.get("commit") else [])
 
 
 def is_prior(values: Values) -> bool:

@@ -108,8 +108,13 @@ def test_a_run_is_measured_on_its_whole_validation_split(typed: Callable[..., En
     assert list(report["metrics"]) == list(UNITS)
     assert {name for name, metric in report["metrics"].items() if metric["value"] is not None} == MEASURED
     assert all(math.isfinite(report["metrics"][name]["value"]) for name in MEASURED)
-    for name in set(UNITS) - MEASURED:
-        assert f"{name} not computed: {report['metrics'][name]['reason']}" in ended.output
+    missing = set(UNITS) - MEASURED - {"flicker"}
+    assert (
+        "lpips, rfid, rfvd not computed: no weights in torch's cache, and download=false; give files: " in ended.output
+    )
+    assert all(report["metrics"][name]["reason"].rpartition(": ")[2] in ended.output for name in missing)
+    assert f"flicker not computed: {report['metrics']['flicker']['reason']}" in ended.output
+    assert ended.output.count("not computed") == 2, "each reason once, and no empty rows"
     protocol = report["protocol"]
     assert protocol["data"]["split"] == "validation"
     assert (protocol["data"]["videos"], protocol["data"]["clips"], protocol["data"]["frames"]) == (1, 8, 8)
@@ -187,6 +192,27 @@ def test_a_run_and_its_export_are_the_same_tokenizer(
     line = next(line for line in ended.output.splitlines() if line.startswith("psnr "))
     assert line.count("[") == 2
     assert "do not compare" not in ended.output
+
+
+@pytest.mark.parametrize("runs", [2, 5])
+def test_what_was_varied_stands_beside_the_names(runs: int, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {name: Metric(1.5, 1.0, 2.0, unit, None) for name, unit in UNITS.items()}
+    data = {
+        "frames": 8, "videos": 2, "split": "validation", "clip_frames": 1, "resize": "", "resolution": 16,
+        "crop": "center", "values": "", "bad_files": 0, "unreadable_clips": 0,
+    }  # fmt: skip
+    about = {"data": data, "settings": {"confidence": 0.95}}
+    reports = [Report(metrics, about | {"tokenizer": {"name": f"rate/{n}", "step": 60}}) for n in range(runs)]
+    varied = {f"rate/{n}": [f"lr={n}", "channels=[1, 2]"] for n in range(runs - 1)}
+    first, *lines = evaluation_report.table(reports, varied).splitlines()
+    if runs == 2:
+        assert [line.split("  ")[0] for line in lines[:2]] == ["", ""]
+        assert first.index("rate/0") == lines[0].index("lr=0") == lines[1].index("channels=[1, 2]")
+        assert first.index("rate/1") > lines[1].index("channels=[1, 2]")
+    else:
+        assert lines[1].startswith("rate/0, step 60")
+        assert lines[1].endswith("lr=0, channels=[1, 2]")
+        assert "lr" not in lines[5]
 
 
 def test_evaluations_that_end_at_once_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

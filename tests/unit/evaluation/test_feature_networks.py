@@ -81,7 +81,7 @@ def test_another_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(NotAvailableError, match=r"weights\.inception=.*none\.pth is not there"):
         find_weights(INCEPTION, str(tmp_path / "none.pth"), download=True)
-    with pytest.raises(NotAvailableError, match=r"download=false: give a file with weights\.inception=FILE"):
+    with pytest.raises(NotAvailableError, match=r"download=false; give files: weights\.inception=DIR/"):
         find_weights(INCEPTION, None, download=False)
 
 
@@ -108,7 +108,7 @@ def test_without_a_network_the_reason_says_what_to_do_soon() -> None:
     unreachable = dataclasses.replace(INCEPTION, url="http://127.0.0.1:9/weights.pth")
     before = time.monotonic()
     with pytest.raises(
-        NotAvailableError, match=r"weights could not be downloaded \(.*refused.*\); give a file with weights\.inception"
+        NotAvailableError, match=r"weights could not be downloaded \(.*refused.*\); give files: weights\.inception=DIR/"
     ):
         find_weights(unreachable, None, download=True)
     assert time.monotonic() - before < PATIENCE

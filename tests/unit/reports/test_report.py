@@ -207,6 +207,22 @@ def test_a_folder_without_metrics_has_no_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_data_and_what_tokens_cost_are_said(tmp_path: Path) -> None:
+    values = {
+        "data._target_": "vqgan.data.Videos",
+        "data.root": "/home/me/zoo",
+        "data.resolution": "${backbone.resolution}",
+    }
+    folder = write_run(tmp_path / "run", ordinary_rows(11), **values, **{"backbone.resolution": 64})
+    facts = {"training_clips": 467, "fold": "f8", "tokens_per_frame": 64.0, "bits_per_pixel": 0.15625, "commit": "abc"}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    run = shown(folder)
+    assert run["about"] == "Videos in zoo, 64 pixels, 467 clips to train on, f8: 64 tokens a frame, 0.156 bits a pixel"
+    assert ["commit", "abc"] in run["environment"]
+    (folder / "facts.json").write_text('{"training_clips": "many", "commit": [1]}')
+    assert shown(folder)["about"] == "Videos in zoo, 64 pixels"
+
+
 def test_damaged_files_are_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", ordinary_rows(11))
     for name in ("config.yaml", "overrides.yaml", "environment.json", "evaluation.json"):

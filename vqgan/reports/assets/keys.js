@@ -147,7 +147,7 @@ const METHOD = "How much a key explains by itself: the share of the variance, be
 
 function importance() {
   if (!data.keys.length) return null;
-  if (data.why) return section("importance", "Importance", element("p", {}, `Not told: ${data.why}.`));
+  if (data.why) return section("importance", "Importance", element("p", {}, `Not said: ${data.why}.`));
   const percent = (value) => `${Math.round(value * 100)} %`;
   const rows = data.importances.map(({ names, share: explained, by_chance: chance, groups, grouped }) => [
     element("code", {}, names.join(" + ")), explained === null ? "–" : percent(explained), explained === null ? "–" : `up to ${percent(chance)}`,

@@ -37,13 +37,15 @@ function summary() {
       name === "validation/psnr" && mean ? element("div", { class: "faint" }, `mean colour alone ${said(mean.last, "dB")}`) : null));
   return element("section", { id: "summary", "aria-label": "summary" },
     element("p", {}, badge(run), ` ${progress(run)}, ${duration(run.hours)} of training. ${run.speed[0].toUpperCase()}${run.speed.slice(1)}.`),
+    run.about ? element("p", {}, `${run.about}.`) : null,
     cards.length ? element("div", { class: "cards" }, cards) : null);
 }
 
 function advice() {
   const items = runs.flatMap((run) => run.advice.map(([step, name, text]) =>
     element("li", {}, element("strong", {}, `${several ? `${run.label}: ` : ""}${name}`), ` at step ${step}: ${text}`)));
-  return section("advice", "What to look at", items.length ? element("ul", { class: "advice" }, items) : null);
+  return section("advice", "What to look at", items.length ? element("ul", { class: "advice" }, items) : null,
+    items.length ? element("p", { class: "faint" }, "docs/failures.md shows runs that failed, what their curves looked like, and what helps.") : null);
 }
 
 /** A table of the keys whose values are not the same in all runs. */
@@ -65,8 +67,16 @@ function named(parts) {
   return runs.map((run, number) => (parts[number] && several ? element("div", {}, element("h3", {}, swatch(number), run.label), parts[number]) : parts[number]));
 }
 
+/** What `vqgan evaluate` found: of several runs a column for each, and what is to be known of a figure once. */
 function evaluations() {
-  return section("evaluation", "Evaluation", named(runs.map((run) => table(["figure", "value", "95 % interval", "remark"], run.evaluation, { numbers: [1, 2] }))));
+  if (!several) return section("evaluation", "Evaluation", table(["figure", "value", "95 % interval", "remark"], runs[0].evaluation, { numbers: [1, 2] }));
+  const measured = runs.filter((run) => run.evaluation.length);
+  const figures = new Map(measured.flatMap((run) => run.evaluation.map(([name]) => [name, measured.map((one) => one.evaluation.find((row) => row[0] === name))])));
+  const cell = (row) => (row ? [row[1], row[2] && `[${row[2].replace(" to ", ", ")}]`].filter(Boolean).join(" ") : "–");
+  const remarks = [...figures].map(([name, rows]) => [name, [...new Set(rows.map((row) => row?.[3]).filter(Boolean))].join("; ")]).filter(([, said]) => said);
+  return section("evaluation", "Evaluation",
+    table(["figure", ...measured.map((run) => run.label)], [...figures].map(([name, rows]) => [name, ...rows.map(cell)]), { numbers: measured.map((_, n) => n + 1) }),
+    remarks.length ? element("ul", { class: "faint" }, remarks.map(([name, said]) => element("li", {}, `${name}: ${said}`))) : null);
 }
 
 function counted(header, { rows, total }) {
