@@ -160,12 +160,8 @@ class Accumulator:
         return self._distance("rfvd", *self.clip_features, f"of clips of {self.clip_frames} frames")
 
     def _distance(self, name: str, originals: Moments, reconstructions: Moments, what: str = "") -> Metric:
-        count, dim = originals.count, len(originals.sum)
-        if count < 2:
-            return self._metric(name, None, None, "a covariance needs two samples")
-        few = f"only {count} samples for {dim} features: compare it with figures of as many samples alone"
-        reasons = [reason for reason in (what, few if count <= dim else "") if reason]
-        return self._metric(name, frechet_distance(originals, reconstructions), None, "; ".join(reasons) or None)
+        value, reason = distance(originals, reconstructions, what)
+        return self._metric(name, value, None, reason)
 
     def _codes(self, confidence: float) -> dict[str, Metric]:
         use = self.code_use
@@ -199,6 +195,16 @@ class Accumulator:
         if interval is None or self.videos < 2:  # of one video there is nothing to learn about others
             return Metric(value, None, None, UNITS[name], reason)
         return Metric(value, interval.low, interval.high, UNITS[name], reason)
+
+
+def distance(a: Moments, b: Moments, what: str) -> tuple[float | None, str | None]:
+    """The Fréchet distance of as many features each, and what to know of it, beginning with what it is of."""
+    count, dim = a.count, len(a.sum)
+    if count < 2:
+        return None, "a covariance needs two samples"
+    few = f"only {count} samples for {dim} features: compare it with figures of as many samples alone"
+    reasons = [reason for reason in (what, few if count <= dim else "") if reason]
+    return frechet_distance(a, b), "; ".join(reasons) or None
 
 
 def _few_latents(use: CodeUse) -> str | None:

@@ -19,6 +19,8 @@ from vqgan.files.continued import go_on_with
 from vqgan.files.lock import hold
 from vqgan.packing.plan import frames_of
 from vqgan.prior.data import Place, TokenClips, Videos, alphabet_of
+from vqgan.prior.figures import write
+from vqgan.prior.gfvd import Gfvd, original
 from vqgan.prior.sampling import Sampling, continued, numbers_for
 from vqgan.prior.step import AVERAGE, NAME
 from vqgan.prior.transformer import Transformer
@@ -26,7 +28,7 @@ from vqgan.reports.page import write_report
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.runs.saved import load_config
 from vqgan.runtime.device import running_in
-from vqgan.text import counted
+from vqgan.text import counted, table
 from vqgan.tokenizer.decode import decoding_with, reconstructions, write_frames
 from vqgan.tokenizer.folder import compare, tensors_in
 from vqgan.tokenizer.inference import InferenceSettings, move_to
@@ -107,17 +109,29 @@ def tokenizer_of(prior: TrainedPrior, named: str | None, parts: Path | None) -> 
     return tokenizer
 
 
-def write_continuations(run: Path, prior: TrainedPrior, tokenizer: Tokenizer, sampling: Sampling, out: Path) -> str:
+def write_continuations(
+    run: Path, prior: TrainedPrior, tokenizer: Tokenizer, sampling: Sampling, out: Path, videos: Path | None = None
+) -> str:
     """Write a video for each: left what was there, right how the prior goes on; both as the tokenizer decodes them.
 
-    Some of them become pictures of the run's report as well. Returns what was done, in a sentence.
+    Some of them become pictures of the run's report as well. Returns what was done, in a sentence; with `gfvd` this is
+    measured, and written as `evaluation.json` beside the videos.
+
+    Args:
+        run: the folder of the prior's.
+        prior: what goes on.
+        tokenizer: of its tokens.
+        sampling: how.
+        out: the folder to write.
+        videos: the folder of those that were encoded, if it was moved; None for where it was.
 
     Raises:
-        ConfigError: the folder holds something else, or no video is longer than the prompt.
+        ConfigError: the folder holds something else, no video is longer than the prompt, or gFVD cannot be measured.
         RunFolderInUseError: another process writes there.
         StorageError: a video cannot be written.
     """
-    kind = {**asdict(sampling), "prior": str(run.resolve()), "step": prior.step, "tokenizer": tokenizer.sha256()}
+    kind = {key: value for key, value in asdict(sampling).items() if key not in ("gfvd", "download", "weights")}
+    kind |= {"prior": str(run.resolve()), "step": prior.step, "tokenizer": tokenizer.sha256()}
     held_out, manifest = prior.held_out, prior.held_out.tokens.manifest
     chosen = [n for n in spread(len(held_out), sampling.videos) if held_out.shape(n)[0] > sampling.prompt_times]
     if not chosen:
@@ -126,6 +140,7 @@ def write_continuations(run: Path, prior: TrainedPrior, tokenizer: Tokenizer, sa
     network = prior.network.to(device)
     work = InferenceSettings(manifest.get("batch_frames", 32), manifest.get("precision", "fp32"))
     places = [Place(n, 0, min(sampling.times, held_out.shape(n)[0]), 0) for n in chosen]
+    judge = _judge(prior, places, sampling, device) if sampling.gfvd else None
     pairs = []
     with hold(out, 0):
         go_on_with(out / DESCRIPTION, kind, kind, "sample")
@@ -137,8 +152,34 @@ def write_continuations(run: Path, prior: TrainedPrior, tokenizer: Tokenizer, sa
                 made = continued(network, prompt, times, prior.clip_times, clips.side, numbers, sampling)
             for place, codes in zip(batch, made.cpu().numpy()):
                 pairs.append(_write(held_out, place, codes, tokenizer, work, out))
+                if judge is not None:
+                    left, right = (side.numpy() for side in pairs[-1])
+                    path = held_out.path(place.video)
+                    judge.add(original(held_out.tokens, path, len(right), videos), left, right)
     _show(run, prior.step, pairs)
-    return f"{counted(len(pairs), 'continuation')} of step {prior.step}, right, beside what was there, left"
+    said = f"{counted(len(pairs), 'continuation')} of step {prior.step}, right, beside what was there, left"
+    return said if judge is None else f"{_told(judge, kind, out)}\n\n{said}"
+
+
+def _judge(prior: TrainedPrior, places: list[Place], sampling: Sampling, device: torch.device) -> Gfvd:
+    """Of clips as long as the longest one."""
+    frames = max(_frames(prior.held_out, place) for place in places)
+    return Gfvd(sampling.weights.get("i3d"), sampling.download, frames, device)
+
+
+def _frames(videos: Videos, place: Place) -> int:
+    return frames_of(0, place.times, videos[place.video].frames, videos.tokens.temporal_downsampling)[1]
+
+
+def _told(judge: Gfvd, kind: dict[str, Any], out: Path) -> str:
+    """Write what gFVD is beside the videos; returns it as a table."""
+    found = judge.metrics()
+    clips = {"split": "validation", "clips": judge.made.count, "clip_frames": judge.frames}
+    how = {key: value for key, value in kind.items() if key != "prior"}  # which says where things lie
+    protocol = {"sampling": how, "data": clips, "feature_networks": {"i3d_sha256": judge.checksum}}
+    write(out, found, protocol)
+    rows = [(name, "not computed" if one.value is None else f"{one.value:.4g}") for name, one in found.items()]
+    return table([*rows, ("", str(found["gfvd"].reason))])
 
 
 def _write(
@@ -151,7 +192,7 @@ def _write(
 ) -> tuple[Tensor, Tensor]:
     """One video; returns both sides, (time, height, width, rgb)."""
     video: TokenVideo = held_out[place.video]
-    _, frames = frames_of(0, place.times, video.frames, held_out.tokens.temporal_downsampling)
+    frames = _frames(held_out, place)
     real = replace(video, codes=video.codes[: place.times], times=video.times[:frames], side=None)
     made = replace(real, codes=codes.reshape(real.codes.shape).astype(real.codes.dtype))
     with evaluating(tokenizer):

@@ -27,17 +27,18 @@ def run(config: DictConfig, overrides: Sequence[str] = (), loggers: Mapping[str,
 def measure(trainer: PriorTrainer) -> None:
     """Measure the best checkpoint on all held-out videos, whole; prints the table and writes `evaluation.json`.
 
+    The network is that checkpoint's from then on: the newest weights are in the newest checkpoint, and the run is over.
+
     Raises:
         StorageError: it cannot be written.
     """
     gather(None)  # the first one has written its last checkpoint
     step, state = trainer.checkpoints.read_best()
-    prior, newest = trainer.prior, {name: value.clone() for name, value in trainer.prior.state_dict().items()}
+    prior = trainer.prior
     prior.load_state_dict(tensors_in(state, AVERAGE if AVERAGE in state else NAME, trainer.folder))
     places = list(trainer.held_out.places(trainer.data.clip_times))
     with trainer.step.autocast():
         found = costs(prior, trainer.held_out, places, trainer.loader.share)
-    prior.load_state_dict(newest)
     if not trainer.process.is_first:
         return
     told = figures.figures(trainer.held_out, found, trainer.bootstrap)

@@ -31,6 +31,9 @@ class Sampling:
         batch_size: videos at once.
         device: `auto` (cuda, mps or cpu, the first there is) or a torch device.
         precision: of the prior: `fp32`, `bf16` or `tf32`.
+        gfvd: measure it, see `Gfvd`.
+        download: fetch its network if it is not here.
+        weights: `i3d`, the file of its network; None for torch's cache, or a download into it.
     """
 
     videos: int
@@ -42,6 +45,9 @@ class Sampling:
     batch_size: int
     device: str
     precision: Precision
+    gfvd: bool
+    download: bool
+    weights: dict[str, str | None]
 
     def __post_init__(self) -> None:
         for key in ("videos", "times", "batch_size"):

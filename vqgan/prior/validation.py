@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vqgan.data.loader import spread
+from vqgan.evaluation.bootstrap import entropy
 from vqgan.prior.cost import codes_of_a_time, costs
 from vqgan.prior.data import Place, Videos
 from vqgan.prior.transformer import Transformer
@@ -51,6 +53,16 @@ class PriorValidation:
         total = sum(float(np.nansum(bits)) for bits in found.values())
         codes = sum(int(np.isfinite(b).sum()) * codes_of_a_time(self.videos, n) for n, b in found.items())
         return Bits({BITS: total / codes})
+
+    @cached_property
+    def order0(self) -> float:
+        """The order-0 entropy of the codes that are measured, in bits, each of a position's by itself."""
+        tokens = self.videos.tokens
+        counts = np.zeros((tokens.depth, tokens.codebook_size), np.int64)
+        for place in self.places:
+            codes = self.videos.clips([place]).codes[0, place.counted :].reshape(-1, tokens.depth).numpy()
+            counts += [np.bincount(of_one, minlength=tokens.codebook_size) for of_one in codes.T]
+        return float(entropy(counts.T).mean())
 
     def show(self, network: Any, step: int, evaluation: Any) -> dict[str, Path]:  # noqa: ARG002
         """Nothing: continuations are pictures only with the tokenizer, see `vqgan sample`."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 from vqgan.config.build import build, public_values
 from vqgan.errors import ConfigError, StorageError, check
 from vqgan.loggers import Logger, Loggers
+from vqgan.prior.advice import PriorAdvisor, PriorSetup
 from vqgan.prior.data import TokenClips, TokenLoader, Videos, alphabet_of
 from vqgan.prior.figures import Bootstrap
 from vqgan.prior.step import PriorStep
@@ -97,15 +97,19 @@ def make_trainer(
     }
     chosen = {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
     skipped = SkippedSteps(settings.max_skipped_in_a_row, settings.max_skipped_fraction)
+    validation = PriorValidation(
+        held_out, data.clip_times, data.validation_clips, max(1, data.batch_size // process.count)
+    )  # fmt: skip
+    setup = PriorSetup(
+        steps=settings.steps, order0=validation.order0, lr=config.optimizer.lr, dropout=config.prior.dropout
+    )  # fmt: skip
     journal = Journal(
         settings=settings,
         objective=objective,
         outcomes=Outcomes(skipped, loader, settings.accumulate, folder, process.is_first),
-        validation=PriorValidation(
-            held_out, data.clip_times, data.validation_clips, max(1, data.batch_size // process.count)
-        ),
+        validation=validation,
         loggers=Loggers(chosen),
-        advisor=Silent(),
+        advisor=PriorAdvisor(setup),
         report=LiveReport(folder),
         process=process,
     )
@@ -174,21 +178,3 @@ def make_step(
         prior, optimizer, schedule, settings.accumulate, settings.clip_gradients, settings.weight_average
     )  # fmt: skip
     return PriorStep(settings=settings, prior=player, device=device, seed=seed, process=process)
-
-
-class Silent:
-    """In place of what advises tokenizers: there are no rules for a prior."""
-
-    def __init__(self) -> None:
-        self.given: list[Any] = []
-
-    def look(self, step: int, row: Mapping[str, float]) -> list[Any]:  # noqa: ARG002
-        """Nothing."""
-        return []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: Any) -> None:
-        """Nothing."""

@@ -7,16 +7,19 @@ of what has lasted. To add one, write it, and name it in `RULES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from math import exp, log
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from vqgan.loggers.logger import Advice
 from vqgan.quantizers.usage import touched
+from vqgan.runs.checkpoint import Stateful
 from vqgan.runs.metrics import MUCH_WAITING
 from vqgan.training.history import FEWEST, LATER_EVALUATIONS, SOME_STEPS, History, Row, Setup
+
+S = TypeVar("S")
 
 LOW_USAGE = 0.1  # of the codes that could have been chosen; healthy runs use more than half
 RISING = 1.1  # low usage or perplexity that grows by so much from one window to the next is mending itself
@@ -207,7 +210,7 @@ def validation_diverging(history: History, setup: Setup) -> str | None:  # noqa:
     )
 
 
-def nonfinite_steps(history: History, setup: Setup) -> str | None:  # noqa: ARG001
+def nonfinite_steps(history: Any, setup: Any) -> str | None:  # noqa: ARG001
     """Steps were skipped. Open-Sora-Plan #265, latent-diffusion #176, medicaldiffusion #8, SimVQ #6."""
     skipped = history.rows[-1]["train/skipped_steps"] if history.rows else 0
     if skipped == 0:
@@ -233,20 +236,26 @@ RULES: tuple[Callable[[History, Setup], str | None], ...] = (
 )
 
 
-class Advisor:
+class Rows(Stateful, Protocol):
+    """What is kept of the rows that were logged."""
+
+    def add(self, step: int, row: Row) -> None:
+        """Take one."""
+
+
+class AdvisorOf(Generic[S]):
     """Looks at each row that is logged, and gives each advice once in a run.
 
     A part of the checkpoint, so that a resumed run gives what it would have given without the stop.
 
     Args:
         setup: of the run.
+        rules: of its kind.
+        history: still empty.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup, self.given = setup, list[Advice]()
-        updates = max(STUCK_UPDATES, WINNING_UPDATES) * setup.discriminator_every
-        # What the most patient rules look back over; the adversary's effect is judged until twice its time is over.
-        self.history = History(max(updates, 3 * setup.recovery_steps, 5 * setup.usage_steps))
+    def __init__(self, setup: S, rules: Sequence[Callable[[Any, S], str | None]], history: Rows) -> None:
+        self.setup, self.rules, self.history, self.given = setup, rules, history, list[Advice]()
 
     def look(self, step: int, row: Row) -> list[Advice]:
         """Take a row, and return the advice that is new.
@@ -257,7 +266,7 @@ class Advisor:
         """
         self.history.add(step, row)
         names = {advice.name for advice in self.given}
-        rules = [rule for rule in RULES if rule.__name__ not in names]
+        rules = [rule for rule in self.rules if rule.__name__ not in names]
         new = [Advice(step, rule.__name__, text) for rule in rules if (text := rule(self.history, self.setup))]
         self.given += new
         return new
@@ -268,9 +277,20 @@ class Advisor:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; names that are no rule's are left out, since they are shown and a file may be anyone's."""
+        if not state:  # of a prior, which had no advisor before
+            return
         self.history.load_state_dict(state["history"])
-        names = {rule.__name__ for rule in RULES}
+        names = {rule.__name__ for rule in self.rules}
         self.given = [Advice(**advice) for advice in state["given"] if advice["name"] in names]
+
+
+class Advisor(AdvisorOf[Setup]):
+    """The advisor of a tokenizer's run."""
+
+    def __init__(self, setup: Setup) -> None:
+        updates = max(STUCK_UPDATES, WINNING_UPDATES) * setup.discriminator_every
+        # What the most patient rules look back over; the adversary's effect is judged until twice its time is over.
+        super().__init__(setup, RULES, History(max(updates, 3 * setup.recovery_steps, 5 * setup.usage_steps)))
 
 
 def _against_collapse(setup: Setup) -> str:

@@ -80,6 +80,7 @@ def test_figures_are_what_their_definitions_say(tmp_path: Path) -> None:
     assert told["bits_per_second"] == pytest.approx(25 * bits / (6 * len(held_out)), rel=1e-5)
     shares = np.bincount(np.concatenate(codes).ravel(), minlength=4) / tokens_all
     assert told["order0_bits_per_token"] == pytest.approx(-(shares * np.log2(shares)).sum())
+    assert trainer.journal.validation.order0 == pytest.approx(told["order0_bits_per_token"])  # type: ignore[attr-defined]
     assert told["below_order0"] == pytest.approx(1 - told["bits_per_token"] / told["order0_bits_per_token"])
     assert told["fixed_bits_per_token"] == math.log2(4)
     packed = lzma.compress(np.concatenate(codes).astype(np.uint8).tobytes(), preset=9 | lzma.PRESET_EXTREME)
