@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ T = TypeVar("T")
 # How long one may keep the others waiting, in a step and otherwise: the first may look into a large folder for hours.
 # Whoever dies is noticed at once.
 STEP, OTHERWISE = datetime.timedelta(minutes=30), datetime.timedelta(days=1)
+apart = False  # whether a step is computed `without_the_others`
 cpu_group: dist.ProcessGroup | None = None  # the group for what is no part of a step; None is the one for steps
 
 
@@ -44,6 +45,24 @@ def process_group() -> Iterator[Process]:
     # Not after an error: it could wait for those that are not there any more, and the process ends anyway.
     cpu_group = None
     dist.destroy_process_group()
+
+
+@contextmanager
+def without_the_others() -> Iterator[None]:
+    """A block in which nothing is told or asked within a step: it is computed as if this process were alone.
+
+    For steps on tensors without content, which no process can send.
+    """
+    global apart
+    before, apart = apart, True
+    try:
+        yield
+    finally:
+        apart = before
+
+
+def _are_there_others() -> bool:
+    return dist.is_initialized() and not apart
 
 
 @contextmanager
@@ -90,7 +109,7 @@ def refuse_shared_gpu(device: torch.device) -> None:
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The sum of all processes' tensors; no gradient goes through it."""
-    if not dist.is_initialized():
+    if not _are_there_others():
         return tensor
     summed = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(summed)
@@ -100,28 +119,33 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def mean_over_processes(tensor: Tensor) -> Tensor:
     """The mean of all processes' tensors, with gradients: as if the batch were one."""
-    return _Mean.apply(tensor) if dist.is_initialized() else tensor
+    return _Mean.apply(tensor) if _are_there_others() else tensor
 
 
 def broadcast_tensor(tensor: Tensor) -> Tensor:
     """The first process's tensor, of the same shape and type in all."""
-    if dist.is_initialized():
+    if _are_there_others():
         dist.broadcast(tensor, 0)
     return tensor
 
 
 def rows_over_processes(rows: Shaped[Tensor, "n features"], indices: Int[Tensor, "m"]) -> Shaped[Tensor, "m features"]:
     """Rows of all processes' tensors of the same shape, one below the other in order of rank; same indices in all."""
-    if not dist.is_initialized():
+    if not _are_there_others():
         return rows[indices]
     within = indices - dist.get_rank() * len(rows)
     here = (within >= 0) & (within < len(rows))
     return sum_over_processes(torch.where(here[:, None], rows[within.clamp(0, len(rows) - 1)], 0))
 
 
+def reduce_in_background(tensor: Tensor) -> Callable[[], object]:
+    """Replace a tensor by the sum of all processes' in its place; returns what waits for that."""
+    return dist.all_reduce(tensor, async_op=True).wait if _are_there_others() else lambda: None
+
+
 def count_of_processes() -> int:
     """How many there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _are_there_others() else 1
 
 
 def share_of(items: Sequence[T]) -> list[tuple[int, T]]:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from vqgan.runtime.collectives import count_of_processes, reduce_in_background
+
 BUCKET = 2**25  # bytes that travel at once
 
 
@@ -75,15 +77,15 @@ class _Bucket:
         self.reached = [p for p in self.parameters if p.grad is not None]
         if self.reached:
             self.flat = torch.cat([p.grad.reshape(-1) for p in self.reached if p.grad is not None])
-            self.flat /= dist.get_world_size()
-            self.work = dist.all_reduce(self.flat, async_op=True)
+            self.flat /= count_of_processes()
+            self.wait = reduce_in_background(self.flat)
 
     def receive(self) -> None:
         if not self.reached:
             return
-        self.work.wait()
+        self.wait()
         parts = self.flat.split([p.numel() for p in self.reached])
         for parameter, part in zip(self.reached, parts):
             assert parameter.grad is not None
             parameter.grad.copy_(part.view(parameter.grad.shape))
-        del self.flat
+        del self.flat, self.wait  # which holds on to it

@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from vqgan.frames import to_frames
 from vqgan.layers import StartsFromData
+from vqgan.runtime.collectives import without_the_others
+from vqgan.runtime.gradients import GradientAverage
 from vqgan.training.step import Step
 
 
@@ -55,8 +57,9 @@ class Live(TorchDispatchMode):
 def expected_growth(step: Step, clip: Sequence[int], clips: int, number: int) -> int | None:
     """The bytes of tensors that a step adds at its peak to those that are there; None where their content decides it.
 
-    Gradients, optimizers' state, activations and all that is made of them on the way, but not workspaces within
-    operators. Nothing is computed, and nothing of `step` changes.
+    Gradients, optimizers' state, activations and all that is made of them on the way, and of several processes the
+    copies in which gradients travel; but not workspaces within operators, nor what gloo and NCCL keep. Nothing is
+    computed or sent, and nothing of `step` changes.
 
     Args:
         step: with its networks in place.
@@ -70,7 +73,7 @@ def expected_growth(step: Step, clip: Sequence[int], clips: int, number: int) ->
     fake, live = FakeTensorMode(), Live()
     memo: dict[int, Any] = {id(tensor): fake.from_tensor(tensor) for tensor in real}
     try:
-        with fake:
+        with fake, without_the_others():
             shadows = [copy.deepcopy(network, memo) for network in networks]
             optimizers = [copy.deepcopy(player.optimizer, memo) for player in players]
             live.know(memo[id(tensor)] for tensor in real)
@@ -78,8 +81,11 @@ def expected_growth(step: Step, clip: Sequence[int], clips: int, number: int) ->
                 for module in shadow.modules():
                     if isinstance(module, StartsFromData):
                         module.surely_started = True
+            averages = [GradientAverage(shadow.parameters(), 1) for shadow in shadows[:-1]]
             with live:
-                _take(_shadow(step, shadows), optimizers, torch.empty(clips, *clip, dtype=torch.uint8), number)
+                _take(
+                    _shadow(step, shadows), averages, optimizers, torch.empty(clips, *clip, dtype=torch.uint8), number
+                )
     except Exception:  # of any part, whose content decides what it does
         return None
     return live.peak + sum(buffer.nbytes for buffer in step.buffers.buffers)  # which a step remembers
@@ -94,12 +100,14 @@ def _shadow(step: Step, networks: list[nn.Module]) -> Step:
     return shadow
 
 
-def _take(step: Step, optimizers: list[Any], batch: Tensor, number: int) -> None:
+def _take(step: Step, averages: list[GradientAverage], optimizers: list[Any], batch: Tensor, number: int) -> None:
     frames = to_frames(batch.to(step.device))
     reconstruction, loss = step.autoencoder_gradients(number, frames, 1)
     if step.is_adversarial(number):
         step.discriminator_gradients(number, frames, 1, reconstruction, loss.logits)
     del reconstruction, loss, frames
+    for average in averages:
+        average.finish()
     for optimizer in optimizers:
         optimizer.step()
 

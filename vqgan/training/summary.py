@@ -52,7 +52,7 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
         ("validation SSIM", f"{values['validation/ssim']:.3f}"),
         ("codes in use", _codes(trainer)),
         ("speed", speed(trainer.folder)),
-        ("memory", f"{_gib(peak_of(trainer.device))} at the peak"),
+        ("memory", f"{_gib(peak_of(trainer.device))} at the peak{_expected(trainer)}"),
         ("report", str(trainer.folder / "report.html")),
         ("pictures", str(trainer.folder / "reconstructions")),
         ("metrics", str(trainer.folder / "metrics.jsonl")),
@@ -68,7 +68,13 @@ def end(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
 def _memory(trainer: TokenizerTrainer) -> list[tuple[str, str]]:
     """What a step will take at its peak, of tensors on a GPU, of all of the process on a CPU."""
     peak, whose = trainer.expected_peak, "" if trainer.device.type == "cuda" else " of the process"
-    return [] if peak is None else [("memory", f"about {_gib(peak)}{whose} at the peak of a step")]
+    each = ", in each" if trainer.process.count > 1 else ""
+    return [] if peak is None else [("memory", f"about {_gib(peak)}{whose}{each} at the peak of a step")]
+
+
+def _expected(trainer: TokenizerTrainer) -> str:
+    """What was said of it at the beginning."""
+    return "" if trainer.expected_peak is None else f"; expected were {_gib(trainer.expected_peak)}"
 
 
 def _gib(size: int) -> str:

@@ -57,8 +57,6 @@ class TokenizerTrainer(Trainer):
         every = self.settings.discriminator_every
         adversarial = -(-self.loss.adversarial_start // every) * every  # the first such step, which takes most
         number = adversarial if adversarial < self.settings.steps else 0
-        if self.process.count > 1:  # what is computed over processes waits for tensors with content
-            return None
         growth = expected_growth(self.step, self.validation.clips.shape[1:], self.loader.share, number)
         gc.collect()  # of circles of tensors without content, now and not in the middle of some step
         return None if growth is None or not self.began_with else self.began_with + growth

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tests.conftest import Compose
+from tests.conftest import Compose, small_config
+from tests.support.processes import together
+from vqgan.runtime.process import this_process
 from vqgan.training import room, summary
 from vqgan.training.step import Step
 from vqgan.training.trainer import Trainer
@@ -59,6 +61,36 @@ def test_the_estimate_is_within_a_quarter_of_what_is_measured(
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for player in trainer.step.players for p in player.network.parameters())
     assert expected == pytest.approx(grown(trainer.step, shape_of(trainer), number), rel=0.25)
+
+
+def expected_and_grown(folder: Path) -> tuple[int | None, int]:
+    """Of this process's share of a step."""
+    config = small_config(folder, "data.resolution=32", "data.batch_size=4", "loss.discriminator_start=0")
+    config.backbone.channels = 32  # so that gradients weigh as much as what they are of
+    trainer = make_trainer(config, folder, this_process())
+    growth = room.expected_growth(trainer.step, shape_of(trainer)[1:], trainer.loader.share, 0)
+    return growth, grown(trainer.step, shape_of(trainer), 0)
+
+
+@pytest.mark.slow
+def test_so_it_is_in_each_of_several_processes(tmp_path: Path) -> None:
+    """With the copies of gradients that travel, and without anybody waiting for anybody."""
+    for expected, measured in together(2, expected_and_grown, tmp_path):
+        assert expected == pytest.approx(measured, rel=0.25)
+
+
+def test_the_end_of_a_run_has_both_figures(composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vqgan.training.tokenizer.expected_growth", lambda *_: 3 * 2**30)
+    trainer = make_trainer(composed(), tmp_path / "run")
+    trainer.began_with = 2**30
+    trainer.step.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: int(3.5 * 2**30))
+    trainer.journal.last_validation = {"validation/psnr": 20.0, "validation/psnr_mean_colour": 10.0,
+                                       "validation/ssim": 0.5, "validation/usage": 0.5}  # fmt: skip
+    monkeypatch.setattr(summary, "_codes", lambda _: "")
+    monkeypatch.setattr(summary, "speed", lambda _: "")
+    monkeypatch.setattr(summary, "_best_checkpoint", lambda _: "")
+    assert dict(summary.end(trainer))["memory"] == "3.5 GiB at the peak; expected were 4 GiB"
 
 
 def test_the_head_of_a_run_says_what_it_will_take(
