@@ -264,7 +264,7 @@ def _measure(
     protocol = {
         "tokenizer": {"name": subject.name, "step": subject.step, **about},
         "data": _data(folder, len(chosen), evaluation, whole)
-        | {"bad_files": len(bad_files.reasons), "seconds": _seconds(read, chosen, evaluation)},
+        | {"bad_files": len(bad_files.reasons), "seconds": _seconds(folder, read, chosen, evaluation)},
         "settings": {
             "device": str(evaluator.hardware),
             **{key: getattr(evaluator, key) for key in
@@ -299,8 +299,11 @@ def _data(folder: Corpus, asked: int, evaluation: Measurement, whole: bool) -> d
     }
 
 
-def _seconds(dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
+def _seconds(folder: Corpus, dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
     """How long the measured clips last, those that could not be read having been of mean length; None if unknown."""
+    _, fps = folder.times()
+    if fps is not None:
+        return evaluation.frames / fps
     found = [seconds for seconds in map(dataset.lasts, chosen) if seconds is not None]
     return sum(found) / len(found) * evaluation.clips if len(found) == len(chosen) else None
 
