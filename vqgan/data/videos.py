@@ -119,7 +119,8 @@ class VideoFolder(ClipDataset):
     def lasts(self, index: int) -> float | None:
         """See `ClipDataset.lasts`; by the average rate of its file, unless frames are taken by time."""
         video = self.videos[self._locate(index)[0]]
-        return self.clip_frames / (self.fps or average_rate(video.time_base, video.pts) / (self.stride or 1))
+        rate = self.fps or average_rate(video.time_base, video.pts) / (self.stride or 1)
+        return self.clip_frames / rate
 
     def read(self, index: int, rng: np.random.Generator | None) -> UInt8[Tensor, "time height width rgb"]:
         """Clip `index`; see `ClipDataset.read`."""

@@ -307,7 +307,7 @@ def _measure(subject: Subject, protocol: _Protocol, ledger: Path, gallery: Galle
         evaluation.metrics,
         {
             "tokenizer": {"name": subject.name, "step": subject.step, **about},
-            "data": data | {"bad_files": len(bad_files.reasons), "seconds": _seconds(read, chosen, evaluation)},
+            "data": data | {"bad_files": len(bad_files.reasons), "seconds": _seconds(folder, read, chosen, evaluation)},
             "settings": {"device": str(evaluator.hardware), **{key: getattr(evaluator, key) for key in settings}},
             "feature_networks": {f"{key}_sha256": value for key, value in evaluator.networks.checksums.items()},
             "versions": environment(evaluator.hardware, evaluator.precision) | _versions(),
@@ -361,8 +361,11 @@ def _data(protocol: _Protocol, asked: int, evaluation: Measurement) -> dict[str,
     }
 
 
-def _seconds(dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
+def _seconds(folder: Corpus, dataset: ClipDataset, chosen: Sequence[int], evaluation: Measurement) -> float | None:
     """How long the measured clips last, those that could not be read having been of mean length; None if unknown."""
+    _, fps = folder.times()
+    if fps is not None:
+        return evaluation.frames / fps
     found = [seconds for seconds in map(dataset.lasts, chosen) if seconds is not None]
     return sum(found) / len(found) * evaluation.clips if len(found) == len(chosen) else None
 

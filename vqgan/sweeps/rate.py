@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from vqgan.config.build import build
 from vqgan.config.command import command_config, quoted
-from vqgan.config.user_errors import USER_ERRORS, end, in_our_words
+from vqgan.config.user_errors import USER_ERRORS, in_our_words
 from vqgan.config.versions import sweep_is_broken_off
 from vqgan.errors import ConfigError, RunFolderInUseError, StoppedError, VQGANError
 from vqgan.reports import rates
 from vqgan.reports.trial import is_trial
 from vqgan.runs.saved import runs_in, typed_for
 from vqgan.runs.status import SETTLED, status_of
-from vqgan.sweeps.sweep import Sweep, read_jobs
+from vqgan.sweeps.sweep import Sweep, ending, read_jobs
 
 TOKENS, PRIORS, CODECS = "tokens", "priors", "evaluation"  # folders beside the jobs'
 
@@ -88,17 +88,16 @@ class Rate(Sweep):
         """Measure the codecs and draw the plane, then what every sweep does."""
         if sweep_is_broken_off():
             return
-        failed = None
+        code: Any = 0
         try:
-            self._draw(config)
-        except USER_ERRORS as error:
-            failed = error
+            with ending(sys.argv[1:]):
+                self._draw(config)
+        except SystemExit as ended:  # what the sweep has to say is said all the same
+            code = ended.code
         try:
             super().on_multirun_end(config)
         except SystemExit as ended:
-            if failed is not None and not ended.code:
-                end(failed, sys.argv[1:])
-            raise
+            sys.exit(ended.code or code)
 
     def _draw(self, config: DictConfig) -> None:
         finished = [job.folder for job in read_jobs(self.folder) if job.status.state == "finished"]

@@ -37,7 +37,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Hold the sweep's folder, refuse one of another sweep, and try a search's storage."""
-        with _ending(sys.argv[1:]):
+        with ending(sys.argv[1:]):
             Criterion(config.objective)
             _check_direction(config)
             self.folder = Path(str(config.hydra.sweep.dir))
@@ -61,7 +61,7 @@ class Sweep(Callback):
         """Say what has become of each job, and end with the exit code of the first that failed, if one did."""
         if sweep_is_broken_off():
             return
-        with _ending(sys.argv[1:]):
+        with ending(sys.argv[1:]):
             jobs = read_jobs(self.folder)
             rows = summary(jobs, Criterion(config.objective))
             print(f"\nSweep {self.folder}: {counted(len(jobs), 'job')}\n{table(rows)}")
@@ -143,7 +143,7 @@ def exit_code(jobs: Sequence[Job]) -> int:
 
 
 @contextlib.contextmanager
-def _ending(typed: Sequence[str]) -> Iterator[None]:
+def ending(typed: Sequence[str]) -> Iterator[None]:
     """End the process by `SystemExit` where a callback fails: of an error Hydra would make a warning."""
     try:
         yield
