@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqgan.backbones.backbone import Backbone, Decoder, Downsampling
+from vqgan.backbones.backbone import Backbone, Decoder
 from vqgan.backbones.decoder import ConvolutionalDecoder, UpLevel
 from vqgan.backbones.encoder import ConvolutionalEncoder, DownLevel
 from vqgan.backbones.sizes import Sizes
-from vqgan.backbones.temporal import DoubleTime, HalveTime, LevelInTime, Memory, MiddleInTime, Remembers
+from vqgan.backbones.temporal import DecoderOfClips, DoubleTime, HalveTime, LevelInTime, Memory, MiddleInTime, Remembers
 from vqgan.backbones.times import Times
 from vqgan.frames import per_frame
 
@@ -21,15 +21,6 @@ from vqgan.frames import per_frame
 @dataclass(frozen=True, kw_only=True)
 class CausalSizes(Times, Sizes):
     """The sizes of a causal encoder and its decoder: those of one of pictures, see `Sizes`, and two for time."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_times()
-
-    @property
-    def downsampling(self) -> Downsampling:
-        """Frames and pixels to a code."""
-        return super().downsampling._replace(time=self.temporal_downsampling)
 
 
 class Causal(CausalSizes, Backbone):
@@ -74,7 +65,7 @@ class CausalEncoder(ConvolutionalEncoder, Remembers):
         return per_frame(lambda last: self.conv_out(F.silu(self.norm_out(last))), h)
 
 
-class CausalDecoder(ConvolutionalDecoder, Remembers):
+class CausalDecoder(DecoderOfClips, ConvolutionalDecoder):
     """That of pictures; time is looked along after each block, and doubled before the side is."""
 
     def __init__(self, sizes: CausalSizes) -> None:
@@ -84,14 +75,6 @@ class CausalDecoder(ConvolutionalDecoder, Remembers):
             for i in range(len(sizes.channel_multipliers))
         )
         self.mid_time = _middle(sizes)
-
-    def forward(
-        self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None
-    ) -> Float[Tensor, "batch time2 rgb height width"]:
-        """Map 1 + n latents to 1 + k·n frames, nominally in [-1, 1]; where a memory goes on, n to k·n."""
-        compiled = self.compiled if memory is None else None
-        features = self.features(latents, memory) if compiled is None else compiled(latents)
-        return per_frame(self.pixels, features)
 
     def features(
         self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None

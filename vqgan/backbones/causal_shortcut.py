@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqgan.backbones.backbone import Decoder, Downsampling
+from vqgan.backbones.backbone import Decoder
 from vqgan.backbones.shortcut import Block, Double, Halve, Shortcut, ShortcutDecoder, ShortcutEncoder
-from vqgan.backbones.temporal import DoubleTime, HalveTime, Memory, Remembers, TemporalBlock
+from vqgan.backbones.temporal import DecoderOfClips, DoubleTime, HalveTime, Memory, Remembers, TemporalBlock
 from vqgan.backbones.times import Times
 from vqgan.frames import per_frame
 
@@ -22,15 +22,6 @@ class CausalShortcut(Times, Shortcut):
     Parameters of the picture model keep their names, and what is added starts as nothing. Where time is to be halved
     beside a folding of pixels, that is as soon as they are folded.
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_times()
-
-    @property
-    def downsampling(self) -> Downsampling:
-        """Frames and pixels to a code."""
-        return super().downsampling._replace(time=self.temporal_downsampling)
 
     def encoder(self) -> nn.Module:
         """Frames to latents."""
@@ -67,7 +58,7 @@ class CausalShortcutEncoder(ShortcutEncoder, Remembers):
         return self.time[str(n)](x, memory) if str(n) in self.time else x
 
 
-class CausalShortcutDecoder(ShortcutDecoder, Remembers):
+class CausalShortcutDecoder(DecoderOfClips, ShortcutDecoder):
     """That of pictures; before each part of it time is looked along, or doubled, where that is asked for."""
 
     def __init__(self, sizes: CausalShortcut) -> None:
@@ -76,14 +67,6 @@ class CausalShortcutDecoder(ShortcutDecoder, Remembers):
         self.time = _beside(self.parts, sizes, len(sizes.channel_multipliers) - 1)
         doubled = sum(map(sizes.changes_rate, range(1, folds + 1)))
         self.folded = nn.ModuleList(DoubleTime(self.conv_out.in_channels) for _ in range(doubled))
-
-    def forward(
-        self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None
-    ) -> Float[Tensor, "batch time2 rgb height width"]:
-        """Map 1 + n latents to 1 + k·n frames, nominally in [-1, 1]; where a memory goes on, n to k·n."""
-        compiled = self.compiled if memory is None else None
-        features = self.features(latents, memory) if compiled is None else compiled(latents)
-        return per_frame(self.pixels, features)
 
     def features(
         self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None

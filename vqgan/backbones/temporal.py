@@ -6,6 +6,7 @@ float32. Time is convolved by 1×1 convolutions over frames side by side, so no 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqgan.backbones.backbone import PictureDecoder
 from vqgan.backbones.blocks import Level, Middle, normalization
 from vqgan.frames import per_frame
 from vqgan.layers import Recomputes
@@ -45,6 +47,24 @@ class Remembers(nn.Module):
 
     Without a memory, or with an empty one, the first frame stands for all before it.
     """
+
+
+class DecoderOfClips(PictureDecoder, Remembers):
+    """A decoder of pictures, which follows among the bases, with `features` of clips that go on after a memory."""
+
+    def forward(
+        self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None
+    ) -> Float[Tensor, "batch time2 rgb height width"]:
+        """Map 1 + n latents to 1 + k·n frames, nominally in [-1, 1]; where a memory goes on, n to k·n."""
+        compiled = self.compiled if memory is None else None
+        features = self.features(latents, memory) if compiled is None else compiled(latents)
+        return per_frame(self.pixels, features)
+
+    @abstractmethod
+    def features(
+        self, latents: Float[Tensor, "batch time latent rows columns"], memory: Memory | None = None
+    ) -> Float[Tensor, "batch time2 c h w"]:
+        """All of the frames but the last layer."""
 
 
 class TemporalConv(nn.Module):

@@ -1,16 +1,17 @@
-"""How many frames share a code, and where a network looks along time: what all sizes of clips have in common."""
+"""How many frames share a code, and where a network looks along time: what all backbones of clips have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vqgan.backbones.backbone import Downsampling
 from vqgan.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Two sizes beside those of a backbone of pictures.
+    """Two sizes beside those of a backbone of pictures, which is the class that follows among the bases.
 
     Args:
         resolution: see that backbone.
@@ -26,8 +27,8 @@ class Times:
     temporal_downsampling: int
     temporal_resolutions: Sequence[int]
 
-    def check_times(self) -> None:
-        """Raise `InvalidValueError` unless both fit the backbone of pictures."""
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the backbone of pictures, which comes after this class
         most = min(8, 2 ** (len(self.channel_multipliers) - 1))
         fits = self.temporal_downsampling in (1, 2, 4, 8) and self.temporal_downsampling <= most
         powers = ", ".join(str(2**i) for i in range(most.bit_length()))
@@ -35,6 +36,12 @@ class Times:
         sides = [self.side_at(level) for level, width in enumerate(self.channel_multipliers) if width > 0]
         fits = not self.temporal_resolutions or any(side in sides for side in self.temporal_resolutions)
         check(fits, "temporal_resolutions", self.temporal_resolutions, f"some of {', '.join(map(str, sides))}")
+
+    @property
+    def downsampling(self) -> Downsampling:
+        """Frames and pixels to a code."""
+        pictures: Downsampling = super().downsampling  # type: ignore[misc]
+        return pictures._replace(time=self.temporal_downsampling)
 
     def side_at(self, level: int) -> int:
         """Nominal side of level `level`, 0 being the full resolution."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +99,8 @@ class VideoFolder(ClipDataset):
         self.random_crop, self.flip = random_crop, flip
         counts = [len(clip_starts(v, clip_frames, stride, fps)) for v in videos]
         self.ends = np.cumsum(counts)  # position after the last clip of each video
-        shapes = self._shapes(decoded_megabytes * MEGABYTE)
-        self.decoded = None if shapes is None else Decoded(shapes)
+        most = decoded_megabytes * MEGABYTE
+        self.decoded = Decoded.if_they_fit(self._shapes(), most) if most else None
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -163,19 +163,13 @@ class VideoFolder(ClipDataset):
         clips = [clip_positions(video, start, self.clip_frames, self.stride, self.fps) for start in starts]
         return np.unique(np.concatenate(clips))
 
-    def _shapes(self, most: int) -> list[tuple[int, int, int, int]] | None:
-        """Those of all clips' frames as they are kept; None if that is more than `most` bytes."""
-        shapes: list[tuple[int, int, int, int]] = []
-        size = 0
-        for video in self.videos if most else []:
+    def _shapes(self) -> Iterator[tuple[int, int, int, int]]:
+        """Those of all clips' frames as they are kept."""
+        for video in self.videos:
             width, height = video.scaled_size(self.resolution)
             sides = (width, height) if video.rotation % 180 else (height, width)
             for first, last in clip_starts(video, self.clip_frames, self.stride, self.fps).tolist():
-                shapes.append((len(self._positions_of(video, first, last)), *sides, 3))
-                size += int(np.prod(shapes[-1]))
-                if size > most:
-                    return None
-        return shapes or None
+                yield len(self._positions_of(video, first, last)), *sides, 3
 
     def _locate(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))

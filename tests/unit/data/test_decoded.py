@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import sys
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import LIMITS
 from tests.unit.video.test_video_file import Recording
 from vqgan.data import BadFiles, Loader, videos
 from vqgan.data.decoded import Decoded
+from vqgan.data.images import ImageFile, ImageFolder, scan_image
 from vqgan.data.videos import VideoFolder
 from vqgan.errors import UnusableError
 from vqgan.video.file import scan_video
@@ -50,6 +53,63 @@ def test_clips_are_those_that_are_decoded_each_time(
             patched.setattr(videos, "read_frames", never)
             found = [once.read(index, np.random.default_rng(seed)) for index in range(len(once))]
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Of several sizes and formats, two of them on their sides."""
+    rng = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = []
+    for number, (name, size) in enumerate({"a.png": (40, 64), "b.jpg": (50, 33), "c.webp": (32, 32)}.items()):
+        files.append(tmp_path / name)
+        Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(
+            files[-1], exif=turned.tobytes() if number else b""
+        )
+    return files
+
+
+def of_pictures(files: list[Path], megabytes: int) -> ImageFolder:
+    return ImageFolder([scan_image(file)[0] for file in files], 32, True, True, megabytes)
+
+
+def test_pictures_are_those_that_are_decoded_each_time(pictures: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    each_time, once = of_pictures(pictures, 0), of_pictures(pictures, 1)
+    sides = [32 * 51, 48 * 32, 32 * 32]
+    assert (each_time.decoded_bytes, once.decoded_bytes) == (0, 3 * sum(sides))
+    for seed in range(3):
+        expected = [each_time.read(index, np.random.default_rng(seed)) for index in range(3)]
+        with monkeypatch.context() as patched:
+            if seed:
+                patched.setattr(Image, "open", never)
+            found = [once.read(index, np.random.default_rng(seed)) for index in range(3)]
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert torch.equal(once[0], each_time[0])
+
+
+def test_a_picture_that_is_not_what_its_header_says_is_decoded_each_time(pictures: list[Path]) -> None:
+    once = ImageFolder([dataclasses.replace(scan_image(pictures[0])[0], width=99)], 32, True, True, 1)
+    for seed in range(2):
+        expected = of_pictures(pictures, 0).read(0, np.random.default_rng(seed))
+        assert torch.equal(once.read(0, np.random.default_rng(seed)), expected)
+    assert once.decoded is not None
+    assert once.decoded.sums is not None
+    assert not once.decoded.sums.any()
+
+
+def test_pictures_that_do_not_fit_are_decoded_each_time(pictures: list[Path]) -> None:
+    assert of_pictures(pictures * 50, 1).decoded_bytes > 2**19
+    assert of_pictures(pictures * 200, 1).decoded_bytes == 0
+    assert of_pictures([], 1).decoded_bytes == 0
+
+
+def test_sizes_come_back_from_the_index(pictures: list[Path]) -> None:
+    for path in pictures:
+        file, _ = scan_image(path)
+        assert ImageFile.unpack(path, file.pack()) == file
+        with pytest.raises(ValueError, match="damaged"):
+            ImageFile.unpack(path, file.pack()[:-1])
 
 
 def test_what_one_process_decoded_no_other_decodes(

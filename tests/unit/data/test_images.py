@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.conftest import LIMITS
 from vqgan.data import BadFiles, Images
-from vqgan.data.images import ImageFolder, scan_image
+from vqgan.data.images import ImageFile, ImageFolder, scan_image
 from vqgan.errors import UnusableError
 
 RED, GREEN, BLUE, GREY = (220, 40, 30), (30, 200, 60), (40, 50, 230), (128, 128, 128)
@@ -32,7 +32,7 @@ def quarters(width: int = 64, height: int = 48) -> Image.Image:
 
 def read(path: Path, resolution: int = 32) -> np.ndarray:
     """The one frame of a picture."""
-    (frame,) = ImageFolder([path], resolution, False, False)[0].numpy()
+    (frame,) = ImageFolder([ImageFile(path, 0, 0)], resolution, False, False)[0].numpy()
     return frame
 
 
@@ -146,7 +146,9 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("resolution", [16, 31, 96])
 def test_any_size_becomes_a_square(width: int, height: int, resolution: int, tmp_path: Path) -> None:
     quarters(width, height).save(tmp_path / "picture.png")
-    clip = ImageFolder([tmp_path / "picture.png"], resolution, True, True).read(0, np.random.default_rng(0))
+    file, _ = scan_image(tmp_path / "picture.png")
+    assert (file.width, file.height) == (width, height)
+    clip = ImageFolder([file], resolution, True, True).read(0, np.random.default_rng(0))
     assert clip.shape == (1, resolution, resolution, 3)
     assert clip.dtype == torch.uint8
 
