@@ -157,7 +157,7 @@ class Complaining:
 
     def __getitem__(self, number: int) -> int:
         if number == 2:
-            raise KeyError("no such thing")
+            raise EOFError("no such thing")  # which is no worker's death
         warnings.warn(f"about {number}", stacklevel=2)
         return number
 

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vqgan.data.corpus import ClipDataset
 from vqgan.data.reading.bad_files import BadFiles
 from vqgan.data.reading.limits import Limits
 from vqgan.data.reading.workers import Watch, read_jobs, supervised
 from vqgan.errors import DataError, UnusableError
-from vqgan.runtime.collectives import gather
 from vqgan.runtime.process import ALONE, Process
 
 Failures = list[tuple[str, str]]  # path, reason
@@ -140,6 +138,8 @@ class Loader:
         Raises:
             DataError: all together they are too many.
         """
+        from vqgan.runtime.collectives import gather  # which takes torch's compiler, and reading does not
+
         news = {path: reason for path, reason in self.bad_files.reasons.items() if path not in self.told}
         told, self.lost = zip(*gather((news, self.sequence.lost)))
         for path, reason in (item for found in told for item in found.items()):
@@ -160,7 +160,7 @@ class Loader:
         self.lost = [self.sequence.lost] if self.process.count == 1 else lost
 
 
-class EndlessClips(Dataset[Sample]):
+class EndlessClips:
     """The endless sequence of clips, by position."""
 
     def __init__(self, dataset: ClipDataset, seed: int, watch: Watch) -> None:
@@ -205,6 +205,8 @@ def read_evenly(dataset: ClipDataset, most: int, bad_files: BadFiles, workers: i
     Raises:
         DataError: none can be read.
     """
+    from vqgan.runtime.collectives import gather
+
     with closing(stream_evenly(dataset, most, bad_files, workers, limits)) as stream:
         read = dict(stream)
     common = set.intersection(*map(set, gather(list(read))))

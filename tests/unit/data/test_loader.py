@@ -19,10 +19,11 @@ from torch import Tensor
 from tests.conftest import LIMITS
 from tests.support.numbered import CLIPS, Numbered
 from tests.unit.video.test_video_file import Recording
-from vqgan.data import BadFiles, Loader, loader
+from vqgan.data import BadFiles, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.data.videos import VideoFolder
 from vqgan.errors import DataError
+from vqgan.runtime import collectives
 from vqgan.video.crop import augment
 from vqgan.video.file import scan_video
 
@@ -226,7 +227,7 @@ def test_a_training_clip_of_a_video_is_cropped_and_mirrored_and_a_validation_cli
 
 def test_all_processes_validate_on_the_same_clips(ledger: BadFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that only another process cannot read is left out here as well."""
-    monkeypatch.setattr(loader, "gather", lambda read: [read, [index for index in read if index != 3]])
+    monkeypatch.setattr(collectives, "gather", lambda read: [read, [index for index in read if index != 3]])
     still = read_evenly(Numbered(frozenset({5})), CLIPS, ledger, 0, LIMITS)
     expected = [index for index in range(CLIPS) if index not in (3, 5)]
     assert still.sources == [f"clip{index}" for index in expected]

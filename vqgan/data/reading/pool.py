@@ -16,7 +16,7 @@ from typing import Any
 
 from vqgan.data.reading.nursery import UNKNOWN, nursery
 from vqgan.data.reading.shared import Shared, dump, load
-from vqgan.data.reading.work import MESSAGE, cannot_be_sent
+from vqgan.data.reading.work import MESSAGE, Result, cannot_be_sent
 from vqgan.errors import ConfigError
 
 WINDOW = 2  # jobs that a worker has at a time
@@ -48,6 +48,8 @@ class Pool:
         Raises:
             ConfigError: what they are to do cannot be sent to them.
         """
+        if not hasattr(os, "fork"):
+            raise ConfigError("data.workers: this system has no fork. data.workers=0 reads in the training process.")
         task, shares = Shared(), list[Shared]()
         try:
             dump(self.task, task, shares)
@@ -68,8 +70,8 @@ class Pool:
         """The number of the worker that has the next result."""
         return self.taken % len(self.workers)
 
-    def take(self, seconds: float) -> Any:
-        """The next result; what doing the job raised is raised here.
+    def take(self, seconds: float) -> tuple[Exception | None, Any]:
+        """What doing the next job raised, and its result.
 
         Raises:
             StopIteration: there is none.
@@ -82,9 +84,7 @@ class Pool:
         self._hand_out(worker)
         for warning in said:
             warnings.warn_explicit(*warning)
-        if error is not None:
-            raise error
-        return result
+        return error, result
 
     def close(self) -> None:
         """End all workers; they hold nothing that could be lost."""
@@ -121,7 +121,7 @@ class _Worker:
         self.owed.append(job)
         self._send(job)
 
-    def take(self, seconds: float) -> Any:
+    def take(self, seconds: float) -> Result:
         if not self.owed:
             raise StopIteration
         self.pipe.settimeout(seconds)
@@ -134,7 +134,7 @@ class _Worker:
         number, size = MESSAGE.unpack(message)
         slot = self.slots[number]
         used = sum(not slot.is_free for slot in self.slots) - len(self.owed)
-        result = load(slot.memory.bytes(size), lent=slot.lent if used < LENT else None)
+        result: Result = load(slot.memory.bytes(size), lent=slot.lent if used < LENT else None)
         slot.is_owed = False
         self.owed.popleft()
         return result

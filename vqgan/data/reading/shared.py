@@ -67,7 +67,7 @@ def dump(content: Any, shared: Shared, shares: list[Shared] | None = None) -> in
     stream, arrays = io.BytesIO(), list[pickle.PickleBuffer]()
     _Pickler(stream, arrays, shares).dump(content)
     parts = [stream.getbuffer(), *(array.raw() for array in arrays)]
-    sizes = np.array([len(parts), *(part.nbytes for part in parts)])
+    sizes = np.array([len(parts), *(part.nbytes for part in parts)], np.int64)
     starts = _starts(sizes)
     whole = shared.bytes(int(starts[-1]))
     whole[: sizes.nbytes] = sizes.view(np.uint8)

@@ -103,8 +103,8 @@ class Watch:
             self.slots[worker, :SPENT] = 0, NOTHING, 0
         pool.start()
 
-    def take(self, pool: Pool) -> Any:
-        """The next result.
+    def take(self, pool: Pool) -> tuple[Exception | None, Any]:
+        """What reading raised, and the next result.
 
         Raises:
             StopIteration: there is none.
@@ -163,7 +163,8 @@ def supervised(
     """
     answer = partial(_answer, dataset, collate)
     if not watch.workers:
-        yield from map(answer, jobs)
+        for job in jobs:
+            yield answer(job)
         return
     position, restarts = 0, 0
     suspicions: Counter[int] = Counter()
@@ -171,7 +172,7 @@ def supervised(
         watch.start(pool, range(watch.workers))
         while True:
             try:
-                result = watch.take(pool)
+                error, result = watch.take(pool)
             except StopIteration:
                 return
             except WorkerError as fault:
@@ -193,6 +194,8 @@ def supervised(
                 # What the others have read ahead may be of what is lost.
                 watch.start(pool, range(watch.workers) if lost else fault.workers)
             else:
+                if error is not None:
+                    raise error
                 yield result
                 position, restarts = position + 1, 0
 
