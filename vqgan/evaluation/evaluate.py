@@ -199,6 +199,8 @@ class _Session:
         """The page of all, where they have a place in common."""
         folder = self.out if self.out is not None else Path(OUT)
         if folder.suffix == ".json" or (self.out is None and not any(map(is_outside, self.runs))):
+            if len(self.reports) > 1:
+                print("With --out DIR a page is written too: the same clips of all of them, side by side.", flush=True)
             return
         lines = [*remarks(self.reports), *failed]
         replace_text(folder / PAGE, page_of(page_entries(self.reports, self.galleries), UNITS, lines))

@@ -57,7 +57,7 @@ def healthy_for(runs: Sequence[tuple[Sequence[str], Values]]) -> Healthy | None:
     if file is None:
         return None
     kept: Kept = json.loads(file.read_text("utf-8"))
-    other = dict.fromkeys(one for typed, _ in runs for one in beside(typed))
+    other = beside(runs[0][0]) if len(runs) == 1 else []  # of several it is in a table
     said = (
         f"Grey: a healthy run, {kept['command']}, on {kept['data']} ({kept['machine']}; commit {kept['commit'][:12]}). "
         "On other videos the levels differ more than the shapes."

@@ -192,6 +192,7 @@ def test_a_run_and_its_export_are_the_same_tokenizer(
     line = next(line for line in ended.output.splitlines() if line.startswith("psnr "))
     assert line.count("[") == 2
     assert "do not compare" not in ended.output
+    assert "With --out DIR a page is written too" in ended.output
 
 
 @pytest.mark.parametrize("runs", [2, 5])
