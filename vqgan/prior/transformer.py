@@ -46,7 +46,13 @@ class Cache:
 
     def __init__(self, layers: int, slots: int) -> None:
         self.slots, self.length = slots, 0
+        self.told: Tensor | None = None
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def tell(self, before: Int[Tensor, "batch new"]) -> Int[Tensor, "batch slots"]:
+        """Take what new slots are told; returns what all so far are."""
+        self.told = before if self.told is None else torch.cat([self.told, before], 1)
+        return self.told
 
     def add(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Take those of new slots; returns those of all so far."""
@@ -69,6 +75,9 @@ class Transformer(nn.Module):
     every neighbour, also across the ends of rows. Row, column and depth of what is asked for are told as well, and
     whether the first slot is a video's first. Side data of a time is told to all slots of that time.
 
+    With `last_time` a slot is told the code at its own place a time before as well, which attention would have to learn
+    to look up: in most videos most of a picture is that of the one before.
+
     The output shares its table with the input (Press and Wolf 2017, arXiv:1608.05859); layers are normed before, and
     queries and keys too, which keeps attention from saturating (Henry et al. 2020, arXiv:2010.04245).
 
@@ -80,10 +89,19 @@ class Transformer(nn.Module):
         dropout: share of what each layer adds that is left out in training, in [0, 1).
         rotary_base: of the rotary positions; see `Rotation`.
         alphabet: of the codes.
+        last_time: whether slots are told the code at their place a time before.
     """
 
     def __init__(
-        self, dim: int, layers: int, heads: int, hidden: int, dropout: float, rotary_base: float, alphabet: Alphabet
+        self,
+        dim: int,
+        layers: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        rotary_base: float,
+        alphabet: Alphabet,
+        last_time: bool = False,  # as in what was written before there was this
     ) -> None:
         super().__init__()
         for key, value in (("dim", dim), ("layers", layers), ("heads", heads), ("hidden", hidden)):
@@ -97,6 +115,7 @@ class Transformer(nn.Module):
         self.starts = nn.Embedding(2, dim)  # told to the first slot, which no code is before
         self.rows, self.columns = nn.Embedding(alphabet.rows, dim), nn.Embedding(alphabet.columns, dim)
         self.depths = nn.Embedding(alphabet.depth, dim)
+        self.last_time = nn.Linear(dim, dim, bias=False) if last_time else None
         self.side = nn.Linear(alphabet.numbers, dim) if alphabet.numbers else None
         self.side_mean, self.side_scale = (nn.Buffer(torch.full((alphabet.numbers,), v)) for v in (0.0, 1.0))
         self.layers = nn.ModuleList([Layer(dim, heads, hidden, dropout) for _ in range(layers)])
@@ -148,6 +167,11 @@ class Transformer(nn.Module):
         if first == 0:
             x = torch.cat([self.starts(begins.long())[:, None], x[:, 1:]], 1)
         x = x + self.rows(asked[:, 1]) + self.columns(asked[:, 2]) + self.depths(slots % depth)
+        if self.last_time is not None:
+            a_time = rows * columns * depth
+            so_far = before if cache is None else cache.tell(before)
+            there = F.pad(so_far, (a_time - 1, 0))[:, slots]  # slot i is told code i - 1: this is code i - a_time
+            x = x + self.last_time(self.codes(there + slots % depth * size)) * (slots >= a_time)[:, None]
         if self.side is not None:
             assert side is not None
             x = x + self.side((side - self.side_mean) / self.side_scale)[:, asked[:, 0]]

@@ -23,7 +23,7 @@ ALPHABETS = [Alphabet(7, 1, 2, 3, 0), Alphabet(5, 3, 2, 3, 0), Alphabet(7, 1, 3,
 def network(alphabet: Alphabet, layers: int = 2) -> Transformer:
     """One whose every weight counts: what begins as nothing is random."""
     torch.manual_seed(0)
-    made = Transformer(24, layers, 2, 32, 0.0, 100.0, alphabet)
+    made = Transformer(24, layers, 2, 32, 0.0, 100.0, alphabet, last_time=alphabet.rows == 2)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made.eval()
@@ -71,6 +71,24 @@ def test_a_code_changes_what_comes_after_it_and_nothing_before(alphabet: Alphabe
             assert (moved[0, planted + 1 :] > 0).all(), "each later slot sees it"
 
 
+@pytest.mark.parametrize("alphabet", ALPHABETS[:2])
+def test_the_code_at_its_place_a_time_before_is_told(alphabet: Alphabet) -> None:
+    made = network(alphabet)
+    for layer in made.layers:  # which add nothing: what is left is what each slot is told
+        torch.nn.init.zeros_(layer.out.weight)
+        torch.nn.init.zeros_(layer.down.weight)
+    codes, begins, side = inputs(alphabet)
+    a_time, slots = codes[0, 0].numel(), codes[0].numel()
+    with torch.no_grad():
+        before = all_logits(made, codes, begins, side)
+        for planted in range(slots):
+            other = codes.clone()
+            other.view(len(codes), -1)[0, planted] += 1
+            other %= alphabet.codebook_size
+            moved = (all_logits(made, other, begins, side) - before).abs().amax(-1)[0].nonzero().flatten().tolist()
+            assert moved == [slot for slot in (planted + 1, planted + a_time) if slot < slots]
+
+
 def test_side_data_tell_of_their_own_time_and_those_before() -> None:
     made = network(ALPHABETS[2])
     codes, begins, side = inputs(ALPHABETS[2])
@@ -114,7 +132,7 @@ def test_attention_depends_on_how_far_apart_places_are() -> None:
 
 
 def test_it_begins_with_all_codes_alike() -> None:
-    made = Transformer(24, 2, 2, 32, 0.1, 100.0, ALPHABETS[1]).eval()
+    made = Transformer(24, 2, 2, 32, 0.1, 100.0, ALPHABETS[1], last_time=True).eval()
     codes, begins, side = inputs(ALPHABETS[1])
     torch.testing.assert_close(made(codes, begins, side), torch.full(codes.shape, math.log(5)))
 
