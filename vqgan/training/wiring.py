@@ -65,46 +65,22 @@ def make_trainer(
     objective = make_criterion(config, loss, process)
     schedule: Schedule = build(config.schedule, "schedule")
     data: Corpus = build(config.data, "data")
-    check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
-    unit = math.lcm(*backbone.downsampling[1:])
-    fits = data.resolution % unit == 0
-    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
-    _check_clip_length(data, settings, backbone.downsampling)
-    divides = data.batch_size % process.count == 0
-    check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
+    _check_sizes(data, settings, backbone, process)
     bad_files = BadFiles(folder / "bad_files.jsonl", data.max_bad_fraction, data.max_bad_files, process.is_first)
     with first_alone():
         training, held_out = data.datasets(bad_files)
     refuse_different(data.fingerprint, config)
 
-    torch.manual_seed(config.seed)  # initial weights depend on the seed alone
-    quantizer: Quantizer = build(config.model.quantizer, "model.quantizer")
-    if quantizer.codebook_size > MOST_COUNTED:
-        raise ConfigError(
-            f"model.quantizer has {quantizer.codebook_size} codes an index, and an evaluation counts at most "
-            f"{MOST_COUNTED}. For more bits a position take several codes: model.quantizer.depth, or model=product."
-        )
-    autoencoder = Autoencoder(backbone, quantizer)
-    optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
-    critic = make_discriminator(config, loss)
+    autoencoder, optimizer, critic = make_networks(config, backbone, loss)
     if config.init_from is not None and not has_checkpoints(folder):  # else those weights are the past
         load_weights(str(config.init_from), autoencoder, None if critic is None else critic[0])
     still = read_evenly(held_out, data.validation_clips, bad_files, data.workers, data.limits)
-    if not is_held_out(training, still.videos) and process.is_first:
-        warnings.warn(
-            f"data.root={data.root} has a single video or picture that can be used: validation is on what is trained "
-            "on, and says nothing about others. Name others for it, data.val_root=DIR, or add some.",
-            stacklevel=2,
-        )
-    rate = rate_of(autoencoder, *still.clips.shape[1:4])
     clips_a_step = settings.accumulate * data.batch_size
-    if clips_a_step > len(training) and process.is_first:
-        warnings.warn(
-            f"A step takes {clips_a_step} clips, and there are {len(training)} to train on: each comes several times. "
-            "Try a smaller data.batch_size.",
-            stacklevel=2,
-        )
+    if process.is_first:
+        _warn_of_few(data, training, still.videos, clips_a_step)
+    rate = rate_of(autoencoder, *still.clips.shape[1:4])
     facts = facts_of(autoencoder, bad_files, len(training), data.fingerprint, rate)
+    chosen = {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
     times, pixels = backbone.downsampling.times(still.clips.shape[1]), math.prod(backbone.downsampling[1:])
     latents_per_step = clips_a_step * times * data.resolution**2 // pixels
     loader = Loader(training, data.batch_size, data.workers, config.seed, bad_files, data.limits, process)
@@ -124,16 +100,8 @@ def make_trainer(
             folder=folder,
             process=process,
         ),
-        loggers=Loggers(
-            {**make_loggers(config, folder, facts, objective), **(loggers or {})} if process.is_first else {}
-        ),
-        advisor=make_advisor(
-            config,
-            settings,
-            loss,
-            autoencoder,
-            latents_per_step,
-        ),
+        loggers=Loggers(chosen),
+        advisor=make_advisor(config, settings, loss, autoencoder, latents_per_step),
         report=LiveReport(folder),
         process=process,
     )
@@ -147,6 +115,26 @@ def make_trainer(
         folder=folder,
         process=process,
     )
+
+
+def make_networks(
+    config: DictConfig, backbone: Backbone, loss: Objective
+) -> tuple[Autoencoder, Optimizer, tuple[nn.Module, Optimizer] | None]:
+    """The autoencoder and its optimizer, and the discriminator with its own; random weights follow from the seed.
+
+    Raises:
+        ConfigError: there are more codes than can be counted.
+    """
+    torch.manual_seed(config.seed)
+    quantizer: Quantizer = build(config.model.quantizer, "model.quantizer")
+    if quantizer.codebook_size > MOST_COUNTED:
+        raise ConfigError(
+            f"model.quantizer has {quantizer.codebook_size} codes an index, and an evaluation counts at most "
+            f"{MOST_COUNTED}. For more bits a position take several codes: model.quantizer.depth, or model=product."
+        )
+    autoencoder = Autoencoder(backbone, quantizer)
+    optimizer: Optimizer = build(config.optimizer, "optimizer", params=autoencoder.parameters())
+    return autoencoder, optimizer, make_discriminator(config, loss)
 
 
 def make_step(
@@ -191,6 +179,17 @@ def make_step(
         seed=seed,
         process=process,
     )
+
+
+def _check_sizes(data: Corpus, settings: Settings, backbone: Backbone, process: Process) -> None:
+    """Whether clips fit the backbone, and batches the processes."""
+    check(backbone.image_channels == 3, "backbone.image_channels", backbone.image_channels, "3, since clips are rgb")
+    unit = math.lcm(*backbone.downsampling[1:])
+    fits = data.resolution % unit == 0
+    check(fits, "data.resolution", data.resolution, f"a multiple of {unit}, the backbone's downsampling")
+    _check_clip_length(data, settings, backbone.downsampling)
+    divides = data.batch_size % process.count == 0
+    check(divides, "data.batch_size", data.batch_size, f"a multiple of {process.count}, the number of processes")
 
 
 def _check_clip_length(data: Corpus, settings: Settings, downsampling: Downsampling) -> None:
@@ -301,6 +300,22 @@ def make_advisor(
         lecam_weight=OmegaConf.select(config, "loss.terms.lecam.weight"),
     )
     return Advisor(setup)
+
+
+def _warn_of_few(data: Corpus, training: ClipDataset, validated: Sequence[str], clips_a_step: int) -> None:
+    """Say where there is too little to validate on, or to fill a step with."""
+    if not is_held_out(training, validated):
+        warnings.warn(
+            f"data.root={data.root} has a single video or picture that can be used: validation is on what is trained "
+            "on, and says nothing about others. Name others for it, data.val_root=DIR, or add some.",
+            stacklevel=3,
+        )
+    if clips_a_step > len(training):
+        warnings.warn(
+            f"A step takes {clips_a_step} clips, and there are {len(training)} to train on: each comes several times. "
+            "Try a smaller data.batch_size.",
+            stacklevel=3,
+        )
 
 
 def is_held_out(training: ClipDataset, videos: Sequence[str]) -> bool:
