@@ -100,7 +100,8 @@ def what_it_said(run: Path) -> str:
     """The run's advice, and how it ended."""
     said = [str(row["text"]) for row in read_rows(run, "advice.jsonl")]
     message = read_object(run, "status.json").get("message")
-    return " ".join([*said, *([str(message).replace(f"{run}/", "")] if message else [])])
+    words = " ".join([*said, *([str(message).replace(f"{run}/", "")] if message else [])])
+    return words or "(No advice: nothing looks for this, or it had not lasted long enough.)"
 
 
 def quote(name: str, said: str) -> None:

@@ -174,6 +174,22 @@ def test_smoothing_scale_and_axis_change_the_curves(written: Path, opened: Open)
 
 
 @with_browser
+def test_a_healthy_run_of_the_recipe_lies_behind_and_can_be_hidden(tmp_path: Path, opened: Open) -> None:
+    folder = write_run(tmp_path / "run", ordinary_rows(), experiment="small_f8")
+    target = write_report(folder)
+    tab = opened(target)
+    assert "Grey: a healthy run, python train.py experiment=small_f8 " in tab.locator("#curves").inner_text()
+    assert len(lines_of(tab, "train/total")) == 3, "the healthy run's behind the raw line and the smoothed one"
+    tab.get_by_label("healthy run").uncheck()
+    settled(tab)
+    assert len(lines_of(tab, "train/total")) == 2
+    tab.get_by_label("healthy run").check()
+    tab.get_by_label("x-axis").select_option("hours")
+    settled(tab)
+    assert len(lines_of(tab, "train/total")) == 2, "hours are another machine's"
+
+
+@with_browser
 def test_a_constant_is_a_flat_line(written: Path, opened: Open) -> None:
     tab = opened(written)
     lines_of(tab, "learning_rate")
