@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from vqgan.autoencoder import Autoencoder
 from vqgan.backbones import Backbone, Downsampling
 from vqgan.config.build import build, discriminator_optimizer_values, find_class, public_values
+from vqgan.config.keys import by_full_key
 from vqgan.data import BadFiles, ClipDataset, Corpus, Loader
 from vqgan.data.loader import read_evenly
 from vqgan.data.reading.nursery import nursery
@@ -291,7 +292,7 @@ def make_advisor(
         codebook_size=autoencoder.quantizer.codebook_size,
         latents_per_step=latents_per_step,
         usage_steps=settings.usage_steps,
-        quantizer={key: value for key, value in public_values(config).items() if key.startswith("model.quantizer.")},
+        quantizer=dict(by_full_key(public_values(config)["model"]["quantizer"], "model.quantizer.")),
         chance=loss.chance,
         discriminator_start=loss.adversarial_start,
         discriminator_every=settings.discriminator_every,

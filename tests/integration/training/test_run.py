@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Compose
+from vqgan.training.advice import Advisor
 from vqgan.training.run import run
+from vqgan.training.wiring import make_trainer
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -27,6 +29,16 @@ def test_a_run_leaves_the_promised_folder(composed: Compose, tmp_path: Path) -> 
     pictures = {path.name for path in (folder / "reconstructions").iterdir()}
     assert pictures == {"step-00000000.png", "step-00000003.png", "worst.png", "best.png", "ranking.json"}
     assert [row["step"] for row in rows(folder)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("model", "key"), [("emavq", "revive_after"), ("product", "base.revive_after")])
+def test_advice_knows_the_keys_of_the_quantizer_at_hand(
+    model: str, key: str, composed: Compose, tmp_path: Path
+) -> None:
+    config = composed(f"model={model}")
+    advisor = make_trainer(config, tmp_path / "run").journal.advisor
+    assert isinstance(advisor, Advisor)
+    assert f"model.quantizer.{key}" in advisor.setup.quantizer
 
 
 def test_the_objective_says_which_checkpoint_is_the_best(
