@@ -324,7 +324,8 @@ def _remarks(subject: Subject, network: Tokenizer, data: Mapping[str, Any]) -> l
     own = subject.data or {}
     other = [key for key in ("clip_frames", "stride", "fps", "resolution") if own.get(key, data[key]) != data[key]]
     if other:
-        found.append(f"trained with {' '.join(f'data.{key}={own[key]}' for key in other)}")
+        values = {key: "null" if own[key] is None else own[key] for key in other}
+        found.append(f"trained with {' '.join(f'data.{key}={value}' for key, value in values.items())}")
     if data["split"] == "validation" and subject.trained_on not in (None, data["fingerprint"]):
         found.append("trained on other data, and perhaps on some of these files")
     frames = data["clip_frames"]
