@@ -40,7 +40,8 @@ def test_both_hold_what_they_should(built: Path) -> None:
     conf = {f"vqgan/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "conf").rglob("*.yaml")}
     conf |= {f"vqgan/conf/sweep/{file.name}" for file in (ROOT / "sweeps" / "hydra").glob("*.yaml")}  # through a link
     package = {file.relative_to(ROOT).as_posix() for file in (ROOT / "vqgan").rglob("*.py")}
-    assets = {file.relative_to(ROOT).as_posix() for file in (ROOT / "vqgan" / "reports" / "assets").iterdir()}
+    files = (file for file in (ROOT / "vqgan" / "reports" / "assets").rglob("*") if file.is_file())
+    assets = {file.relative_to(ROOT).as_posix() for file in files}
     assert conf | package | assets | {"hydra_plugins/vqgan_search.py"} <= names
     assert {name.partition("/")[0] for name in names} == {"vqgan", "hydra_plugins", ABOUT}
     found = (about["Version"], about["License-Expression"], about["Metadata-Version"])

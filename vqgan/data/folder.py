@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic
 from vqgan.data.corpus import ClipDataset, Corpus
 from vqgan.data.reading.bad_files import BadFiles
 from vqgan.data.reading.files import FileKind, Scanned, find_files, look_into
-from vqgan.errors import DataError, UnusableError
+from vqgan.errors import DataError, UnusableError, check
 
 
 @dataclass(kw_only=True)
@@ -24,9 +24,16 @@ class Folder(Corpus, Generic[Scanned]):
 
     Args:
         index: file in which what was learned of files is kept for later runs; null looks into all of them each time.
+        decoded_megabytes: of memory, in which decoded clips are kept for the next epochs if all of them fit; 0: none.
+            For data sets that keep them.
     """
 
     index: str | None = None
+    decoded_megabytes: int = 0  # as in what older versions wrote; no pixel depends on it
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.decoded_megabytes >= 0, "decoded_megabytes", self.decoded_megabytes, "at least 0")
 
     kind: ClassVar[FileKind[Any]]
 

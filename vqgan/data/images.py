@@ -20,7 +20,7 @@ from vqgan.data.corpus import ClipDataset
 from vqgan.data.decoded import MEGABYTE, Decoded
 from vqgan.data.folder import Folder
 from vqgan.data.reading.files import FileKind
-from vqgan.errors import UnusableError, check
+from vqgan.errors import UnusableError
 from vqgan.video.crop import augment, check_size
 
 SUFFIXES = ".avif .bmp .gif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp"
@@ -97,19 +97,9 @@ class Images(Folder[ImageFile]):
 
     Pictures of floating-point numbers or 32-bit integers count from 0 to 1, 255 or 65535, whichever they keep to; those
     of another scale are left out.
-
-    Args:
-        decoded_megabytes: of memory, in which decoded pictures are kept for the next epochs if all of them fit; 0:
-            none.
     """
 
-    decoded_megabytes: int = 0  # as in what older versions wrote; no pixel depends on it
-
     kind = IMAGE_FILES
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.decoded_megabytes >= 0, "decoded_megabytes", self.decoded_megabytes, "at least 0")
 
     def dataset(self, files: Sequence[ImageFile]) -> ClipDataset:
         """All pictures."""

@@ -46,13 +46,11 @@ class Videos(Folder[VideoFile]):
         clip_frames: frames of a clip.
         stride: take every stride-th frame.
         fps: take the frame on screen at each 1/fps seconds instead, whatever the file's frame rate; null for `stride`.
-        decoded_megabytes: of memory, in which decoded clips are kept for the next epochs if all of them fit; 0: none.
     """
 
     clip_frames: int
     stride: int | None
     fps: float | None
-    decoded_megabytes: int = 0  # as in what older versions wrote; no pixel depends on it
 
     kind = VIDEO_FILES
 
@@ -60,7 +58,6 @@ class Videos(Folder[VideoFile]):
         super().__post_init__()
         check(self.clip_frames > 0, "clip_frames", self.clip_frames, "positive")
         check_times(self.stride, self.fps)
-        check(self.decoded_megabytes >= 0, "decoded_megabytes", self.decoded_megabytes, "at least 0")
 
     def times(self) -> tuple[int | None, float | None]:
         """See `Corpus.times`."""
