@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.support.token_folders import write_tokens
 from tests.support.tokenizers import write_videos
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
+PATIENCE = 280  # seconds
 TOY = (
     "backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "discriminator=patchgan_small",
     "discriminator.channels=4", "model.quantizer.codebook_size=32", "trainer.device=cpu", "optimizer=adam_fast",
@@ -73,9 +76,27 @@ def test_a_benchmark_prints_its_table(script: str, tmp_path: Path) -> None:
     small = ["backbone=tiny", "backbone.channels=8", "backbone.resolution=32", "loss.discriminator_start=2"]
     (tmp_path / "TOYS").write_text(json.dumps({"first": small, "second": [*small, "model=fsq"]}))
     command = [sys.executable, str(BENCH / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [text for text in expected if text not in done.stdout] == []
+    code, printed, error = finished(command, tmp_path)
+    assert code == 0, error
+    assert [text for text in expected if text not in printed] == []
+
+
+def finished(command: list[str], folder: Path) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command; one that hangs says where, as all it has started is ended."""
+    environment = os.environ | {"PYTHONFAULTHANDLER": "1"}
+    out, err = (folder / name for name in ("printed", "errors"))  # files: what lives on would hold pipes open
+    with out.open("w") as printed, err.open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=printed, stderr=errors, env=environment, start_new_session=True
+        )
+        try:
+            code = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            code = process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return code, out.read_text(), err.read_text()
 
 
 @pytest.mark.slow

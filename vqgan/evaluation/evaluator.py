@@ -106,7 +106,7 @@ class Evaluator:
             sums = Accumulator(self.networks, codes, depth, self.replicates, self.seed, self.batch_frames)
         seen = hashlib.sha256()
         for one in found:
-            seen.update(one.originals.cpu().numpy().tobytes())
+            seen.update(one.originals.cpu().contiguous().numpy().data)
             with memory_at_work(self.hardware, one.originals.shape), running_in("fp32", self.hardware):
                 sums.add(one.paths, one.originals, one.clips, one.indices, one.bits)
                 if gallery is not None:
