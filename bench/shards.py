@@ -69,7 +69,7 @@ def main() -> None:
             seconds[name].append(timed(data, args.batches, Path(folder)))
         storage = Storage(url, "url", 60, 1)
         requests = alternating(ways_of_reading(storage, read_index(storage, Path(folder))), args.rounds)
-        server.terminate()
+        server.kill()  # whatever it does with signals, as it may have from whoever started this
     frames = args.batches * args.batch_size * args.clip_frames
     rows = [
         [name, frames / statistics.median(times), f"{ratio(seconds, name, 'shards'):.2f}"]

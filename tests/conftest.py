@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ with install_import_hook(SHAPED, "tests.support.typechecker.typechecker"):
 from vqgan.config.build import conf_dir  # noqa: E402
 from vqgan.data import Limits  # noqa: E402
 from vqgan.losses.lpips import vgg16_features  # noqa: E402
+from vqgan.runtime.signals import STOP_SIGNALS  # noqa: E402
 
 Compose = Callable[..., DictConfig]
 LIMITS = Limits(seconds=10, megabytes=512, stall_seconds=60)
@@ -42,7 +44,7 @@ REAL_VIDEOS = Path(__file__).resolve().parents[2] / "shared" / "videos"
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No key of the user's, no network, one cache of synthetic videos for the whole session, and no priority."""
+    """No key of the user's, no network, one cache of synthetic videos for all, no priority, signals as they were."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "/nonexistent")
@@ -50,7 +52,11 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     # A third of a second of a run's start, for a line of its head; its own tests ask for it.
     monkeypatch.setattr("vqgan.training.tokenizer.expected_growth", lambda *_: None)
+    # A command that is run within this process ends with stop signals ignored, as would all that is started from here.
+    before = {signal.Signals[name]: signal.getsignal(signal.Signals[name]) for name in STOP_SIGNALS}
     yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
     assert scheduling.is_usual(), "what is started from here would keep all others from running"
 
 
