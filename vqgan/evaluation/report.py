@@ -274,12 +274,13 @@ def _not_computed(reports: Sequence[Report]) -> list[str]:
     for report in reports:
         for name, metric in report.metrics.items():
             if metric.value is None and metric.reason is not None:
-                reason, _, needs = metric.reason.rpartition(": ")
+                before, colon, last = metric.reason.rpartition(": ")
+                reason, needs = (before, last) if colon else (last, "")
                 by_reason.setdefault(reason, {})[name] = needs
     lines = []
     for reason, found in by_reason.items():
         needs = " ".join(dict.fromkeys(filter(None, found.values())))
-        lines.append(f"{', '.join(found)} not computed: {': '.join(filter(None, [reason, needs]))}")
+        lines.append(f"{', '.join(found)} not computed: {reason}{': ' * bool(needs)}{needs}")
     return lines
 
 

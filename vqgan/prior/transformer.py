@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         dropout: float,
         rotary_base: float,
         alphabet: Alphabet,
-        last_time: bool = False,  # as in what was written before there was this
+        last_time: bool,
     ) -> None:
         super().__init__()
         for key, value in (("dim", dim), ("layers", layers), ("heads", heads), ("hidden", hidden)):

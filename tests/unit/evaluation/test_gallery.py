@@ -15,7 +15,7 @@ from PIL import Image
 from vqgan.evaluation.figures import UNITS, Metric
 from vqgan.evaluation.gallery import MOST_CLIPS, MOST_FRAMES, WIDEST, Gallery
 from vqgan.evaluation.reconstructor import Reconstructed
-from vqgan.evaluation.report import Report, against_codecs
+from vqgan.evaluation.report import Report, _not_computed, against_codecs
 from vqgan.evaluation.showing import page_entries
 from vqgan.reports.referee import side_by_side
 
@@ -110,3 +110,12 @@ def test_of_a_codec_the_clips_of_the_nearest_rate_are_shown() -> None:
     assert [entry["name"] for entry in entries if entry["clips"] is not None] == ["ours", "x crf=30"]
     entries = page_entries([report("theirs", None, 28), *CURVE], [gallery_of([0])] * 4)
     assert [entry["name"] for entry in entries if entry["clips"] is not None] == ["theirs", "x crf=30"]
+
+
+def test_each_missing_figure_has_its_own_reason() -> None:
+    one = report("mine", 0.1, 25.0)
+    found = {"ssim": "grey", "lpips": "no file; give: a", "rfid": "no file; give: b", "rfvd": "two are needed"}
+    one.metrics.update({name: Metric(None, None, None, "", reason) for name, reason in found.items()})
+    assert set(_not_computed([one])) == {
+        "ssim not computed: grey", "lpips, rfid not computed: no file; give: a b", "rfvd not computed: two are needed",
+    }  # fmt: skip

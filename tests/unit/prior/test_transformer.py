@@ -139,9 +139,9 @@ def test_it_begins_with_all_codes_alike() -> None:
 
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(ConfigError, match="heads must be such that each has an even number"):
-        Transformer(20, 2, 3, 32, 0.1, 100.0, ALPHABETS[0])
+        Transformer(20, 2, 3, 32, 0.1, 100.0, ALPHABETS[0], last_time=True)
     with pytest.raises(ConfigError, match=r"dropout must be in \[0, 1\)"):
-        Transformer(24, 2, 2, 32, 1.0, 100.0, ALPHABETS[0])
+        Transformer(24, 2, 2, 32, 1.0, 100.0, ALPHABETS[0], last_time=True)
 
 
 def test_runs_cover_each_time_once_and_see_half_a_run_before(tmp_path: Path) -> None:
