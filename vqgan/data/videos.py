@@ -166,7 +166,14 @@ class VideoFolder(ClipDataset):
             width, height = video.scaled_size(self.resolution)
             sides = (width, height) if video.rotation % 180 else (height, width)
             for first, last in clip_starts(video, self.clip_frames, self.stride, self.fps).tolist():
-                yield len(self._positions_of(video, first, last)), *sides, 3
+                yield self._how_many(video, first, last), *sides, 3
+
+    def _how_many(self, video: VideoFile, first: int, last: int) -> int:
+        """The length of `_positions_of`: counted where it can be, since all clips are asked when a run starts."""
+        if self.fps is not None:
+            return len(self._positions_of(video, first, last))
+        starts, stride = last - first + 1, self.stride or 1
+        return (self.clip_frames - 1) * min(stride, starts) + starts
 
     def _locate(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self.ends, index, side="right"))
