@@ -234,6 +234,7 @@ def test_clips_and_sequences_cover_the_videos(tmp_path: Path) -> None:
     assert len(tokens.clips(7)) == 0
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_worker_processes_read_the_same(tmp_path: Path) -> None:
     sequences = make(tmp_path).sequences(6)
     batches = [list(DataLoader(sequences, 4, num_workers=workers)) for workers in (0, 2)]
