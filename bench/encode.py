@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from hydra import compose, initialize_config_dir
 from measure import alternating, machine, ratio, table
-from omegaconf import OmegaConf
 
 from vqgan.backbones import Convolutional, Memory
 from vqgan.config.build import build, conf_dir
@@ -47,8 +47,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    values = OmegaConf.load(conf_dir() / "backbone" / f"{args.backbone}.yaml")
-    backbone: Convolutional = build(values, "backbone")
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [f"backbone={args.backbone}", f"data.resolution={args.resolution}"])
+    backbone: Convolutional = build(config.backbone, "backbone")
     tokenizer = Tokenizer(backbone, VectorQuantizer(1024, 16, 0.25, 1.0), {})
     encoding = replace(
         encoding_with({"resolution": args.resolution, "precision": args.precision}), workers=args.workers

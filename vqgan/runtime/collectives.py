@@ -37,7 +37,8 @@ def process_group() -> Iterator[Process]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(process.local_rank % torch.cuda.device_count())
-    global cpu_group
+    global cpu_group, mean
+    mean = torch.compiler.disable(mean)  # not where it is defined: that imports the compiler, for 0.9 s of each command
     with raising_lost_process():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP)
         cpu_group = dist.new_group(backend="gloo", timeout=OTHERWISE)
@@ -116,10 +117,9 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return summed
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def mean_over_processes(tensor: Tensor) -> Tensor:
     """The mean of all processes' tensors, with gradients: as if the batch were one."""
-    return _Mean.apply(tensor) if _are_there_others() else tensor
+    return mean(tensor) if _are_there_others() else tensor
 
 
 def broadcast_tensor(tensor: Tensor) -> Tensor:
@@ -210,3 +210,6 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> Tensor:  # noqa: ARG004
         return sum_over_processes(outer[0]) / dist.get_world_size()
+
+
+mean: Callable[[Tensor], Tensor] = _Mean.apply

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from tests.faults.hostile.honest import DESCRIPTION, MIB, honest_config, honest_state, parts
+from vqgan.config.versions import register_resolver
 from vqgan.errors import VQGANError
 from vqgan.runs.checkpoint import Checkpoints
 from vqgan.tokenizer.tokenizer import rebuild
@@ -50,7 +50,7 @@ def command(*arguments: str) -> None:
 
 def load(source: str) -> None:
     """`vqgan.load`, in a program that has a resolver `eval`, as many have."""
-    OmegaConf.register_new_resolver("eval", eval)
+    register_resolver("eval", eval)
     package = importlib.import_module("vqgan")
     in_words_of_the_command(lambda: package.load(source))
 

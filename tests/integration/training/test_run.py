@@ -60,8 +60,9 @@ def test_the_objective_says_which_checkpoint_is_the_best(
 @pytest.mark.parametrize("scalar", ["train/total", "validation/lpips", "lpips"])
 def test_psnr_says_it_where_the_objective_is_not_measured(composed: Compose, tmp_path: Path, scalar: str) -> None:
     said = f"objective=-{scalar}: evaluations of this run do not measure {scalar}, "
+    config = composed("trainer.evaluate_every=1", "trainer.steps=2", f"objective=-{scalar}")
     with pytest.warns(UserWarning, match=said) as seen:
-        run(composed("trainer.evaluate_every=1", "trainer.steps=2", f"objective=-{scalar}"))
+        run(config)
     assert len(seen) == 1
     psnr = {row["step"]: row["validation/psnr"] for row in rows(tmp_path / "run")}
     best = (tmp_path / "run" / "checkpoints" / "best").resolve()
