@@ -178,3 +178,10 @@ for call in (tokenizer.push_to_hub, type(tokenizer).from_pretrained):
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout.splitlines() == [str(missing_extra("The Hugging Face hub", "hub"))] * 2
+
+
+def test_no_use_of_a_tokenizer_waits_for_the_compiler() -> None:
+    used = ("tokenizer.encode_folder", "tokenizer.decode_folder", "tokenizer.export", "evaluation.evaluate")
+    imported = "".join(f"import vqgan.{module}; " for module in used)
+    code = f"import sys; {imported}sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
