@@ -132,14 +132,11 @@ def test_a_run_on_clips_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path:
 @pytest.mark.timeout(1800)
 def test_compiled_networks_train_on_clips_to_the_same_numbers(tmp_path: Path) -> None:
     """Of two lengths; in processes of their own, as the compiler cannot look through checks of shapes."""
-    halved_once = ("backbone=causal_small", "backbone.channel_multipliers=[0,2]", "backbone.temporal_downsampling=2")
     values = (
-        *CLIPS,
-        *halved_once,
-        "backbone.temporal_resolutions=[8]",
-        "trainer.clip_lengths=[1,5]",
-        "trainer.steps=3",
-    )
+        *CLIPS, "backbone=causal_small", "trainer.clip_lengths=[1,5]", "trainer.steps=3",
+        # What is compiled takes most of the time: one halving, of the sides and of time.
+        "backbone.channel_multipliers=[0,2]", "backbone.temporal_downsampling=2", "backbone.temporal_resolutions=[8]",
+    )  # fmt: skip
     for name in ("false", "true"):
         typed = (*values, "loss.discriminator_weight=0", f"trainer.compile={name}")
         code, _, said = finish(start(tmp_path / name, *typed), timeout=900)

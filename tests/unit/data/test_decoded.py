@@ -139,9 +139,8 @@ def test_a_corpus_that_does_not_fit_is_decoded_each_time(files: list[Path]) -> N
 @pytest.mark.parametrize(("frames", "stride", "kept"), [(17, 5, 8), (20, 5, 20), (16, 5, 4), (9, 2, 9), (7, 1, 7)])
 def test_of_frames_between_those_of_any_clip_none_is_kept(frames: int, stride: int, kept: int, tmp_path: Path) -> None:
     file = Recording().write_numbers(tmp_path, frames)
-    assert (
-        clips([file], 64, stride).decoded_bytes == kept * 43 * 32 * 3
-    )  # of 64 × 48, of which the shorter side becomes 32
+    frame = 43 * 32 * 3  # of 64 × 48, of which the shorter side becomes 32
+    assert clips([file], 64, stride).decoded_bytes == kept * frame
 
 
 def test_an_item_that_cannot_be_decoded_stays_unknown() -> None:
