@@ -38,15 +38,19 @@ def conf_dir() -> Path:
     return next(d for d in (package / "conf", package.parent / "conf") if d.is_dir())
 
 
-def unknown_key(key: str, choices: Iterable[str], deeper: Iterable[str] = ()) -> ConfigError:
+def unknown_key(
+    key: str, choices: Iterable[str], deeper: Iterable[str] = (), section: str | None = None
+) -> ConfigError:
     """The error for a key that does not exist, with its nearest neighbour and all that do.
 
     Args:
         key: that was typed.
         choices: its neighbours.
         deeper: full keys of values further down; those that end with `key` are what was meant.
+        section: of the choices; None for that of the key.
     """
-    parent, _, name = key.rpartition(".")
+    own, _, name = key.rpartition(".")
+    parent = own if section is None else section
     names = sorted(str(c) for c in choices)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean '{f'{parent}.' if parent else ''}{near[0]}'?" if near else ""

@@ -58,7 +58,7 @@ def command_config(name: str, typed: Sequence[str], sections: Mapping[str, Any] 
         section, _, name_in_it = key.rpartition(".")
         parent = OmegaConf.select(config, section) if section else config
         if not isinstance(parent, DictConfig):
-            raise unknown_key(key, _names(config))
+            raise unknown_key(key, _names(config), section="")  # `data.workers`, as in training, is `workers` here
         if name_in_it not in parent:
             raise unknown_key(key, _names(parent))
         try:

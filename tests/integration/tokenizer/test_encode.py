@@ -615,6 +615,7 @@ def test_two_at_once_are_refused(made: Path, tmp_path: Path, typed: Typed) -> No
         (["+more=1"], 2, "only values that are there"),
         (["fps"], 2, "cannot be read as key=value"),
         (["fps.x=1"], 2, "Unknown key 'fps.x'"),
+        (["data.workers=1"], 2, "Unknown key 'data.workers'. Did you mean 'workers'? Keys: batch_frames,"),
     ],
 )
 def test_what_is_typed_wrong_is_named(arguments: list[str], code: int, said: str, made: Path, typed: Typed) -> None:
