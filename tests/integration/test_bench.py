@@ -33,6 +33,11 @@ RUNS = {
         ["--rounds", "1", "--pictures", "tiny", *TOY, "backbone=causal_tiny", "model=vqmodel"],
         ["| training |", "| encoding |", "| causal_tiny |"],
     ),
+    "handover.py": (
+        ["--megabytes", "1", "--workers", "1", "--batches", "2", "--rounds", "1"],
+        ["| vqgan |", "| DataLoader |", "| DataLoader, torch.stack |"],
+    ),
+    "touched.py": (["TOKENS", "TOKENS", "--draws", "2"], ["| held out |", "| all of training |", "of 300 touched"]),
     "encode.py": (["VIDEOS", "--resolution", "16", "--rounds", "1"], ["frames/s", "reading alone"]),
     "quantizer.py": (
         ["--latents", "64", "--codes", "16", "2000", "--dimensions", "4", "--rounds", "1"],
