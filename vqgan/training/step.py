@@ -107,6 +107,10 @@ class Step(Algorithm):
         lengths = self.settings.clip_lengths
         return random.Random(f"lengths {self.seed} {number}").choice(lengths) if lengths else frames
 
+    def lengths(self, frames: int) -> list[int]:
+        """All lengths that `length` can give."""
+        return sorted({*(self.settings.clip_lengths or [frames]), *([1] if self.settings.picture_share else [])})
+
     def frames(self, number: int, clips: Sequence[Clips]) -> int:
         """How many frames of some clips a step sees: a rest that makes no whole clip is left out."""
         length = self.length(number, clips[0].shape[1])
@@ -180,7 +184,7 @@ class Step(Algorithm):
 
 
 def cut(clips: Clips, length: int) -> UInt8[Tensor, "more shorter height width rgb"]:
-    """Clips cut into as many of that length as they hold: about as many frames, so a step takes as much memory."""
+    """Clips cut into as many of that length as they hold: about as many frames."""
     count = clips.shape[1] // length
     return clips[:, : count * length].unflatten(1, (count, length)).flatten(0, 1)
 

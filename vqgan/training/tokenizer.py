@@ -57,9 +57,15 @@ class TokenizerTrainer(Trainer):
         every = self.settings.discriminator_every
         adversarial = -(-self.loss.adversarial_start // every) * every  # the first such step, which takes most
         number = adversarial if adversarial < self.settings.steps else 0
-        growth = expected_growth(self.step, self.validation.clips.shape[1:], self.loader.share, number)
+        _, frames, *picture = self.validation.clips.shape
+        # Pictures of a causal network take more than a clip of as many frames: each has codes of its own.
+        growths = [
+            expected_growth(self.step, (length, *picture), self.loader.share * (frames // length), number)
+            for length in self.step.lengths(frames)
+        ]
         gc.collect()  # of circles of tensors without content, now and not in the middle of some step
-        return None if growth is None or not self.began_with else self.began_with + growth
+        known = [growth for growth in growths if growth is not None]
+        return self.began_with + max(known) if self.began_with and len(known) == len(growths) else None
 
     def out_of_memory(self) -> StorageError:
         """What to say where memory has run out in the middle of a run."""

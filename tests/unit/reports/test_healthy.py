@@ -41,7 +41,9 @@ def test_what_is_kept_is_small_and_says_whose_it_is(file: Path) -> None:
 
 
 def test_there_are_some_of_the_recipes_of_minutes() -> None:
-    assert {file.stem for file in KEPT.glob("*.json")} >= {DEMO, "small_f8", "video_tiny"}
+    assert {file.stem for file in KEPT.glob("*.json")} >= {
+        DEMO, DEFAULT, "small", "small_f8", "small_f8_16384", "video_tiny"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from vqgan.training.trainer import Trainer
 from vqgan.training.wiring import make_trainer
 
 CAUSAL = ("backbone=causal_tiny", "data.clip_frames=5", "discriminator=patchgan_3d_small", "discriminator.channels=8")
+PICTURES = ("data.clip_frames=9", "trainer.picture_share=0.5", "loss.discriminator_start=100")
 SMALL = ("backbone=small", "backbone.channels=16", "backbone.decoder_channels=16", "model=ibq", "optimizer=muon")
 
 
@@ -61,6 +62,23 @@ def test_the_estimate_is_within_a_quarter_of_what_is_measured(
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for player in trainer.step.players for p in player.network.parameters())
     assert expected == pytest.approx(grown(trainer.step, shape_of(trainer), number), rel=0.25)
+
+
+@pytest.mark.filterwarnings("ignore:Profiler")
+def test_pictures_among_clips_are_reckoned_with(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqgan.training.tokenizer.expected_growth", room.expected_growth)
+    config = composed("data.resolution=32", "data.batch_size=4", *CAUSAL, *PICTURES)
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.began_with = 2**30
+    clips, frames, *picture = shape_of(trainer)
+    whole = room.expected_growth(trainer.step, (frames, *picture), clips, 0)
+    assert whole is not None
+    assert trainer.expected_peak is not None
+    pictures = grown(trainer.step, (clips * frames, 1, *picture), 0)
+    assert trainer.expected_peak - 2**30 > 1.1 * whole
+    assert trainer.expected_peak - 2**30 == pytest.approx(pictures, rel=0.25)
 
 
 def expected_and_grown(folder: Path) -> tuple[int | None, int]:
