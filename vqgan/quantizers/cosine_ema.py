@@ -54,6 +54,10 @@ class CosineEMAQuantizer(EMAQuantizer):
         """Replace each latent by the code of the most similar direction, a unit vector."""
         return super().forward(unit(latents, -3))
 
+    def codes(self) -> Float[Tensor, "codes latent"]:
+        """The codebook, of unit vectors also where it is an average of several."""
+        return unit(self.codebook, 1)
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages and the codes by what was summed since the last call."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from vqgan.errors import check
 from vqgan.layers import StartsFromData
 from vqgan.quantizers.assignment import look_up, nearest, to_grid, to_vectors
-from vqgan.quantizers.placement import due, place
+from vqgan.quantizers.placement import can_start_from, due, place
 from vqgan.quantizers.quantizer import Quantized, Quantizer
 from vqgan.quantizers.rotation import Gradient, pass_gradient
 from vqgan.quantizers.usage import CodeUse
@@ -81,7 +81,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
         flat = to_vectors(latents.detach())
         if self.training and not self.has_started():
             self._start_from(flat)
-        nearest_codes = nearest(flat, self.codebook)
+        nearest_codes = nearest(flat, self.codes())
         if self.training:
             self.step_sums.index_add_(0, nearest_codes, flat)
             self.recent = flat
@@ -93,7 +93,11 @@ class EMAQuantizer(StartsFromData, Quantizer):
 
     def lookup(self, indices: Int[Tensor, "*batch rows columns"]) -> Float[Tensor, "*batch latent rows columns"]:
         """The codes that `indices` name."""
-        return look_up(self.codebook, indices)
+        return look_up(self.codes(), indices)
+
+    def codes(self) -> Float[Tensor, "codes latent"]:
+        """What latents are replaced by."""
+        return self.codebook
 
     @torch.no_grad()
     def update(self) -> None:
@@ -112,7 +116,7 @@ class EMAQuantizer(StartsFromData, Quantizer):
     @torch.no_grad()
     def _start_from(self, latents: Float[Tensor, "n latent"]) -> None:
         self._place(torch.ones_like(self.use.idle, dtype=torch.bool), latents)
-        self.started.fill_(True)
+        self.started.copy_(can_start_from(latents))
 
     def _start_flag(self) -> Tensor:
         return self.started

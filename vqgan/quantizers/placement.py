@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqgan.errors import check
 from vqgan.layers import StartsFromData
-from vqgan.runtime.collectives import broadcast_tensor, count_of_processes, rows_over_processes
+from vqgan.runtime.collectives import broadcast_tensor, count_of_processes, mean_over_processes, rows_over_processes
 
 PLACED_AT_ONCE = 2**14  # codes, so that placing all of a large codebook takes little memory
 
@@ -24,14 +24,26 @@ def place(marked: Bool[Tensor, "codes"], latents: Float[Tensor, "n latent"], *ta
     """
     there_are = len(latents) * count_of_processes()
     draws = broadcast_tensor(torch.randint(there_are, (len(marked),), device=latents.device))
-    draws = ((marked.cumsum(0) - 1).clamp(min=0) * there_are + draws) // marked.sum().clamp(min=1)
+    rows, number = marked.sum().clamp(min=1), (marked.cumsum(0) - 1).clamp(min=0)
+    first, end = number * there_are // rows, (number + 1) * there_are // rows
+    draws = first + draws * (end - first).clamp(min=1) // there_are
     parts = (tensor.split(PLACED_AT_ONCE) for tensor in (marked[:, None], draws, *tables))
-    for some, drawn, *rows in zip(*parts):
+    for some, drawn, *of_tables in zip(*parts):
         found = rows_over_processes(latents, drawn)
         # The step may be one that is not finite: what it does to a Parameter is not undone.
         sound = some & found.isfinite().all(1, keepdim=True)
-        for table in rows:
+        for table in of_tables:
             table.copy_(torch.where(sound, found, table))
+
+
+@torch.no_grad()
+def can_start_from(latents: Float[Tensor, "n latent"]) -> Bool[Tensor, ""]:
+    """Whether codes that are put onto these latents, those of one process, have started by that, alike in all.
+
+    Not where most are 0: that is what a codebook leaves that was itself put onto each of them just now, and all codes
+    for it would lie on one point.
+    """
+    return mean_over_processes((latents != 0).any(1).float().mean()) > 0.5
 
 
 def due(idle: Int[Tensor, "codes"], revive_after: int, latents: Float[Tensor, "n latent"]) -> Bool[Tensor, "codes"]:
@@ -79,7 +91,7 @@ class Placement(StartsFromData):
         self.done = True
         if not self.has_started():
             place(torch.ones_like(idle, dtype=torch.bool), latents, codebook)
-            self.started.fill_(True)
+            self.started.copy_(can_start_from(latents))
         elif self.revive_after is not None:
             place(due(idle, self.revive_after, latents), latents, codebook)
 

@@ -11,7 +11,7 @@ from vqgan.quantizers.assignment import to_vectors
 from vqgan.quantizers.quantizer import Quantized
 from vqgan.quantizers.revived import RevivedQuantizer
 from vqgan.quantizers.rotation import Gradient
-from vqgan.runtime.collectives import count_of_processes, sum_over_processes
+from vqgan.runtime.collectives import mean_over_processes, sum_over_processes
 
 LEAST_VARIANCE = 1e-6  # of the sum of all, added to each: above what rounding makes of a variance of 0
 ITERATIONS = 45  # of which each multiplies what is small by 9/4: enough for the least variance, squared
@@ -44,7 +44,7 @@ class WassersteinQuantizer(RevivedQuantizer):
     mean: Float[Tensor, "latent"]
     covariance: Float[Tensor, "latent latent"]
     moments_weight: Float[Tensor, ""]
-    step_sum: Float[Tensor, "latent"]
+    step_mean: Float[Tensor, "latent"]
     step_products: Float[Tensor, "latent latent"]
     step_count: Float[Tensor, ""]
 
@@ -70,8 +70,9 @@ class WassersteinQuantizer(RevivedQuantizer):
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("covariance", torch.zeros(latent_dim, latent_dim))
         self.register_buffer("moments_weight", torch.zeros(()))  # 1 - decay^steps; 0 for none yet
-        # Of the step's latents, counted from `mean`; zero between steps.
-        self.register_buffer("step_sum", torch.zeros(latent_dim), persistent=False)
+        # Of the step's latents: their mean, the products of what they differ by from it, their number. Zero between
+        # steps.
+        self.register_buffer("step_mean", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("step_products", torch.zeros(latent_dim, latent_dim), persistent=False)
         self.register_buffer("step_count", torch.zeros(()), persistent=False)
 
@@ -79,11 +80,8 @@ class WassersteinQuantizer(RevivedQuantizer):
         """Replace each latent by its nearest code; in training, sum what `update` needs."""
         quantized = super().forward(latents)
         if self.training:
-            flat = to_vectors(latents.detach()) - self.mean
-            self.step_sum += flat.sum(0)
-            self.step_products += flat.T @ flat
-            self.step_count += len(flat)
-            distance = wasserstein(self.mean, self.covariance, *moments(self.codebook))
+            self._take_in(to_vectors(latents.detach()))
+            distance = wasserstein(self.mean, self.covariance, *moments(_wide(self.codebook)))
             distance = distance * (self.moments_weight > 0)
             quantized.loss = quantized.loss + self.matching_weight * distance
             quantized.metrics["matching"] = distance.detach()
@@ -93,9 +91,10 @@ class WassersteinQuantizer(RevivedQuantizer):
     def update(self) -> None:
         """Take note that an optimizer step is over; the moments move by its latents."""
         super().update()
-        count = (self.step_count * count_of_processes()).clamp(min=2)
-        moved = sum_over_processes(self.step_sum) / count
-        within = (sum_over_processes(self.step_products) - count * moved.outer(moved)) / (count - 1)
+        mean = mean_over_processes(self.step_mean)
+        apart = self.step_mean - mean
+        products = sum_over_processes(self.step_products + self.step_count * apart.outer(apart))
+        within, moved = products / (sum_over_processes(self.step_count) - 1).clamp(min=1), mean - self.mean
         # Corrected for having begun with nothing, as Adam's averages are: the first step counts in full.
         share = (1 - self.moments_decay) * (self.step_count > 0)
         self.moments_weight += share * (1 - self.moments_weight)
@@ -103,15 +102,34 @@ class WassersteinQuantizer(RevivedQuantizer):
         # Of a mixture, to whose covariance the distance of its parts' means belongs.
         self.covariance += share * (within - self.covariance) + share * (1 - share) * moved.outer(moved)
         self.mean += share * moved
-        for of_step in (self.step_sum, self.step_products, self.step_count):
+        for of_step in (self.step_mean, self.step_products, self.step_count):
             of_step.zero_()
+
+    @torch.no_grad()
+    def _take_in(self, latents: Float[Tensor, "n latent"]) -> None:
+        """Add to the moments of the step, by squares of small differences and not by a difference of large squares.
+
+        Chan, Golub and LeVeque 1979: rounding must not make a covariance that has negative variances.
+        """
+        mean, products = scatter(_wide(latents))
+        before, known = _wide(self.step_mean), _wide(self.step_count)
+        apart, share = mean - before, len(latents) / (known + len(latents))
+        self.step_products += (products + known * share * apart.outer(apart)).to(latents)
+        self.step_mean += (share * apart).to(latents)
+        self.step_count += len(latents)
 
 
 def moments(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
     """The mean and the unbiased covariance."""
+    mean, products = scatter(vectors)
+    return mean, products / (len(vectors) - 1)
+
+
+def scatter(vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "d"], Float[Tensor, "d d"]]:
+    """The mean, and the sum of the products of what differs from it."""
     mean = vectors.mean(0)
     centered = vectors - mean
-    return mean, centered.T @ centered / (len(vectors) - 1)
+    return mean, centered.T @ centered
 
 
 def wasserstein(
@@ -135,7 +153,7 @@ def wasserstein(
     overlap = (overlap + overlap.detach()) / 2
     squared = apart + a.trace() + b.trace() - 2 * overlap
     # Where both are alike, the root has no finite gradient.
-    return squared.clamp(min=LEAST_VARIANCE**2).sqrt().to(moving_mean)
+    return squared.clamp(min=LEAST_VARIANCE**2).sqrt().to(mean)
 
 
 def inverse_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

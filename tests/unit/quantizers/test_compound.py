@@ -28,8 +28,10 @@ from vqgan.quantizers import (
 )
 from vqgan.tokenizer.folder import part_in
 from vqgan.tokenizer.rebuild import parts_of
+from vqgan.training.finite import Buffers
 
 TABLE: dict[str, Any] = {"gradient": "straight_through", "start_from_data": False, "revive_after": None}
+STARTED = TABLE | {"start_from_data": True}
 BASES: dict[str, Callable[[], Quantizer]] = {
     "cosine": lambda: CosineQuantizer(16, 4, 0.25, 1.0, **TABLE),
     "ema": lambda: ema(),
@@ -104,6 +106,21 @@ def test_residual_codes_are_those_of_a_written_out_loop() -> None:
         left = left - scale * codebook[chosen]
     torch.testing.assert_close(z - out.latents, left.view(2, 3, 3, 4).movedim(-1, 1))
     torch.testing.assert_close(out.loss, torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("base", ["ema", "revived"])
+def test_later_codebooks_start_once_something_is_left_for_them(base: str) -> None:
+    """The first one starts on as many latents as it has codes, which leaves nothing of them."""
+    torch.manual_seed(0)
+    q = residual(ema(start_from_data=True) if base == "ema" else RevivedQuantizer(16, 4, 0.25, 1.0, **STARTED))
+    distinct = []
+    for seed in range(4):
+        Buffers([q]).remember()
+        q(latents(seed=seed, count=1))
+        q.update()
+        distinct.append([len(part.codebook.detach().unique(dim=0)) for part in q.bases])
+    assert distinct[0][1:] == [1, 1]
+    assert all(count >= 8 for count in distinct[-1]), distinct
 
 
 def test_the_commitment_is_that_of_the_sums_so_far() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqgan.quantizers import CosineEMAQuantizer, CosineQuantizer
+from vqgan.training.average import WeightAverage
 
 KINDS = {
     CosineQuantizer: {"commitment_weight": 0.25, "codebook_weight": 1.0},
@@ -40,6 +41,26 @@ def test_latents_become_the_unit_vectors_of_the_largest_cosine(kind: Any, gradie
     torch.testing.assert_close(out.latents.norm(dim=1), torch.ones(2, 3, 3))
     assert torch.equal(q.lookup(out.indices), out.latents)
     assert torch.equal(q.lookup(out.indices[:1, :1]), out.latents[:1, :, :1]), "the same bits whatever the number"
+
+
+@BOTH
+def test_so_they_do_with_an_average_of_codebooks(kind: Any) -> None:
+    q = make(kind, revive_after=2)
+    average = WeightAverage(q, 0.2)
+    for seed in range(6):
+        q(latents(seed))
+        q.update()
+        if isinstance(q, CosineQuantizer):
+            nn.init.normal_(q.codebook)
+        average.update(seed, torch.tensor(True))
+    assert float(average.network.codebook.norm(dim=1).min()) < 0.98, "what was averaged has other lengths"
+    out = average.network(latents(9))
+    cosines = torch.einsum(
+        "nchw,kc->nhwk", F.normalize(latents(9), dim=1), F.normalize(average.network.codebook.detach(), dim=1)
+    )
+    assert torch.equal(out.indices, cosines.argmax(-1))
+    torch.testing.assert_close(out.latents.norm(dim=1), torch.ones(2, 3, 3))
+    assert torch.equal(average.network.lookup(out.indices), out.latents)
 
 
 @GRADIENTS

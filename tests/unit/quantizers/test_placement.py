@@ -103,6 +103,19 @@ def test_no_latent_is_taken_again_before_all_have_been(codes: int, each: int) ->
     assert torch.equal((table[1:, None] == rows).all(-1).sum(0), torch.full((18,), each))
 
 
+@pytest.mark.parametrize(("latents", "codes"), [(1024, 1000), (1500, 1024), (256, 200), (2048, 1024), (7, 5)])
+def test_no_two_codes_lie_on_one_latent_where_there_is_one_for_each(latents: int, codes: int) -> None:
+    rows = torch.arange(4.0 * latents).view(latents, 4)
+    seen = torch.zeros(latents, dtype=torch.bool)
+    for seed in range(60):
+        torch.manual_seed(seed)
+        table = torch.zeros(codes, 4)
+        place(torch.ones(codes, dtype=torch.bool), rows, table)
+        assert len(table.unique(dim=0)) == codes
+        seen[(table[:, 0] / 4).long()] = True
+    assert seen.all(), "each latent can be drawn"
+
+
 def test_where_latents_are_few_codes_take_turns_until_each_has_had_one() -> None:
     rows, idle, seen = torch.zeros(18, 4), torch.zeros(64, dtype=torch.int64), []
     for _ in range(20):

@@ -72,6 +72,23 @@ def test_inverse_roots() -> None:
         torch.testing.assert_close(root @ a @ root, torch.eye(6, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("moved", [1, 2, 6])
+def test_codes_that_nearly_all_lie_on_one_point_have_a_distance(moved: int) -> None:
+    """The only variances of such a codebook are of few directions, and far below the squares of what it holds."""
+    for seed in range(30):
+        q = make(64)
+        apart = torch.randn(64, 4, generator=torch.Generator().manual_seed(seed)) * 1e-4
+        apart[moved:] = 0
+        for step in range(3):
+            with torch.no_grad():
+                q.codebook.copy_(torch.tensor([3.0, -2.0, 7.0, 1.0]) + apart)
+            loss = q(latents(seed) if step else torch.full((2, 4, 5, 5), 100.0) + 1e-4 * latents(seed)).loss
+            assert loss.isfinite()
+            assert torch.autograd.grad(loss, q.codebook)[0].isfinite().all()
+            q.update()
+            assert torch.linalg.eigvalsh(q.covariance.double()).min() > -1e-7 * q.covariance.trace()
+
+
 def test_the_gradient_moves_codes_alone() -> None:
     plain, q = RevivedQuantizer(16, 4, **PLAIN), make()
     q(latents(1))
@@ -92,7 +109,7 @@ def test_the_gradient_moves_codes_alone() -> None:
 def test_the_moments_are_those_of_a_decaying_mixture_of_all_latents() -> None:
     q = make(moments_decay=0.7)
     assert float(q(latents(0)).metrics["matching"]) == 0.0, "nothing is known in the first step"
-    q.step_sum.zero_(), q.step_products.zero_(), q.step_count.zero_()
+    q.step_mean.zero_(), q.step_products.zero_(), q.step_count.zero_()
     flat = [latents(seed).movedim(1, -1).reshape(-1, 4).double() for seed in range(4)]
     for seed in range(4):
         for part in latents(seed).split(1):
