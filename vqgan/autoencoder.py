@@ -54,6 +54,7 @@ class Autoencoder(nn.Module):
     def __init__(self, backbone: Backbone, quantizer: Quantizer) -> None:
         super().__init__()
         self.downsampling, self.resolution = backbone.downsampling, backbone.resolution
+        self.image_channels = backbone.image_channels
         self.encoder = backbone.encoder()
         self.quant_conv = nn.Conv2d(backbone.latent_channels, quantizer.latent_dim, 1)
         self.quantizer = quantizer
@@ -84,6 +85,7 @@ class Autoencoder(nn.Module):
             ValueError: the frames have another shape or type.
         """
         if frames.ndim == 4:
+            self._check(frames)
             output = self(frames[:, None])
             codes = replace(output.quantized, latents=output.quantized.latents[:, 0], indices=output.indices[:, 0])
             return AutoencoderOutput(output.reconstruction[:, 0], codes)
@@ -101,14 +103,7 @@ class Autoencoder(nn.Module):
         Raises:
             ValueError: the frames have another shape or type, or the clips have ended.
         """
-        _, height, width = self.downsampling
-        fits = frames.ndim == 5 and frames.shape[-2] % height == frames.shape[-1] % width == 0
-        if not fits or not frames.is_floating_point():
-            sides = f"{height}" if height == width else f"{height} (height) and {width} (width)"
-            raise ValueError(
-                f"Frames must be (n, rgb, height, width), or clips (batch, time, rgb, height, width), in [-1, 1] with "
-                f"sides that are multiples of {sides}, but are {tuple(frames.shape)} of {frames.dtype}."
-            )
+        self._check(frames)
         latents = per_frame(self.quant_conv, self._in_time(self.encoder, self._filled(frames, memory), memory))
         with torch.autocast(latents.device.type, enabled=False):
             return self.quantizer(latents.float())
@@ -131,6 +126,7 @@ class Autoencoder(nn.Module):
             ValueError: the frames have another shape, type or range.
         """
         _refuse_far(frames)
+        self._check(frames)
         return self.quantize(frames).indices if frames.ndim == 5 else self.quantize(frames[:, None]).indices[:, 0]
 
     def decode(
@@ -184,6 +180,17 @@ class Autoencoder(nn.Module):
         if not clips:
             raise ValueError(f"Indices must be of clips, (batch, time, …), but are {tuple(indices.shape)}.")
         return self.reconstruct(self.quantizer.lookup(indices), memory)
+
+    def _check(self, frames: Tensor) -> None:
+        _, height, width = self.downsampling
+        fits = frames.ndim in (4, 5) and frames.shape[-3] == self.image_channels and frames.is_floating_point()
+        if not fits or frames.shape[-2] % height or frames.shape[-1] % width:
+            sides = f"{height}" if height == width else f"{height} (height) and {width} (width)"
+            raise ValueError(
+                f"Frames must be (n, {self.image_channels}, height, width), or clips (batch, time, "
+                f"{self.image_channels}, height, width), in [-1, 1] with sides that are multiples of {sides}, but are "
+                f"{tuple(frames.shape)} of {frames.dtype}."
+            )
 
     def _checked(self, indices: Tensor) -> tuple[Tensor, bool]:
         """Indices as long integers, and whether they are of clips."""

@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-# How training is started where this package is: from its checkout, or where it was installed by itself.
-INSTALLED = Path(__file__).with_name("conf").is_dir()
-PROGRAM = "vqgan train" if INSTALLED else "python train.py"
+# How training is started, by whoever used the command before, and where there is no checkout around this package.
+IS_COMMAND = Path(__file__).with_name("conf").is_dir() or Path(sys.argv[0]).name.startswith("vqgan")
+PROGRAM = "vqgan train" if IS_COMMAND else "python train.py"
 
 
 def printable(text: str) -> str:
@@ -46,3 +47,9 @@ def without_secrets(text: str, typed: Iterable[str] = ()) -> str:
         if is_secret and len(value) >= SHORTEST_SECRET:
             text = text.replace(value, f"<environment: {name}>")
     return text
+
+
+def end_unread() -> NoReturn:
+    """End the process as the system ends one whose output nobody reads any more, as in `vqgan compare RUNS | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python writes what is left, at its end
+    sys.exit(128 + 13)  # SIGPIPE

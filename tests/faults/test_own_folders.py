@@ -14,6 +14,7 @@ from PIL import Image
 from tests.conftest import Compose
 from tests.support.runs import digest
 from tests.unit.data.test_synthetic import contents
+from vqgan.commands import main
 from vqgan.data.images import IMAGE_FILES
 from vqgan.data.reading.files import find_files
 from vqgan.data.reading.own_folders import DECODED, is_own
@@ -101,6 +102,23 @@ def test_decoded_videos_are_data_where_their_folder_is_named(videos: Path) -> No
     assert {DESCRIPTION} == DECODED
     (videos / DESCRIPTION).touch()
     assert len(find_files(videos, "data.root", VIDEO_FILES.suffixes)) == 4
+
+
+COMMANDS = ["encode RUN VIDEOS", "decode RUN TOKENS", "export RUN", "pack TOKENS", "shard VIDEOS"]
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_no_command_writes_into_the_folder_of_a_run(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("config.yaml", "overrides.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("sys.argv", ["vqgan", *typed.split(), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == ConfigError.exit_code
+    assert capsys.readouterr().err.startswith(f"--out {tmp_path} is the folder of a run")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_search_looks_at_no_file(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

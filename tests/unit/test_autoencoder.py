@@ -101,13 +101,25 @@ def test_sizes_out_of_range_are_named(key: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     "x",
-    [torch.zeros(3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1, 3, 15, 16)],
-    ids=["one frame", "uint8", "odd side"],
+    [
+        torch.zeros(3, 16, 16),
+        torch.zeros(1, 3, 16, 16, dtype=torch.uint8),
+        torch.zeros(1, 3, 15, 16),
+        torch.zeros(2, 1, 16, 16),
+    ],
+    ids=["one frame", "uint8", "odd side", "grey"],
 )
 def test_frames_that_do_not_fit_are_described(x: torch.Tensor) -> None:
     """Here partly by the tests' shape checks, which come before the method's own."""
     with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=r"Frames must be|ype-check"):
         autoencoder().encode(x)
+
+
+def test_frames_that_do_not_fit_are_described_as_they_were_given() -> None:
+    with pytest.raises(ValueError, match=r"must be \(n, 3, height.*but are \(2, 1, 16, 16\) of torch.float32"):
+        autoencoder().encode(torch.zeros(2, 1, 16, 16))
+    with pytest.raises(ValueError, match=r"but are \(1, 3, 15, 16\) of"):
+        autoencoder()(torch.zeros(1, 3, 15, 16))
 
 
 def test_indices_out_of_range_are_described() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vqgan.errors import ConfigError, StoppedError, VQGANError
 from vqgan.runtime.signals import StopRequested, StopSignals
-from vqgan.text import show_warning
+from vqgan.text import end_unread, show_warning
 
 
 def main() -> None:
@@ -50,6 +50,7 @@ def run(module: str) -> None:
         with StopSignals() as stop, stop.at_once():  # from here on: imports take seconds
             try:
                 importlib.import_module(f"{__name__}.{module}").main()
+                sys.stdout.flush()
             finally:
                 stop.ignore()
     except StopRequested as signal:
@@ -57,6 +58,8 @@ def run(module: str) -> None:
         said = f"Stopped by {signal}; what was finished is saved. {stop.goes_on}"
         print(f"\n{ended or said}", file=sys.stderr)
         sys.exit(StoppedError.exit_code if ended is None else ended.exit_code)
+    except BrokenPipeError:
+        end_unread()
     except VQGANError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)

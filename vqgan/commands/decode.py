@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_out, add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -23,7 +23,7 @@ def main() -> None:
     parser = command_parser("decode", __doc__, EPILOG, has_values=True)
     parser.add_argument("run", metavar="RUN", help="the tokenizer that encoded them: a run, an exported one, a hub id")
     parser.add_argument("tokens", metavar="TOKENS", type=Path, help="a folder that vqgan encode wrote")
-    parser.add_argument("--out", metavar="VIDEOS", type=Path, required=True, help="folder to write or to go on with")
+    add_out(parser, "VIDEOS", "folder to write or to go on with")
     parser.add_argument(
         "--side-by-side",
         action="store_true",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_out, add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -24,7 +24,7 @@ def main() -> None:
     parser = command_parser("encode", __doc__, EPILOG, has_values=True)
     parser.add_argument("run", metavar="RUN", help="a run folder, an exported tokenizer, or the id of one on the hub")
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
-    parser.add_argument("--out", metavar="TOKENS", type=Path, required=True, help="folder to write, or to go on with")
+    add_out(parser, "TOKENS", "folder to write, or to go on with")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
     add_parts(parser)
     arguments = parser.parse_intermixed_args()

@@ -6,7 +6,7 @@ import ast
 import pkgutil
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_out, add_parts, command_parser
 from vqgan.tokenizer.exporting import formats
 
 EPILOG = """\
@@ -24,7 +24,7 @@ def main() -> None:
     listed = "\n".join(f"  {name:<12} {summary}" for name, summary in found.items())
     parser = command_parser("export", __doc__, f"{EPILOG}{listed}\n\nWhat a format cannot carry is refused.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run, or a tokenizer that was exported or imported")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
+    add_out(parser, "DIR", "folder to write")
     parser.add_argument("--format", choices=[*found], default="safetensors", help="see below; safetensors if not said")
     add_parts(parser)
     arguments = parser.parse_args()

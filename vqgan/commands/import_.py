@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_out, command_parser
 from vqgan.errors import ConfigError, VQGANError
 from vqgan.tokenizer.card import model_card
 from vqgan.tokenizer.folder import write
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("kind", metavar="KIND", choices=sorted(KINDS), help=f"whose: {', '.join(sorted(KINDS))}")
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="the file that the project wrote, or its folder")
     parser.add_argument("--config", metavar="YAML", type=Path, help="the yaml or json that it was trained with")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the tokenizer")
+    add_out(parser, "DIR", "folder for the tokenizer")
     arguments = parser.parse_args()
     source, config = read_source(arguments.checkpoint, arguments.config)
     kind = importlib.import_module(f"{kinds.__name__}.{KINDS[arguments.kind]}")

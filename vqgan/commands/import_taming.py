@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_out, command_parser
 from vqgan.errors import CheckpointError, ConfigError, VQGANError
 from vqgan.files.plain_data import read_plain
 from vqgan.files.reading import read_yaml
@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="a Lightning checkpoint or a bare state dict")
     parser.add_argument("--config", metavar="YAML", type=Path, required=True, help="the yaml that it was trained with")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the tokenizer")
+    add_out(parser, "DIR", "folder for the tokenizer")
     arguments = parser.parse_args()
     checkpoint, config = read_checkpoint(arguments.checkpoint), read_config(arguments.config)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_out, add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -25,7 +25,7 @@ def main() -> None:
     """`vqgan pack TOKENS --out DIR [--format memmap|datasets] [--tokenizer RUN] [key=value ...]`."""
     parser = command_parser("pack", __doc__, EPILOG, has_values=True)
     parser.add_argument("tokens", metavar="TOKENS", type=Path, help="a folder that vqgan encode wrote")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write, or to go on with")
+    add_out(parser, "DIR", "folder to write, or to go on with")
     parser.add_argument(
         "--format", choices=["memmap", "datasets"], default="memmap", help="tokens.bin and its index, or Arrow"
     )

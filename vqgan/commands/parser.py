@@ -38,6 +38,18 @@ def add_parts(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_out(parser: argparse.ArgumentParser, metavar: str, does: str) -> None:
+    """Add `--out`, the folder that a command writes; not that of a run."""
+    parser.add_argument("--out", metavar=metavar, type=_folder_to_write, required=True, help=does)
+
+
+def _folder_to_write(typed: str) -> Path:
+    from vqgan.data.reading.own_folders import refuse_output_in_place_of  # here, as it brings torch
+
+    refuse_output_in_place_of(Path(typed), "--out")
+    return Path(typed)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add `--json`, for commands that print a table."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead, and all else to stderr")

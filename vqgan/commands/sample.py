@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import add_parts, command_parser
+from vqgan.commands.parser import add_out, add_parts, command_parser
 
 EPILOG = """\
 examples:
@@ -24,7 +24,7 @@ def main() -> None:
     """`vqgan sample PRIOR --out VIDEOS [--tokens TOKENS] [--tokenizer RUN] [--videos VIDEOS] [key=value ...]`."""
     parser = command_parser("sample", __doc__, EPILOG, has_values=True)
     parser.add_argument("run", metavar="PRIOR", type=Path, help="the run folder of a prior")
-    parser.add_argument("--out", metavar="VIDEOS", type=Path, required=True, help="folder to write")
+    add_out(parser, "VIDEOS", "folder to write")
     parser.add_argument("--tokens", metavar="TOKENS", help="where the held-out videos' tokens are, if they were moved")
     parser.add_argument("--tokenizer", metavar="RUN", help="the tokenizer of these tokens, if it was moved")
     parser.add_argument("--videos", metavar="VIDEOS", type=Path, help="those that were encoded, if moved; for gfvd")

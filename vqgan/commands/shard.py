@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqgan.commands.parser import command_parser
+from vqgan.commands.parser import add_out, command_parser
 from vqgan.text import PROGRAM
 
 EPILOG = """\
@@ -25,7 +25,7 @@ def main() -> None:
     """`vqgan shard VIDEOS --out SHARDS [key=value ...]`."""
     parser = command_parser("shard", __doc__, EPILOG, has_values=True)
     parser.add_argument("videos", metavar="VIDEOS", type=Path, help="a folder tree of videos, or one video")
-    parser.add_argument("--out", metavar="SHARDS", type=Path, required=True, help="folder to write, or to go on with")
+    add_out(parser, "SHARDS", "folder to write, or to go on with")
     parser.add_argument("values", metavar="key=value", nargs="*", help="other values than those below")
     arguments = parser.parse_intermixed_args()
     shard(arguments.videos, arguments.out, arguments.values)

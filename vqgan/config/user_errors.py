@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from vqgan.config.keys import SECTIONS, TOP_LEVEL, by_full_key, of_kind
 from vqgan.errors import ConfigError, DivergedError, StoppedError, StorageError, VQGANError
 from vqgan.runtime.process import this_process
 from vqgan.runtime.signals import STOP_SIGNALS
-from vqgan.text import without_secrets
+from vqgan.text import end_unread, without_secrets
 
 USER_ERRORS = (VQGANError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 ALIKE = (ConfigError, DivergedError, StoppedError)  # which end all processes of a run in the same words
@@ -47,6 +48,8 @@ def storage_error(error: BaseException) -> StorageError | None:
 
 def end(error: BaseException, typed: Sequence[str]) -> NoReturn:
     """End the process, which was started by what was typed, with one paragraph and the promised exit code."""
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        end_unread()
     known = in_our_words(error, typed)
     process = this_process()
     if not process.is_first and isinstance(known, ALIKE):
@@ -86,6 +89,13 @@ def in_our_words(error: BaseException, typed: Sequence[str] = ()) -> VQGANError:
 def _composition_error(error: BaseException, typed: Sequence[str]) -> ConfigError:
     message = _one_line(str(error) or str(error.__cause__)).replace("\\'", "'")
     overrides = [argument for argument in typed if "=" in argument]
+    unknown = re.fullmatch(r"Could not override '([\w/]+)'\. ?No match in the defaults list.*", message)
+    if unknown:
+        said = next((one for one in overrides if one.partition("=")[0] == unknown[1]), unknown[1])
+        return ConfigError(f"{said}: there is no group '{unknown[1]}' here; --help names those that there are.")
+    several = re.match(r"Ambiguous value for argument '([^']+)'", message)
+    if several:
+        return ConfigError(f"{several[1]} stands for several runs: add --multirun. A list needs brackets: [a,b].")
     if not any(override.partition("=")[0].lstrip("+~") in message for override in overrides):
         message += f" Typed: {' '.join(overrides)}."
     return ConfigError(message)

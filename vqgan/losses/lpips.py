@@ -117,7 +117,7 @@ def _published() -> Path:
     except NotAvailableError as error:
         raise ConfigError(
             f"The perceptual loss needs VGG16's weights of {VGG16.url}: {error}. Give a local copy with "
-            "loss.perceptual.weights=FILE, or train without it: loss.perceptual_weight=0, or for a short run "
-            "loss=no_perceptual, whose adversary also starts early and weighs less."
+            "loss.perceptual.weights=FILE, or train without it: loss.perceptual_weight=0 and no loss.terms.gram, or "
+            "for a short run loss=no_perceptual, whose adversary also starts early and weighs less."
         ) from None
     return VGG16.cached

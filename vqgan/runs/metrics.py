@@ -131,7 +131,7 @@ def thinned(values: Sequence[float], most: int) -> list[int]:
 
 
 def speed(folder: Path) -> str:
-    """How fast the run in `folder` trains, and which side the other one waits for; medians over the logged rows."""
+    """How fast the run in `folder` trains, and which side the other one waits for: medians of the rows' newer half."""
     return speed_of(read_metrics(folder))
 
 
@@ -140,8 +140,8 @@ def speed_of(metrics: Metrics) -> str:
     medians: dict[str, float] = {}
     for name in ("speed/frames_per_second", "speed/data_wait", "speed/reading"):
         values = [value for _, value in metrics.columns.get(name, Column()).numbers()]
-        if values:
-            medians[name] = statistics.median(values)
+        if values:  # the newer half: what is kept of clips was decoded in the older one
+            medians[name] = statistics.median(values[len(values) // 2 :])
         elif name != "speed/reading":  # which runs of 0.1 have not measured
             return "nothing was trained"
     rate, wait = medians["speed/frames_per_second"], medians["speed/data_wait"]
@@ -151,7 +151,7 @@ def speed_of(metrics: Metrics) -> str:
             f"{rate:.3g} frames/s, {wait:.1%} of the time waiting for data (of few steps, in which things still start)"
         )
     slower = (
-        "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: try more workers"
+        "the networks are the bottleneck" if wait < MUCH_WAITING else "the data are the bottleneck: see docs/speed.md"
     )
     if reading >= MUCH_WAITING and wait < MUCH_WAITING:
         slower += f", and reading takes {reading:.0%} of the cores, which they lack on a CPU: see docs/speed.md"

@@ -87,6 +87,7 @@ class Progress:
         self.began = self.said = clock()
         self.bar = tqdm(initial=done, total=steps, unit="step", disable=None if shown else True, dynamic_ncols=True)
         self.values: dict[str, float] = {}
+        self.evaluated = done  # the step that validation's numbers are of
 
     def __enter__(self) -> Progress:
         return self
@@ -104,6 +105,8 @@ class Progress:
     def show(self, step: int, row: Mapping[str, float]) -> None:
         """Take new numbers."""
         self.values |= row
+        if any(name.startswith("validation/") for name in row):
+            self.evaluated = step
         self.bar.set_postfix_str(self._numbers())
         if self.shown and "validation/psnr" in row:
             v = {name.removeprefix("validation/"): value for name, value in row.items()}
@@ -128,5 +131,8 @@ class Progress:
         tqdm.write(f"step {self.done:>7} of {self.steps}   {left} left{f'   {numbers}' if numbers else ''}")
 
     def _numbers(self) -> str:
-        values = self.values
-        return ", ".join(f"{name} {form.format(values[key])}" for key, (name, form) in SHOWN.items() if key in values)
+        return ", ".join(
+            f"{name} {form.format(self.values[key])}" + f" at step {self.evaluated}" * key.startswith("validation/")
+            for key, (name, form) in SHOWN.items()
+            if key in self.values
+        )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,7 +75,7 @@ def expected_growth(step: Step, clip: Sequence[int], clips: int, number: int) ->
     fake, live = FakeTensorMode(), Live()
     memo: dict[int, Any] = {id(tensor): fake.from_tensor(tensor) for tensor in real}
     try:
-        with fake, without_the_others():
+        with fake, without_the_others(), _unsaid():
             shadows = [copy.deepcopy(network, memo) for network in networks]
             optimizers = [copy.deepcopy(player.optimizer, memo) for player in players]
             live.know(memo[id(tensor)] for tensor in real)
@@ -89,6 +91,17 @@ def expected_growth(step: Step, clip: Sequence[int], clips: int, number: int) ->
     except Exception:  # of any part, whose content decides what it does
         return None
     return live.peak + sum(buffer.nbytes for buffer in step.buffers.buffers)  # which a step remembers
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """What cannot be computed without content is an answer here: torch is not to log it as an error."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _shadow(step: Step, networks: list[nn.Module]) -> Step:

@@ -41,12 +41,8 @@ class Annealed(Schedule):
 
     def __init__(self, warmup_steps: int, total_steps: int, final_factor: float) -> None:
         check(warmup_steps >= 0, "warmup_steps", warmup_steps, "at least 0")
-        check(
-            total_steps > warmup_steps,
-            "total_steps",
-            total_steps,
-            f"more than warmup_steps={warmup_steps} (lower that, or raise trainer.steps)",
-        )
+        less = f"less than total_steps={total_steps} (lower it, or raise trainer.steps)"
+        check(warmup_steps < total_steps, "warmup_steps", warmup_steps, less)
         check(0 <= final_factor <= 1, "final_factor", final_factor, "in [0, 1]")
         self.warmup_steps, self.total_steps, self.final_factor = warmup_steps, total_steps, final_factor
         self.falls_from: float = warmup_steps

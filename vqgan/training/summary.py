@@ -110,7 +110,8 @@ def _codes(trainer: TokenizerTrainer) -> str:
     usage, possible = values["validation/usage"], touched(latents, quantizer.codebook_size)
     most = f" of {possible:.0%} that {latents:,} latents could touch" if possible < ENOUGH else ""
     said = f"{usage:.0%}{most}, perplexity {values['validation/perplexity']:.0f}"
-    few = usage < LOW_USAGE * possible
+    trained = trainer.step.row(trainer.done).get("codebook/usage", 0.0)  # which few validation clips cannot tell of
+    few = max(usage, trained) < LOW_USAGE * possible
     return f"{said}: few, and the others are never chosen; docs/advice.md has what to try" if few else said
 
 

@@ -28,7 +28,7 @@ from vqgan.runtime.device import (
 )
 from vqgan.runtime.process import ALONE, Process
 from vqgan.runtime.signals import StopRequested, StopSignals
-from vqgan.text import INSTALLED, PROGRAM
+from vqgan.text import IS_COMMAND, PROGRAM
 from vqgan.training.algorithm import Algorithm, Batches
 from vqgan.training.journal import Journal
 from vqgan.training.progress import Clock, Progress
@@ -245,5 +245,5 @@ class Trainer(ABC):
         """The error that a run ends with which was told to stop."""
         program = PROGRAM
         if self.process.count > 1:
-            program = f"torchrun … {f'--no-python {PROGRAM}' if INSTALLED else 'train.py'}"
+            program = f"torchrun … {f'--no-python {PROGRAM}' if IS_COMMAND else 'train.py'}"
         return StoppedError(f"{what} Go on with: {program} resume={self.folder}")

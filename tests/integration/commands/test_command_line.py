@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,17 @@ def steps(folder: Path) -> list[int]:
 
 def run_folders(folder: Path) -> list[Path]:
     return list((folder / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize("arguments", [(VQGAN, "completion", "bash"), (TRAIN, "--help"), (VQGAN, "train", "--help")])
+def test_output_that_nobody_reads_ends_a_command_without_a_word(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=100)
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from vqgan.training import summary
 from vqgan.training.run import run
 from vqgan.training.wiring import make_trainer
 
+FEW = "few, and the others are never chosen"
+
 
 @pytest.mark.parametrize(
     ("typed", "expected"),
@@ -51,12 +53,15 @@ def test_the_end_says_what_is_worse_than_a_colour_and_what_comes_next(composed: 
     assert "worse" not in dict(summary.end(trainer))["  mean colour alone"]
 
 
-def test_the_end_says_when_few_codes_are_in_use(composed: Compose) -> None:
+def test_the_end_says_when_few_codes_are_in_use(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = run(composed("trainer.steps=1"))
     values = trainer.journal.last_validation  # two frames of 16 positions could show all 16 codes
     for usage, few in ((1 / 16, True), (0.5, False)):
         trainer.journal.last_validation = {**values, "validation/usage": usage}
-        assert ("few, and the others are never chosen" in dict(summary.end(trainer))["codes in use"]) is few
+        monkeypatch.setattr(trainer.step, "row", lambda _: {"codebook/usage": 1 / 16})
+        assert (FEW in dict(summary.end(trainer))["codes in use"]) is few
+        monkeypatch.setattr(trainer.step, "row", lambda _: {"codebook/usage": 0.9})
+        assert FEW not in dict(summary.end(trainer))["codes in use"], "few clips cannot tell where training chose them"
 
 
 def test_more_clips_a_step_than_there_are_is_said(composed: Compose, tmp_path: Any) -> None:

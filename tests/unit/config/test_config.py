@@ -103,7 +103,7 @@ def test_a_number_out_of_range_is_refused(override: str, composed: Compose, tmp_
     ("overrides", "key"),
     [
         (["model=vqmodel", "model.quantizer.codebook_weight=-1"], "model.quantizer.codebook_weight"),
-        (["schedule=cosine", "trainer.steps=9"], "schedule.total_steps"),
+        (["schedule=cosine", "trainer.steps=9"], "schedule.warmup_steps"),
         (["schedule=cosine", "schedule.warmup_steps=1", "schedule.final_factor=2"], "schedule.final_factor"),
         (["data=images", "data.root=.", "data.batch_size=0"], "data.batch_size"),
         (["data.resolution=16", "backbone.resolution=0"], "backbone.resolution"),
@@ -180,7 +180,8 @@ def test_keys_are_checked_by_name(override: str, message: str, composed: Compose
         ("a=[1", ["'a=[1'", "quotes"]),
         ("data.root=/videos/a(1)", ["'data.root=/videos/a(1)'", "quotes"]),
         ("steps", ["'steps'", "key=value"]),
-        ("model=vqmodel,emavq", ["model=vqmodel,emavq", "--multirun"]),
+        ("model=vqmodel,emavq", ["model=vqmodel,emavq", "--multirun", "[a,b]"]),
+        ("prior=tiny", ["there is no group 'prior' here"]),
         ("model=[]]", ["'model=[]]'"]),
     ],
 )

@@ -102,12 +102,12 @@ def test_the_speed_is_said_in_words(tmp_path: Path) -> None:
     assert speed(tmp_path) == "nothing was trained"
     for wait, slower in {
         0.2: "the networks are the bottleneck",
-        0.3: "the data are the bottleneck: try more workers",
+        0.3: "the data are the bottleneck: see docs/speed.md",
     }.items():
         rows = [{"step": n, "speed/frames_per_second": 10 * n, "speed/data_wait": wait} for n in range(1, 4)]
         rows[-1]["step"] = 50
         write_lines(tmp_path / "metrics.jsonl", rows)
-        assert speed(tmp_path) == f"20 frames/s, {wait:.1%} of the time waiting for data ({slower})"
+        assert speed(tmp_path) == f"25 frames/s, {wait:.1%} of the time waiting for data ({slower})"
 
 
 def test_of_few_steps_it_is_not_said_what_is_slow(tmp_path: Path) -> None:

@@ -41,6 +41,18 @@ def test_a_line_a_minute_says_what_is_left_at_the_pace_so_far(
     assert lines[-1].split()[4:6] == ["30", "s"]
 
 
+def test_what_was_validated_is_shown_with_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    with Progress(0, 100, True, clock) as progress:
+        progress.show(0, {"validation/bits_per_token": 10.0})
+        clock.now += 90
+        progress.advance()
+        progress.show(1, {"train/total": 0.5})
+        clock.now += 90
+        progress.advance()
+    assert capsys.readouterr().out.splitlines()[-1].endswith("   loss 0.500, bits/token 10.00 at step 0")
+
+
 def test_a_terminal_has_its_bar_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

@@ -21,13 +21,19 @@ def refuse_run_folder(root: Path, key: str) -> None:
     """Raise `ConfigError` if a folder that a user named by `key` is a run folder, or lies in one."""
     place = root.resolve()
     for folder in (place, *place.parents):
-        if any(all((folder / name).is_file() for name in sign) for sign in RUN):
+        if _is_run(folder):
             lies = "is" if folder == place else f"lies in {folder},"
             goes_on = f", with which its run goes on: resume={folder} {key}=NEW" if key.startswith("data.") else ""
             raise ConfigError(
                 f"{key}={root} {lies} the folder of a run, and what a run writes is no data. Name another folder. "
                 f"Videos of yours that are in there have to be moved to a new one{goes_on}."
             )
+
+
+def refuse_output_in_place_of(run: Path, key: str) -> None:
+    """Raise `ConfigError` if a folder that is to be written, as a user named it by `key`, is that of a run."""
+    if _is_run(run):
+        raise ConfigError(f"{key} {run} is the folder of a run, which has files of its own. Name another one.")
 
 
 def refuse_data_in(run_dir: Path, root: str, key: str) -> None:
@@ -41,3 +47,7 @@ def refuse_data_in(run_dir: Path, root: str, key: str) -> None:
         "another run_dir; one below the data is fine. A run that is there already goes on once its data are moved to a "
         f"new folder: resume={run_dir} {key}=NEW."
     )
+
+
+def _is_run(folder: Path) -> bool:
+    return any(all((folder / name).is_file() for name in sign) for sign in RUN)
