@@ -13,7 +13,7 @@ class Signs(Quantizer):
         self.use = CodeUse(self, self.codebook_size)
 
     def forward(self, latents: Tensor) -> Quantized:
-        indices = torch.stack([(bit > 0) << i for i, bit in enumerate(latents.unbind(-3))]).sum(0)
+        indices = torch.stack([(bit > 0).long() << i for i, bit in enumerate(latents.unbind(-3))]).sum(0)
         codes = self.lookup(indices)
         loss = (latents - codes).square().mean()
         return Quantized(straight_through(latents, codes), indices, loss, {"perplexity": self.use.count(indices)})
