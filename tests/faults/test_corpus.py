@@ -26,6 +26,7 @@ from tests.support.parts import PLAIN
 from tests.unit.data.test_folder import bad_files, entries, videos
 from tests.unit.video.test_video_file import number_shown
 from vqgan.data import Limits, Loader
+from vqgan.video.container import CALL_SECONDS
 from vqgan.video.file import scan_video
 from vqgan.video.reader import read_frames
 
@@ -195,11 +196,13 @@ def test_looking_into_large_files_leaves_nothing_in_memory(tmp_path: Path) -> No
 def test_no_file_takes_longer_than_it_may(name: str, tmp_path: Path) -> None:
     path = ENDLESS[name](tmp_path)
     limits = Limits(seconds=2, megabytes=512, stall_seconds=60)
-    since = time.monotonic()
     ledger = bad_files(add_good(tmp_path / "good"))
+    videos(tmp_path / "good", workers=1, limits=limits).datasets(ledger)  # from now on there is where to fork from
     path.rename(tmp_path / "good" / path.name)
+    since = time.monotonic()
     videos(tmp_path / "good", workers=1, limits=limits).datasets(ledger)
-    assert time.monotonic() - since <= SCAN_SECONDS
+    # On a busy machine FFmpeg is broken off as it opens the file and again within a packet, each time by the clock.
+    assert time.monotonic() - since <= 2 * CALL_SECONDS + limits.seconds
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_a_real_multirun_is_compared_and_its_best_run_can_be_trained_again(tmp_p
         assert int(row["step of best validation/psnr"]) == best["step"]
         assert float(row["last validation/usage"]) == measured[-1]["validation/usage"]
     assert float(rows[0]["best validation/psnr"]) >= float(rows[1]["best validation/psnr"])
-    (command,) = (line for line in done.stdout.splitlines() if line.startswith("python train.py "))
+    (command,) = (line for line in done.stdout.splitlines() if line.startswith("vqgan train "))
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         again = compose("train", shlex.split(command)[2:])
     saved = OmegaConf.load(sweep / rows[0]["run"] / "config.yaml")
